@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * xalloc: arenas of pinned huge-page memory behind /dev/xalloc
+ *
+ * The device hands out arenas. An arena is a file: a space of offsets of fixed
+ * size, cut into segments of 2 MiB, each segment cut into 32 slices of 64 KiB.
+ * A page is a run of slices that was granted at once. Granting commits memory,
+ * mapping the arena file makes it addressable, and nothing else does either: the
+ * first touch of a mapped offset never allocates.
+ *
+ * A client is one open file description on an arena. A page belongs to the client
+ * that was granted it and is gone when that client is. Duplicates of a descriptor
+ * (dup, fork, SCM_RIGHTS) are the same client; opening /proc/self/fd/N again is a
+ * new one. Whoever may map an arena may read and write all of it.
+ *
+ * Every call takes one structure whose first member is its size in bytes, as the
+ * caller was compiled. A later kernel accepts a shorter structure and takes what is
+ * missing as zero; a kernel that is older than its caller accepts the longer
+ * structure as long as what it does not know is zero.
+ *
+ * What the calls refuse, and how:
+ *
+ *	ENOTTY		no such call, or not on this kind of descriptor
+ *	EINVAL		a structure shorter than its first version; a size, a count or
+ *			an alignment that no arena could take; padding that is not zero
+ *	E2BIG		a structure with non-zero bytes past what this kernel knows
+ *	EOPNOTSUPP	a flag that this kernel does not know
+ *	EFAULT		memory of the caller that cannot be read or written
+ *	EFBIG		more than an arena, or a segment where one is asked, can ever hold
+ *	ERANGE		an offset past the end of the arena
+ *	ENOENT		freed offset is not the start of a page: never granted, freed
+ *			before, or inside a page
+ *	EPERM		freed page belongs to another client
+ *	ENOSPC		no free run of that length in the arena's offset space
+ *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes
+ *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
+ *	ENOMEM		the kernel has no huge page, or no memory for its own records
+ *	EMFILE, ENFILE	no descriptor left for a new arena
+ *	EINTR		a fatal signal arrived while waiting
+ *	EUCLEAN		the arena's records contradict each other; it grants no more
+ *
+ * What mmap() of an arena refuses: a private mapping (EINVAL), PROT_EXEC (EPERM), a
+ * range past the end of the arena (ENXIO), offset + length past what fits
+ * (EOVERFLOW). The device itself cannot be mapped (ENODEV). Touching a mapped offset
+ * whose segment holds no page of anyone is SIGBUS.
+ */
+#ifndef _UAPI_LINUX_XALLOC_H
+#define _UAPI_LINUX_XALLOC_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Version of this file as a whole; grows when a call or a member is added. */
+#define XALLOC_ABI_VERSION 1
+
+#define XALLOC_SLICE_BYTES (64UL << 10)
+#define XALLOC_SEGMENT_BYTES (2UL << 20)
+
+/* Most entries in one XALLOC_IOC_GRANT or XALLOC_IOC_FREE. */
+#define XALLOC_BATCH_MAX 256
+
+#define XALLOC_IOC_MAGIC 0xD8
+
+/**
+ * struct xalloc_ioc_info - what this module is and can do
+ * @size: sizeof(struct xalloc_ioc_info)
+ * @pad: must be zero
+ * @abi_version: XALLOC_ABI_VERSION of the module
+ * @slice_bytes: XALLOC_SLICE_BYTES of the module
+ * @segment_bytes: XALLOC_SEGMENT_BYTES of the module
+ * @batch_max: XALLOC_BATCH_MAX of the module
+ * @arena_bytes_max: largest arena that can be created, in bytes
+ * @features: XALLOC_FEATURE_* bits
+ * @unstable: calls that may still change shape, as bits 1 << _IOC_NR()
+ *
+ * On the device and on arenas.
+ */
+struct xalloc_ioc_info {
+	__u32 size;
+	__u32 pad;
+	__u32 abi_version;
+	__u32 slice_bytes;
+	__u32 segment_bytes;
+	__u32 batch_max;
+	__aligned_u64 arena_bytes_max;
+	__aligned_u64 features;
+	__aligned_u64 unstable;
+};
+
+/* Arenas are mapped by 2 MiB page-table entries where address and offset allow. */
+#define XALLOC_FEATURE_PMD (1ULL << 0)
+
+#define XALLOC_IOC_INFO _IOWR(XALLOC_IOC_MAGIC, 0x00, struct xalloc_ioc_info)
+
+/**
+ * struct xalloc_ioc_stat - what is alive
+ * @size: sizeof(struct xalloc_ioc_stat)
+ * @pad: must be zero
+ * @arenas: arenas that exist, those that only wait for a pin to drop included
+ * @clients: open file descriptions on arenas
+ * @pages: granted pages
+ * @granted_bytes: slices in granted pages, in bytes
+ * @committed_bytes: segments that have memory, in bytes
+ * @pinned_bytes: the part of @committed_bytes without a page, kept because somebody
+ *	still holds a reference to it
+ * @charged_bytes: the part of @committed_bytes charged to a user's RLIMIT_MEMLOCK
+ *
+ * On the device: the sums over all arenas. On an arena: that arena's.
+ * @committed_bytes, @pinned_bytes and @charged_bytes are whole segments.
+ */
+struct xalloc_ioc_stat {
+	__u32 size;
+	__u32 pad;
+	__aligned_u64 arenas;
+	__aligned_u64 clients;
+	__aligned_u64 pages;
+	__aligned_u64 granted_bytes;
+	__aligned_u64 committed_bytes;
+	__aligned_u64 pinned_bytes;
+	__aligned_u64 charged_bytes;
+};
+
+#define XALLOC_IOC_STAT _IOWR(XALLOC_IOC_MAGIC, 0x01, struct xalloc_ioc_stat)
+
+/**
+ * struct xalloc_ioc_arena_create - create an arena
+ * @size: sizeof(struct xalloc_ioc_arena_create)
+ * @flags: must be zero
+ * @arena_bytes: size of the offset space; a multiple of XALLOC_SEGMENT_BYTES, at most
+ *	&xalloc_ioc_info.arena_bytes_max
+ * @limit_bytes: most memory to commit, a multiple of XALLOC_SEGMENT_BYTES; zero or
+ *	anything above @arena_bytes means @arena_bytes
+ * @arena_id: out: id of the arena, unique until the module is unloaded
+ * @client_id: out: id of the client that the returned descriptor is, likewise unique
+ *
+ * On the device. Commits nothing. Whoever creates the arena pays for all that is ever
+ * committed in it: the caller's user and RLIMIT_MEMLOCK are noted now, unless the
+ * caller has CAP_IPC_LOCK, which exempts the arena.
+ *
+ * Returns the descriptor of the arena, close-on-exec.
+ */
+struct xalloc_ioc_arena_create {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 arena_bytes;
+	__aligned_u64 limit_bytes;
+	__aligned_u64 arena_id;
+	__aligned_u64 client_id;
+};
+
+#define XALLOC_IOC_ARENA_CREATE \
+	_IOWR(XALLOC_IOC_MAGIC, 0x02, struct xalloc_ioc_arena_create)
+
+/**
+ * struct xalloc_page_grant - one page to grant
+ * @nr_slices: in: length of the run, in slices; at least 1
+ * @flags: in: XALLOC_PAGE_CONTIG; out: the same, and XALLOC_PAGE_ZERO
+ * @offset: out: offset of the page in the arena, in bytes
+ * @tag: in: any number; kept with the page
+ * @contig_bytes: out: the page consists of physically contiguous pieces that end
+ *	where the offset is a multiple of this
+ * @pad: must be zero
+ */
+struct xalloc_page_grant {
+	__u32 nr_slices;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 tag;
+	__u32 contig_bytes;
+	__u32 pad;
+};
+
+/* The page lies inside one segment, so that it is physically contiguous. */
+#define XALLOC_PAGE_CONTIG (1U << 0)
+/* Out only: nobody was granted any of these slices since the kernel zeroed them. */
+#define XALLOC_PAGE_ZERO (1U << 1)
+
+/**
+ * struct xalloc_ioc_grant - grant pages to this client
+ * @size: sizeof(struct xalloc_ioc_grant)
+ * @flags: must be zero
+ * @nr: entries in @pages, 1 to XALLOC_BATCH_MAX
+ * @pad: must be zero
+ * @pages: pointer to an array of struct xalloc_page_grant
+ *
+ * On an arena. Grants in the order of the array and stops at the first entry that
+ * cannot be had. A malformed entry, or an array that cannot be read and written,
+ * fails the whole call with nothing granted.
+ *
+ * Returns the number of pages granted, at least 1, or the error of the first entry.
+ */
+struct xalloc_ioc_grant {
+	__u32 size;
+	__u32 flags;
+	__u32 nr;
+	__u32 pad;
+	__aligned_u64 pages;
+};
+
+#define XALLOC_IOC_GRANT _IOWR(XALLOC_IOC_MAGIC, 0x10, struct xalloc_ioc_grant)
+
+/**
+ * struct xalloc_ioc_free - free pages of this client
+ * @size: sizeof(struct xalloc_ioc_free)
+ * @flags: must be zero
+ * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
+ * @pad: must be zero
+ * @offsets: pointer to an array of __u64, each the offset of a page
+ *
+ * On an arena. Frees in the order of the array and stops at the first entry that
+ * cannot be freed. What was freed may be granted again at once, also while somebody
+ * (a device, a pipe, an io_uring) still holds references to it. A segment whose last
+ * page was freed is unmapped everywhere and goes back to the kernel; while it is
+ * referenced it stays where it is, charged, and counts as pinned.
+ *
+ * Returns the number of pages freed, at least 1, or the error of the first entry.
+ */
+struct xalloc_ioc_free {
+	__u32 size;
+	__u32 flags;
+	__u32 nr;
+	__u32 pad;
+	__aligned_u64 offsets;
+};
+
+#define XALLOC_IOC_FREE _IOWR(XALLOC_IOC_MAGIC, 0x11, struct xalloc_ioc_free)
+
+#endif /* _UAPI_LINUX_XALLOC_H */
