@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libxalloc: malloc for pinned huge-page memory
+ *
+ * Blocks come from arenas: files of the xalloc device, mapped into one range of
+ * addresses. The memory of a block is committed, zeroed once by the kernel, pinned and
+ * mapped with 2 MiB page-table entries where it can be. From the return of the call that
+ * gave a block out until it is freed, its addresses mean the same physical memory, so it
+ * may be handed to devices and to the kernel (O_DIRECT, io_uring fixed buffers, RDMA).
+ *
+ * Everything the allocator knows about a block lies outside the arena, in private memory.
+ * No write into the arena, by the program or by a device, can corrupt the allocator. A
+ * free of anything but the start of a live block is found on every free, always: the
+ * library writes one line to stderr that names the pointer and what is wrong, and aborts.
+ *
+ * Results
+ *	What returns a pointer returns NULL and sets errno. What returns int returns a value
+ *	that is not negative, or -errno. Errors that are not named with a call:
+ *
+ *	ENOMEM		a limit was reached or memory ran out. Which limit it was is in
+ *			&xalloc_arena_stat.refused, and on stderr with
+ *			XALLOC_OPTIONS=verbose
+ *	ENOENT, EACCES	and whatever else open() says: /dev/xalloc cannot be opened (is
+ *			the module loaded, is the user in group xalloc?)
+ *	EINVAL		an alignment that is not a power of two; an environment variable
+ *			(below) with a bad value, after one line on stderr that names it
+ *	ESTALE		this arena or heap was destroyed, or was made before a fork() by
+ *			the parent
+ *	EUCLEAN		the kernel found the arena's records damaged; it grants no more
+ *
+ * Threads
+ *	Any call may be made by any thread at any time, with two exceptions: nobody may use
+ *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
+ *	another thread than the one that allocated them. No call may be made from a signal
+ *	handler.
+ *
+ * fork
+ *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
+ *	the library starts anew, with a default heap and arenas of its own; arenas and heaps
+ *	of the parent give ESTALE, and freeing one of the parent's blocks does nothing. The
+ *	descriptors of the parent's arenas are inherited (not across exec) and keep what
+ *	is allocated there alive while the child has them.
+ *
+ * Environment (ignored in set-user-ID programs)
+ *	XALLOC_LIMIT	most memory the default heap commits, with a suffix K, M, G or T.
+ *			Unset: RLIMIT_MEMLOCK, unless the process is exempt from it, or
+ *			a quarter of the machine's memory, whichever is lower
+ *	XALLOC_RANGE	addresses reserved for all arenas together. Unset: twice the machine's
+ *			memory, at least 64G
+ *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
+ *
+ * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
+ * hardened_malloc's; one flat table from address to page is tcmalloc's; the spacing of size
+ * classes is jemalloc's; heaps that are destroyed as a whole are mimalloc's; -errno as a
+ * result is liburing's.
+ */
+#ifndef LIBXALLOC_H
+#define LIBXALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define XALLOC_ATTR(...) __attribute__((__VA_ARGS__))
+#else
+#define XALLOC_ATTR(...)
+#endif
+
+/* One offset space, one budget; what a device registers and who may map it is decided here. */
+struct xalloc_arena;
+/* An allocator over one arena, with a lock of its own. */
+struct xalloc_heap;
+
+/*
+ * The default heap
+ *
+ * Needs no set-up: the first call creates an arena that grows by need up to XALLOC_LIMIT
+ * and stays until the process ends.
+ */
+
+/**
+ * xalloc_malloc() - allocate a block in the default heap
+ * @size: bytes; zero counts as one, so that every block has an address of its own
+ *
+ * The contents are undefined. Blocks are aligned to 16 bytes, those of at least 64 KiB to
+ * 64 KiB. Above 64 KiB a block takes whole multiples of 64 KiB.
+ *
+ * Return: the block, or NULL with errno set.
+ */
+XALLOC_ATTR(malloc, alloc_size(1), warn_unused_result)
+void *xalloc_malloc(size_t size);
+
+/**
+ * xalloc_calloc() - allocate a zeroed block in the default heap
+ * @nmemb: number of members
+ * @size: bytes of a member
+ *
+ * Memory that the kernel zeroed and nobody was given since is not written again.
+ *
+ * Return: the block, or NULL with errno set; ENOMEM when @nmemb * @size overflows.
+ */
+XALLOC_ATTR(malloc, alloc_size(1, 2), warn_unused_result)
+void *xalloc_calloc(size_t nmemb, size_t size);
+
+/**
+ * xalloc_realloc() - change the size of a block
+ * @ptr: a block of any heap, or NULL to allocate one in the default heap
+ * @size: new size in bytes; zero counts as one and does not free
+ *
+ * The block stays in the heap it is from, and where it is as long as its size class
+ * stays; otherwise the contents move. An address that a device knows does not follow.
+ *
+ * Return: the block, or NULL with errno set and @ptr as it was. Shrinking does not fail.
+ */
+XALLOC_ATTR(alloc_size(2), warn_unused_result)
+void *xalloc_realloc(void *ptr, size_t size);
+
+/**
+ * xalloc_aligned_alloc() - allocate an aligned block in the default heap
+ * @alignment: bytes; any power of two, up to the size of the arena
+ * @size: bytes; need not be a multiple of @alignment
+ *
+ * Above 64 KiB of alignment the library may have to take @alignment bytes more than @size
+ * from the arena to find an aligned address; they stay taken while the block lives.
+ *
+ * Return: the block, or NULL with errno set; EINVAL when @alignment is not a power of two.
+ */
+XALLOC_ATTR(malloc, alloc_align(1), alloc_size(2), warn_unused_result)
+void *xalloc_aligned_alloc(size_t alignment, size_t size);
+
+/**
+ * xalloc_free() - free a block
+ * @ptr: a block of any heap, or NULL
+ *
+ * Aborts when @ptr is not the start of a live block. errno is kept. The memory may be given
+ * out again at once: a device that still writes to it must be stopped first.
+ */
+void xalloc_free(void *ptr);
+
+/**
+ * xalloc_free_sized() - free a block whose size is known
+ * @ptr: what xalloc_malloc(), _calloc() or _realloc() of any heap returned, or NULL
+ * @size: the size that was asked for
+ *
+ * As xalloc_free(); aborts as well when @size belongs to another size class.
+ */
+void xalloc_free_sized(void *ptr, size_t size);
+
+/**
+ * xalloc_free_aligned_sized() - free an aligned block whose size is known
+ * @ptr: what xalloc_aligned_alloc() of any heap returned, or NULL
+ * @alignment: the alignment that was asked for
+ * @size: the size that was asked for
+ *
+ * As xalloc_free(); aborts as well when @alignment and @size belong to another size class.
+ */
+void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size);
+
+/**
+ * xalloc_usable_size() - how many bytes of a block may be used
+ * @ptr: a block of any heap, or NULL
+ *
+ * Aborts when @ptr is not the start of a live block.
+ *
+ * Return: bytes, at least what was asked for; 0 for NULL.
+ */
+size_t xalloc_usable_size(const void *ptr);
+
+/*
+ * Arenas
+ */
+
+/**
+ * struct xalloc_arena_config - what an arena shall be
+ * @size: sizeof(struct xalloc_arena_config)
+ * @arena_bytes: size of the offset space and of the mapping, rounded up to 2 MiB. Costs
+ *	addresses, no memory. Zero: the same as the default heap's XALLOC_LIMIT
+ * @limit_bytes: most memory to commit, rounded up to 2 MiB. Zero: @arena_bytes
+ *
+ * Zero in any member but @size means its default. Later versions append members.
+ */
+struct xalloc_arena_config {
+	size_t size;
+	size_t arena_bytes;
+	size_t limit_bytes;
+};
+
+/**
+ * xalloc_arena_create() - create an arena
+ * @config: what it shall be, or NULL for all defaults
+ *
+ * Commits no memory. What is committed later is charged to the user who created the arena,
+ * whatever process or user allocates.
+ *
+ * Return: the arena, or NULL with errno set: EINVAL for a @config->size that is too small,
+ * E2BIG for members this library does not know that are not zero, EFBIG for more than
+ * any arena can have, ENOMEM when XALLOC_RANGE has no room left, EMFILE.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
+
+/**
+ * xalloc_arena_destroy() - destroy an arena with all its heaps and blocks
+ * @arena: what xalloc_arena_create() returned
+ *
+ * Memory that a device or the kernel still has pinned goes back when the last pin drops.
+ *
+ * Return: 0, or -errno: -EBUSY for the arena of the default heap.
+ */
+int xalloc_arena_destroy(struct xalloc_arena *arena);
+
+/**
+ * xalloc_arena_default() - the arena of the default heap
+ *
+ * Return: the arena, which is created if need be, or NULL with errno set.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_arena *xalloc_arena_default(void);
+
+/**
+ * xalloc_arena_fd() - descriptor of an arena
+ * @arena: the arena
+ *
+ * For the calls of <linux/xalloc.h>, for mmap() in a process it was passed to. It stays the
+ * library's: duplicate it to keep it, do not close it.
+ *
+ * Return: the descriptor, or -errno.
+ */
+int xalloc_arena_fd(const struct xalloc_arena *arena);
+
+/**
+ * xalloc_arena_range() - the addresses of an arena
+ * @arena: the arena
+ * @range: out: address and length in bytes; both are multiples of 2 MiB
+ *
+ * All blocks of the arena lie in this range, which does not change while the arena lives. It
+ * has the form in which io_uring takes buffers. Registering the range, or a part of it,
+ * once, makes every block in it known to the device; each 2 MiB of what is registered
+ * must hold a block at that time (there is no memory behind the others, and a device's
+ * driver says EFAULT), and must keep one until it is deregistered. One block as large as
+ * the arena, or many that fill it, do that.
+ *
+ * Return: 0, or -errno.
+ */
+int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
+
+/**
+ * struct xalloc_arena_stat - what an arena holds
+ * @size: in: sizeof(struct xalloc_arena_stat); out: how many bytes were filled
+ * @arena_id: id of the arena, unique until the module is unloaded
+ * @arena_bytes: size of the offset space
+ * @limit_bytes: most memory to commit
+ * @committed_bytes: memory the kernel has committed, in whole 2 MiB
+ * @pinned_bytes: the part of @committed_bytes without a block, kept because a device or the
+ *	kernel still refers to it
+ * @charged_bytes: the part of @committed_bytes charged to RLIMIT_MEMLOCK of its creator
+ * @granted_bytes: what heaps hold of @committed_bytes
+ * @used_bytes: what blocks hold of @granted_bytes; sum of their usable sizes
+ * @nr_blocks: live blocks of all heaps of this process
+ * @nr_heaps: heaps of this process
+ * @nr_refused: how often the kernel refused memory to an allocation, which then failed
+ * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,
+ *	ENOBUFS RLIMIT_MEMLOCK, ENOSPC no free run of that length in the offset space,
+ *	ENOMEM the machine has no memory for it, EFBIG larger than the arena
+ */
+struct xalloc_arena_stat {
+	size_t size;
+	uint64_t arena_id;
+	uint64_t arena_bytes;
+	uint64_t limit_bytes;
+	uint64_t committed_bytes;
+	uint64_t pinned_bytes;
+	uint64_t charged_bytes;
+	uint64_t granted_bytes;
+	uint64_t used_bytes;
+	uint64_t nr_blocks;
+	uint64_t nr_heaps;
+	uint64_t nr_refused;
+	int refused;
+};
+
+/**
+ * xalloc_arena_stats() - what an arena holds
+ * @arena: the arena
+ * @stats: in, out: see there
+ *
+ * While other threads allocate, each number is true for a moment of its own.
+ *
+ * Return: 0, or -errno: -EINVAL when @stats->size is too small to hold a number.
+ */
+int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *stats);
+
+/*
+ * Heaps of an arena
+ */
+
+/**
+ * xalloc_heap_create() - create a heap over an arena
+ * @arena: the arena
+ *
+ * Return: the heap, or NULL with errno set.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena);
+
+/**
+ * xalloc_heap_destroy() - destroy a heap and free all its blocks
+ * @heap: what xalloc_heap_create() returned
+ *
+ * Return: 0, or -errno.
+ */
+int xalloc_heap_destroy(struct xalloc_heap *heap);
+
+/* As the calls without heap_ in their names, in @heap. */
+XALLOC_ATTR(malloc, alloc_size(2), warn_unused_result)
+void *xalloc_heap_malloc(struct xalloc_heap *heap, size_t size);
+XALLOC_ATTR(malloc, alloc_size(2, 3), warn_unused_result)
+void *xalloc_heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size);
+XALLOC_ATTR(malloc, alloc_align(2), alloc_size(3), warn_unused_result)
+void *xalloc_heap_aligned_alloc(struct xalloc_heap *heap, size_t alignment, size_t size);
+
+/**
+ * xalloc_heap_realloc() - change the size of a block and have it in a given heap
+ * @heap: the heap the result shall be in
+ * @ptr: a block of any heap, or NULL
+ * @size: new size in bytes; zero counts as one and does not free
+ *
+ * As xalloc_realloc(), but a block of another heap always moves into @heap.
+ *
+ * Return: the block, or NULL with errno set and @ptr as it was.
+ */
+XALLOC_ATTR(alloc_size(3), warn_unused_result)
+void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size);
+
+/*
+ * Handles
+ *
+ * A handle names memory by arena and offset, for other mappings of the same arena and for
+ * the calls of <linux/xalloc.h>. A handle of a block is good as long as the block lives.
+ */
+struct xalloc_block_handle {
+	uint64_t arena_id;
+	uint64_t offset;	/* in bytes */
+};
+
+/**
+ * xalloc_handle() - the handle of an address
+ * @ptr: any address inside a live block
+ * @handle: out
+ *
+ * Return: 0, or -errno: -ENOENT when no block of this process holds @ptr.
+ */
+int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle);
+
+/**
+ * xalloc_at() - the address of an offset
+ * @arena: the arena
+ * @offset: &xalloc_block_handle.offset of a live block; touching any other may be SIGBUS
+ *
+ * Return: the address, or NULL with errno set: ERANGE past the end of the arena.
+ */
+XALLOC_ATTR(warn_unused_result)
+void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIBXALLOC_H */
