@@ -25,6 +25,7 @@
  *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
  *	EOPNOTSUPP	a flag that this kernel does not know
+ *	EBADF		a grant or a free on a descriptor that is not open for writing
  *	EFAULT		memory of the caller that cannot be read or written
  *	EFBIG		more than an arena, or a segment where one is asked, can ever hold
  *	ERANGE		an offset past the end of the arena

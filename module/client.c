@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Clients: one struct file on an arena, and the pages that are gone with it. */
+#include <linux/slab.h>
+
+#include "internal.h"
+
+static atomic64_t last_client_id;
+
+/**
+ * xalloc_client_create() - create a client
+ * @arena: on which arena; must outlive the client
+ *
+ * Return: the client, or -ENOMEM.
+ */
+struct xalloc_client *xalloc_client_create(struct xalloc_arena *arena)
+{
+	struct xalloc_client *client = kzalloc(sizeof(*client), GFP_KERNEL_ACCOUNT);
+
+	if (!client)
+		return ERR_PTR(-ENOMEM);
+	client->id = atomic64_inc_return(&last_client_id);
+	client->arena = arena;
+	INIT_LIST_HEAD(&client->pages);
+	mutex_lock(&arena->lock);
+	arena->nr_clients++;
+	mutex_unlock(&arena->lock);
+	xalloc_count(XALLOC_NR_CLIENTS, 1);
+	return client;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_create);
+
+/**
+ * xalloc_client_destroy() - destroy a client and free its pages
+ * @client: the client
+ *
+ * Memory that somebody still refers to is granted to nobody until nobody does.
+ *
+ * Context: Process context, may sleep. Never fails.
+ */
+void xalloc_client_destroy(struct xalloc_client *client)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *page, *next;
+
+	mutex_lock(&arena->lock);
+	list_for_each_entry_safe(page, next, &client->pages, link) {
+		xalloc_page_abandon(arena, page);
+		cond_resched();
+	}
+	arena->nr_clients--;
+	arena->reap_delay = 0;
+	xalloc_arena_reap(arena);
+	mutex_unlock(&arena->lock);
+	xalloc_count(XALLOC_NR_CLIENTS, -1);
+	kfree(client);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_destroy);
+
+/**
+ * xalloc_client_grant() - grant pages, in order, as far as they can be had
+ * @client: to whom
+ * @grants: what to grant, checked against the arena's size; filled in
+ * @nr: entries in @grants, at least 1
+ * @granted: list to which the pages are added, for xalloc_client_grant_finish()
+ *
+ * Context: Process context, may sleep.
+ * Return: the number granted, at least 1, or the error of the first.
+ */
+int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *grants, u32 nr,
+			struct list_head *granted)
+{
+	struct xalloc_arena *arena = client->arena;
+	int err;
+	u32 i;
+
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	err = arena->broken ? -EUCLEAN : 0;
+	for (i = 0; i < nr && !err; i++) {
+		err = xalloc_page_grant(client, &grants[i], granted);
+		if (err)
+			break;
+	}
+	mutex_unlock(&arena->lock);
+	return i ? i : err;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant);
+
+/**
+ * xalloc_client_grant_finish() - hand granted pages out, or take them back
+ * @client: whose they are
+ * @granted: the list that xalloc_client_grant() filled
+ * @keep: the client knows of them
+ *
+ * Until this the pages cannot be freed, so that taking them back meets none that the
+ * client has guessed, freed and been granted anew.
+ *
+ * Context: Process context, may sleep. Never fails.
+ */
+void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *granted,
+				bool keep)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *page, *next;
+
+	mutex_lock(&arena->lock);
+	list_for_each_entry_safe(page, next, granted, link) {
+		page->granted = true;
+		list_move_tail(&page->link, &client->pages);
+		if (!keep)
+			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
+	}
+	mutex_unlock(&arena->lock);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
+
+/**
+ * xalloc_client_free() - free pages, in order, as far as they can be freed
+ * @client: whose they are
+ * @offsets: where they begin, in bytes
+ * @nr: entries in @offsets, at least 1
+ *
+ * Context: Process context, may sleep.
+ * Return: the number freed, at least 1, or the error of the first.
+ */
+int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
+{
+	struct xalloc_arena *arena = client->arena;
+	int err;
+	u32 i;
+
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	err = arena->broken ? -EUCLEAN : 0;
+	for (i = 0; i < nr && !err; i++) {
+		err = xalloc_page_free(client, offsets[i]);
+		if (err)
+			break;
+	}
+	if (i && arena->nr_idle) {
+		/* Freed while pinned: look again soon, however long the wait was by now. */
+		arena->reap_delay = 0;
+		xalloc_arena_reap(arena);
+	}
+	mutex_unlock(&arena->lock);
+	return i ? i : err;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_free);

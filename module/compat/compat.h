@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every difference between the kernels that xalloc builds for. The sources are written
+ * for 6.12; what an older kernel lacks is supplied here, headed by the release that
+ * brought it. A test for a macro or a header goes before a test for a version, because
+ * distributions backport.
+ */
+#ifndef XALLOC_COMPAT_H
+#define XALLOC_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "xalloc needs Linux 6.1 or later: older kernels lack interfaces it uses"
+#endif
+
+/* 6.2: kunit/visibility.h */
+#if __has_include(<kunit/visibility.h>)
+#include <kunit/visibility.h>
+#else
+#include <linux/export.h>
+#include <linux/kconfig.h>
+#if IS_ENABLED(CONFIG_KUNIT)
+#define VISIBLE_IF_KUNIT
+#define EXPORT_SYMBOL_IF_KUNIT(symbol) EXPORT_SYMBOL_NS(symbol, EXPORTED_FOR_KUNIT_TESTING)
+#else
+#define VISIBLE_IF_KUNIT static
+#define EXPORT_SYMBOL_IF_KUNIT(symbol)
+#endif
+#endif
+
+/* 6.3: vm_flags_set() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#include <linux/mm.h>
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+#endif
+
+#endif /* XALLOC_COMPAT_H */

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Arena files: an inode per arena, a client per struct file.
+ *
+ * Each arena has an inode of its own, on a file system that cannot be mounted by hand,
+ * because the page tables map by 2 MiB only below i_size of the file's inode, and
+ * because giving back unmaps by the inode's mapping. The inode owns the arena.
+ *
+ * The file system is mounted while an arena lives and holds the module by its owner.
+ * The file's own reference to the module is not enough: __fput() drops that before the
+ * dentry, whose end is what evicts the inode.
+ */
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/huge_mm.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/pseudo_fs.h>
+
+#include "internal.h"
+
+#define XALLOC_FS_MAGIC 0x78616c63	/* "xalc" */
+
+static void evict_inode(struct inode *inode);
+
+static const struct super_operations super_ops = {
+	.statfs = simple_statfs,
+	.drop_inode = generic_delete_inode,
+	.evict_inode = evict_inode,
+};
+
+static int init_fs_context(struct fs_context *fc)
+{
+	struct pseudo_fs_context *ctx = init_pseudo(fc, XALLOC_FS_MAGIC);
+
+	if (!ctx)
+		return -ENOMEM;
+	ctx->ops = &super_ops;
+	fc->s_iflags |= SB_I_NOEXEC;
+	return 0;
+}
+
+static struct file_system_type fs_type = {
+	.name = "xalloc_arena",
+	.owner = THIS_MODULE,
+	.init_fs_context = init_fs_context,
+	.kill_sb = kill_anon_super,
+};
+
+static struct vfsmount *fs_mount;
+static int fs_mount_count;
+
+static void evict_inode(struct inode *inode)
+{
+	struct xalloc_arena *arena = inode->i_private;
+
+	truncate_inode_pages_final(inode->i_mapping);
+	clear_inode(inode);
+	if (!arena)
+		return;
+	xalloc_arena_destroy(arena);
+	/* Whoever dropped the inode still holds the mount, so this is not its end. */
+	simple_release_fs(&fs_mount, &fs_mount_count);
+}
+
+static int file_open(struct inode *inode, struct file *file)
+{
+	struct xalloc_client *client = xalloc_client_create(inode->i_private);
+
+	if (IS_ERR(client))
+		return PTR_ERR(client);
+	file->private_data = client;
+	return nonseekable_open(inode, file);
+}
+
+static int file_release(struct inode *inode, struct file *file)
+{
+	xalloc_client_destroy(file->private_data);
+	return 0;
+}
+
+static const struct file_operations arena_fops = {
+	.owner = THIS_MODULE,
+	.open = file_open,	/* only by /proc/self/fd */
+	.release = file_release,
+	.unlocked_ioctl = xalloc_arena_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = xalloc_mmap,
+	.get_unmapped_area = thp_get_unmapped_area,
+};
+
+/* The inode takes over @arena, with this also when it fails. */
+static struct inode *create_inode(struct xalloc_arena *arena)
+{
+	struct inode *inode;
+	int err;
+
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err) {
+		xalloc_arena_destroy(arena);
+		return ERR_PTR(err);
+	}
+	inode = alloc_anon_inode(fs_mount->mnt_sb);
+	if (IS_ERR(inode)) {
+		simple_release_fs(&fs_mount, &fs_mount_count);
+		xalloc_arena_destroy(arena);
+		return inode;
+	}
+	i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
+	inode->i_fop = &arena_fops;
+	inode->i_private = arena;
+	arena->mapping = inode->i_mapping;
+	return inode;
+}
+
+/**
+ * xalloc_file_create() - create an arena and open its first file
+ * @arena_bytes: as for xalloc_arena_create()
+ * @limit_bytes: as for xalloc_arena_create()
+ *
+ * Context: Process context, may sleep.
+ * Return: the file, whose private_data is the client, or -EINVAL, -EFBIG, -ENOMEM,
+ * -ENFILE. Dropping it undoes all.
+ */
+struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes)
+{
+	struct xalloc_arena *arena = xalloc_arena_create(arena_bytes, limit_bytes);
+	struct xalloc_client *client;
+	struct inode *inode;
+	struct file *file;
+
+	if (IS_ERR(arena))
+		return ERR_CAST(arena);
+	inode = create_inode(arena);
+	if (IS_ERR(inode))
+		return ERR_CAST(inode);
+	client = xalloc_client_create(arena);
+	if (IS_ERR(client)) {
+		iput(inode);
+		return ERR_CAST(client);
+	}
+	/* fput() drops it; alloc_file_pseudo() does not take it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		xalloc_client_destroy(client);
+		iput(inode);
+		return file;
+	}
+	file->private_data = client;
+	stream_open(inode, file);
+	return file;
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Calls: copy the argument in once, check it, do it, copy the answer out.
+ *
+ * The number of a call is what _IOC_NR() says; the size that it has grown to is the
+ * first member of its structure and not the one encoded in the command, so that a call
+ * keeps its number for ever.
+ */
+#include <linux/file.h>
+#include <linux/ioctl.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+union call_args {
+	u32 size;
+	struct xalloc_ioc_info info;
+	struct xalloc_ioc_stat stat;
+	struct xalloc_ioc_arena_create arena_create;
+	struct xalloc_ioc_grant grant;
+	struct xalloc_ioc_free free;
+};
+
+struct call {
+	unsigned int cmd;
+	u32 size;	/* of the structure as this kernel knows it */
+	u32 min_size;	/* of its first version */
+	long (*handler)(struct file *file, union call_args *args, void __user *user);
+};
+
+#define CALL(_cmd, _struct, _last, _handler) {			\
+	.cmd = _cmd,						\
+	.size = sizeof(struct _struct) +			\
+		BUILD_BUG_ON_ZERO(sizeof(struct _struct) > sizeof(union call_args)), \
+	.min_size = offsetofend(struct _struct, _last),		\
+	.handler = _handler,					\
+}
+
+/* Copies out what the caller has room for; args->size is what it said. */
+static int respond(void __user *user, const union call_args *args, u32 size)
+{
+	return copy_to_user(user, args, min(args->size, size)) ? -EFAULT : 0;
+}
+
+static long info(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_info *info = &args->info;
+
+	if (info->pad)
+		return -EINVAL;
+	info->abi_version = XALLOC_ABI_VERSION;
+	info->slice_bytes = XALLOC_SLICE_BYTES;
+	info->segment_bytes = XALLOC_SEGMENT_BYTES;
+	info->batch_max = XALLOC_BATCH_MAX;
+	info->arena_bytes_max = xalloc_arena_bytes_max();
+	info->features = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? XALLOC_FEATURE_PMD : 0;
+	info->unstable = 0;
+	return respond(user, args, sizeof(*info));
+}
+
+static long device_stat(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_stat *stat = &args->stat;
+	u64 now[XALLOC_NR_COUNTERS];
+	int i;
+
+	if (stat->pad)
+		return -EINVAL;
+	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+		now[i] = atomic_long_read(&xalloc_counters[i]);
+	stat->arenas = now[XALLOC_NR_ARENAS];
+	stat->clients = now[XALLOC_NR_CLIENTS];
+	stat->pages = now[XALLOC_NR_PAGES];
+	stat->granted_bytes = now[XALLOC_NR_GRANTED_SLICES] * XALLOC_SLICE_BYTES;
+	stat->committed_bytes = now[XALLOC_NR_SEGMENTS] * XALLOC_SEGMENT_BYTES;
+	stat->pinned_bytes = now[XALLOC_NR_IDLE_SEGMENTS] * XALLOC_SEGMENT_BYTES;
+	stat->charged_bytes = now[XALLOC_NR_CHARGED_SEGMENTS] * XALLOC_SEGMENT_BYTES;
+	return respond(user, args, sizeof(*stat));
+}
+
+static long arena_stat(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_client *client = file->private_data;
+
+	if (args->stat.pad)
+		return -EINVAL;
+	if (mutex_lock_killable(&client->arena->lock))
+		return -EINTR;
+	xalloc_arena_stat(client->arena, &args->stat);
+	mutex_unlock(&client->arena->lock);
+	return respond(user, args, sizeof(args->stat));
+}
+
+static long arena_create(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_arena_create *create = &args->arena_create;
+	struct xalloc_client *client;
+	struct file *arena_file;
+	int fd, err;
+
+	if (create->flags)
+		return -EOPNOTSUPP;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	arena_file = xalloc_file_create(create->arena_bytes, create->limit_bytes);
+	if (IS_ERR(arena_file)) {
+		err = PTR_ERR(arena_file);
+		goto err_fd;
+	}
+	client = arena_file->private_data;
+	create->arena_id = client->arena->id;
+	create->client_id = client->id;
+	err = respond(user, args, sizeof(*create));
+	if (err)
+		goto err_file;
+	fd_install(fd, arena_file);
+	return fd;
+
+err_file:
+	fput(arena_file);
+err_fd:
+	put_unused_fd(fd);
+	return err;
+}
+
+/* Whether @grant is something that an arena like @arena could ever grant. */
+static int check_grant(const struct xalloc_arena *arena, const struct xalloc_page_grant *grant)
+{
+	if (grant->flags & ~XALLOC_PAGE_CONTIG)
+		return -EOPNOTSUPP;
+	if (grant->pad || !grant->nr_slices)
+		return -EINVAL;
+	if (grant->nr_slices > arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+		return -EFBIG;
+	if (grant->flags & XALLOC_PAGE_CONTIG && grant->nr_slices > XALLOC_SLICES_PER_SEGMENT)
+		return -EFBIG;
+	return 0;
+}
+
+static int check_batch(struct file *file, u32 flags, u32 nr, u32 pad)
+{
+	if (flags)
+		return -EOPNOTSUPP;
+	if (pad || !nr || nr > XALLOC_BATCH_MAX)
+		return -EINVAL;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return 0;
+}
+
+static long grant(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_grant *grant = &args->grant;
+	struct xalloc_client *client = file->private_data;
+	void __user *pages = u64_to_user_ptr(grant->pages);
+	struct xalloc_page_grant *grants;
+	LIST_HEAD(granted);
+	long rc;
+	u32 i;
+
+	rc = check_batch(file, grant->flags, grant->nr, grant->pad);
+	if (rc)
+		return rc;
+	grants = memdup_user(pages, array_size(grant->nr, sizeof(*grants)));
+	if (IS_ERR(grants))
+		return PTR_ERR(grants);
+	for (i = 0; i < grant->nr && !rc; i++)
+		rc = check_grant(client->arena, &grants[i]);
+	if (rc)
+		goto out;
+	rc = xalloc_client_grant(client, grants, grant->nr, &granted);
+	if (rc < 0)
+		goto out;
+	if (copy_to_user(pages, grants, array_size(rc, sizeof(*grants)))) {
+		xalloc_client_grant_finish(client, &granted, false);
+		rc = -EFAULT;
+		goto out;
+	}
+	xalloc_client_grant_finish(client, &granted, true);
+out:
+	kfree(grants);
+	return rc;
+}
+
+static long free_pages_of_client(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_free *free = &args->free;
+	u64 *offsets;
+	long rc;
+
+	rc = check_batch(file, free->flags, free->nr, free->pad);
+	if (rc)
+		return rc;
+	offsets = memdup_user(u64_to_user_ptr(free->offsets),
+			      array_size(free->nr, sizeof(*offsets)));
+	if (IS_ERR(offsets))
+		return PTR_ERR(offsets);
+	rc = xalloc_client_free(file->private_data, offsets, free->nr);
+	kfree(offsets);
+	return rc;
+}
+
+static const struct call device_calls[] = {
+	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, charged_bytes, device_stat),
+	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, arena_create),
+};
+
+static const struct call arena_calls[] = {
+	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, charged_bytes, arena_stat),
+	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, grant),
+	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, free_pages_of_client),
+};
+
+#define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))
+
+static long do_call(const struct call *calls, size_t nr_calls, struct file *file,
+		    unsigned int cmd, void __user *user)
+{
+	const struct call *call;
+	union call_args args;
+	u32 size;
+	int err;
+
+	for (call = calls; call < calls + nr_calls; call++)
+		if (CMD_BUT_SIZE(call->cmd) == CMD_BUT_SIZE(cmd))
+			break;
+	if (call == calls + nr_calls)
+		return -ENOTTY;
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size < call->min_size)
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	memset(&args, 0, sizeof(args));
+	err = copy_struct_from_user(&args, call->size, user, size);
+	if (err)
+		return err;
+	/* Another thread may have changed it between the two reads. */
+	args.size = size;
+	return call->handler(file, &args, user);
+}
+
+/** xalloc_device_ioctl() - the calls on /dev/xalloc */
+long xalloc_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return do_call(device_calls, ARRAY_SIZE(device_calls), file, cmd, (void __user *)arg);
+}
+
+/** xalloc_arena_ioctl() - the calls on an arena */
+long xalloc_arena_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return do_call(arena_calls, ARRAY_SIZE(arena_calls), file, cmd, (void __user *)arg);
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* xalloc: module init and exit, in mirrored order. */
+#include <linux/init.h>
+#include <linux/module.h>
+
+#include "internal.h"
+
+static int __init xalloc_init(void)
+{
+	int err;
+
+	err = xalloc_arena_init();
+	if (err)
+		return err;
+	/* Last: from here on there are users. */
+	err = xalloc_dev_init();
+	if (err)
+		goto err_arena;
+	return 0;
+
+err_arena:
+	xalloc_arena_fini();
+	return err;
+}
+
+static void __exit xalloc_exit(void)
+{
+	xalloc_dev_fini();
+	xalloc_arena_fini();
+}
+
+module_init(xalloc_init);
+module_exit(xalloc_exit);
+
+MODULE_DESCRIPTION("Arenas of pinned huge-page memory");
+MODULE_AUTHOR("The xalloc authors");
+MODULE_LICENSE("GPL");
