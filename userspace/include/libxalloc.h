@@ -67,6 +67,7 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define XALLOC_ATTR(...) __attribute__((__VA_ARGS__))
+#pragma GCC visibility push(default)
 #else
 #define XALLOC_ATTR(...)
 #endif
@@ -366,6 +367,10 @@ int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle);
  */
 XALLOC_ATTR(warn_unused_result)
 void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

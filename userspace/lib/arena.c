@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Arenas: where they lie, what they hold, and the calls on them.
+ *
+ * An arena is mapped as a whole when it is created, at an address that is a multiple of the
+ * largest power of two in its size if the range has one free, of 2 MiB otherwise; so blocks
+ * can be aligned up to the arena's size.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+#include "os.h"
+
+/* Returns the address of a gap and, in @next, the arena after it; 0 when there is none. */
+static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
+			  struct xl_list **next)
+{
+	struct xl_list *pos = p->arenas.next;
+	uintptr_t start = p->base;
+
+	for (;; pos = pos->next) {
+		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
+		uintptr_t end = pos == &p->arenas ? p->base + p->bytes : arena->base;
+		uintptr_t at = (start + alignment - 1) & ~(alignment - 1);
+
+		if (at <= end && end - at >= bytes) {
+			*next = pos;
+			return at;
+		}
+		if (pos == &p->arenas)
+			return 0;
+		start = arena->base + arena->bytes;
+	}
+}
+
+/* Adds @arena, of @arena->bytes, to the list of arenas with its place in the range. */
+static int place(struct xl_process *p, struct xalloc_arena *arena)
+{
+	size_t alignment = (size_t)1 << (63 - __builtin_clzll(arena->bytes));
+	struct xl_list *next;
+
+	arena->base = find_gap(p, arena->bytes, alignment, &next);
+	if (!arena->base)
+		arena->base = find_gap(p, arena->bytes, XL_SEGMENT, &next);
+	if (!arena->base) {
+		if (!p->said_range)
+			xl_say("xalloc: no room for an arena of %zu MiB in the %zu MiB for all arenas; set XALLOC_RANGE to more\n",
+			       arena->bytes >> 20, p->bytes >> 20);
+		p->said_range = true;
+		return -ENOMEM;
+	}
+	xl_list_add_before(next, &arena->link);
+	return 0;
+}
+
+static void explain_open(int ret)
+{
+	if (ret == -ENOENT || ret == -ENXIO || ret == -ENODEV)
+		xl_explain("xalloc: there is no %s: the module xalloc is not loaded\n", XL_DEVICE);
+	else if (ret == -EACCES || ret == -EPERM)
+		xl_explain("xalloc: %s cannot be opened by this user, who must be in the group xalloc\n",
+			   XL_DEVICE);
+	else
+		xl_explain("xalloc: %s cannot be opened (error %d)\n", XL_DEVICE, -ret);
+}
+
+/* Returns the descriptor of a new arena. */
+static int create_file(size_t arena_bytes, size_t limit_bytes, uint64_t *id)
+{
+	struct xalloc_ioc_info info;
+	int device, ret;
+
+	device = xl_os_open(XL_DEVICE);
+	if (device < 0) {
+		explain_open(device);
+		return device;
+	}
+	ret = xl_os_info(device, &info);
+	if (!ret && (info.slice_bytes != XL_SLICE || info.segment_bytes != XL_SEGMENT)) {
+		xl_explain("xalloc: the module has slices of %u and segments of %u bytes, this library is made for others\n",
+			   info.slice_bytes, info.segment_bytes);
+		ret = -EPROTO;
+	}
+	if (!ret)
+		ret = xl_os_arena_create(device, arena_bytes, limit_bytes, id);
+	xl_os_close(device);
+	return ret;
+}
+
+struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes)
+{
+	struct xalloc_arena *arena;
+	int ret;
+
+	arena = xl_meta_get(XL_POOL_ARENA, sizeof(*arena));
+	if (!arena)
+		return NULL;
+	memset(arena, 0, sizeof(*arena));
+	arena->bytes = arena_bytes;
+	arena->limit_bytes = limit_bytes < arena_bytes ? limit_bytes : arena_bytes;
+	xl_list_init(&arena->heaps);
+
+	ret = place(p, arena);
+	if (ret)
+		goto err_put;
+	ret = create_file(arena->bytes, arena->limit_bytes, &arena->id);
+	if (ret < 0)
+		goto err_unplace;
+	arena->fd = ret;
+	ret = xl_os_map_arena((void *)arena->base, arena->bytes, arena->fd);
+	if (ret)
+		goto err_close;
+	atomic_store(&arena->alive, true);
+	return arena;
+
+err_close:
+	xl_os_close(arena->fd);
+err_unplace:
+	xl_list_del(&arena->link);
+err_put:
+	xl_meta_put(XL_POOL_ARENA, arena);
+	errno = -ret;
+	return NULL;
+}
+
+bool xl_arena_trim(struct xalloc_arena *arena)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xl_list *pos;
+	bool any = false;
+
+	pthread_mutex_lock(&p->lock);
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
+		any |= xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
+	pthread_mutex_unlock(&p->lock);
+	return any;
+}
+
+int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
+{
+	struct xl_process *p = xl_process_peek();
+	const char *why;
+
+	atomic_store_explicit(&arena->refused, error, memory_order_relaxed);
+	atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed);
+	switch (error) {
+	case EDQUOT:
+		why = arena == p->default_arena ?
+			"the limit of the default heap; XALLOC_LIMIT sets it" :
+			"the limit of the arena";
+		break;
+	case ENOBUFS:
+		why = "RLIMIT_MEMLOCK (ulimit -l) of the user who created the arena";
+		break;
+	case ENOSPC:
+		why = "no free run of that length in the arena";
+		break;
+	case EFBIG:
+		why = "larger than the arena";
+		break;
+	case ENOMEM:
+		why = "the machine has no memory for it";
+		break;
+	default:
+		xl_explain("xalloc: %zu bytes in arena %llu refused: error %d\n", bytes,
+			   (unsigned long long)arena->id, error);
+		return error;
+	}
+	xl_explain("xalloc: %zu bytes in arena %llu of %zu MiB refused: %s\n", bytes,
+		   (unsigned long long)arena->id, arena->limit_bytes >> 20, why);
+	return ENOMEM;
+}
+
+/* Rounds up to whole segments. Returns whether there is such a number. */
+static bool round_up(size_t *bytes)
+{
+	if (__builtin_add_overflow(*bytes, XL_SEGMENT - 1, bytes))
+		return false;
+	*bytes &= ~(XL_SEGMENT - 1);
+	return true;
+}
+
+static int read_config(const struct xalloc_arena_config *from, struct xalloc_arena_config *config)
+{
+	const char *tail = (const char *)from + sizeof(*config);
+	size_t i;
+
+	*config = (struct xalloc_arena_config){ 0 };
+	if (!from)
+		return 0;
+	if (from->size < sizeof(*config))
+		return -EINVAL;
+	for (i = 0; i < from->size - sizeof(*config); i++)
+		if (tail[i])
+			return -E2BIG;
+	*config = *from;
+	return 0;
+}
+
+struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *from)
+{
+	struct xl_process *p = xl_process_get();
+	struct xalloc_arena_config config;
+	struct xalloc_arena *arena;
+	int ret;
+
+	if (!p)
+		return NULL;
+	ret = read_config(from, &config);
+	if (ret) {
+		errno = -ret;
+		return NULL;
+	}
+	if (!config.arena_bytes)
+		config.arena_bytes = p->options.limit_bytes;
+	if (!config.limit_bytes)
+		config.limit_bytes = config.arena_bytes;
+	if (!round_up(&config.arena_bytes) || !round_up(&config.limit_bytes)) {
+		errno = EFBIG;
+		return NULL;
+	}
+	pthread_mutex_lock(&p->lock);
+	arena = xl_arena_create(p, config.arena_bytes, config.limit_bytes);
+	pthread_mutex_unlock(&p->lock);
+	return arena;
+}
+
+/* In a child of fork() an arena of the parent reads as zero: not alive. */
+static bool is_alive(const struct xalloc_arena *arena)
+{
+	return atomic_load(&arena->alive);
+}
+
+int xalloc_arena_destroy(struct xalloc_arena *arena)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xl_list *pos;
+	int ret = 0;
+
+	if (!p)
+		return -ESTALE;
+	pthread_mutex_lock(&p->lock);
+	if (!is_alive(arena)) {
+		ret = -ESTALE;
+	} else if (arena == p->default_arena) {
+		ret = -EBUSY;
+	} else {
+		while ((pos = arena->heaps.next) != &arena->heaps)
+			xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
+		atomic_store(&arena->alive, false);
+		xl_os_close(arena->fd);
+		ret = xl_os_unmap_arena((void *)arena->base, arena->bytes);
+		/* Otherwise its place stays taken. */
+		if (!ret) {
+			xl_list_del(&arena->link);
+			xl_meta_put(XL_POOL_ARENA, arena);
+		}
+	}
+	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+int xalloc_arena_fd(const struct xalloc_arena *arena)
+{
+	return is_alive(arena) ? arena->fd : -ESTALE;
+}
+
+int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range)
+{
+	if (!is_alive(arena))
+		return -ESTALE;
+	range->iov_base = (void *)arena->base;
+	range->iov_len = arena->bytes;
+	return 0;
+}
+
+void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset)
+{
+	if (!is_alive(arena)) {
+		errno = ESTALE;
+		return NULL;
+	}
+	if (offset >= arena->bytes) {
+		errno = ERANGE;
+		return NULL;
+	}
+	return (void *)(arena->base + offset);
+}
+
+static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
+{
+	struct xl_list *pos;
+
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		pthread_mutex_lock(&heap->lock);
+		stat->used_bytes += heap->used_bytes;
+		stat->nr_blocks += heap->nr_blocks;
+		stat->nr_heaps++;
+		pthread_mutex_unlock(&heap->lock);
+	}
+}
+
+int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *stats)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xalloc_arena_stat stat = { .size = sizeof(stat) };
+	struct xalloc_ioc_stat kernel;
+	int ret;
+
+	if (stats->size < offsetof(struct xalloc_arena_stat, arena_bytes))
+		return -EINVAL;
+	if (!p || !is_alive(arena))
+		return -ESTALE;
+	pthread_mutex_lock(&p->lock);
+	count_heaps(arena, &stat);
+	pthread_mutex_unlock(&p->lock);
+	ret = xl_os_stat(arena->fd, &kernel);
+	if (ret)
+		return ret;
+
+	stat.arena_id = arena->id;
+	stat.arena_bytes = arena->bytes;
+	stat.limit_bytes = arena->limit_bytes;
+	stat.committed_bytes = kernel.committed_bytes;
+	stat.pinned_bytes = kernel.pinned_bytes;
+	stat.charged_bytes = kernel.charged_bytes;
+	stat.granted_bytes = kernel.granted_bytes;
+	stat.nr_refused = atomic_load_explicit(&arena->nr_refused, memory_order_relaxed);
+	stat.refused = atomic_load_explicit(&arena->refused, memory_order_relaxed);
+	if (stat.size > stats->size)
+		stat.size = stats->size;
+	memcpy(stats, &stat, stat.size);
+	return 0;
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/*
+ * From a pointer to its block: one subtraction, one table, and the state of the block.
+ *
+ * Whatever is not the start of a live block is told apart here, so that a free of it ends the
+ * program with a line that says what happened. Only one misuse cannot be seen: a second
+ * free of an address that was given out again in between.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "page.h"
+
+/* The page of a slice and its heap, locked; NULL when the slice has none. */
+static struct xl_page *lock_page(struct xl_process *p, size_t slice, struct xalloc_heap **heap)
+{
+	struct xl_page *page;
+
+	for (;;) {
+		page = atomic_load_explicit(&p->page_of[slice], memory_order_acquire);
+		if (!page)
+			return NULL;
+		*heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+		if (!*heap)
+			continue;
+		pthread_mutex_lock(&(*heap)->lock);
+		/* Released, and perhaps granted again, before the lock was had? */
+		if (atomic_load_explicit(&p->page_of[slice], memory_order_relaxed) == page &&
+		    atomic_load_explicit(&page->heap, memory_order_relaxed) == *heap)
+			return page;
+		pthread_mutex_unlock(&(*heap)->lock);
+	}
+}
+
+enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
+{
+	struct xl_process *p = xl_process_peek();
+	uintptr_t address = (uintptr_t)ptr;
+	bool is_free;
+	size_t inside;
+
+	*where = (struct xl_where){ .process = p };
+	if (!p || address - p->base >= p->bytes)
+		return xl_inherited(address) ? XL_INHERITED : XL_FOREIGN;
+	where->page = lock_page(p, (address - p->base) / XL_SLICE, &where->heap);
+	if (!where->page)
+		return XL_NO_PAGE;
+
+	inside = address - xl_page_address(where->heap, where->page);
+	if (inside < where->page->first_block)
+		return XL_NO_BLOCK;
+	inside -= where->page->first_block;
+	if (inside / where->page->block_bytes >= where->page->nr_blocks)
+		return XL_NO_BLOCK;
+	where->block = inside / where->page->block_bytes;
+	where->inside = inside % where->page->block_bytes;
+	is_free = xl_page_state(where->page, where->block) < XL_USED;
+	if (where->inside)
+		return is_free ? XL_INTERIOR_FREED : XL_INTERIOR;
+	return is_free ? XL_FREED : XL_BLOCK;
+}
+
+struct place {
+	unsigned long long block_bytes;
+	unsigned int class;
+	void *page;
+};
+
+static struct place unlock(struct xl_where *where)
+{
+	struct place place = {
+		.block_bytes = where->page->block_bytes,
+		.class = where->page->class,
+		.page = (void *)xl_page_address(where->heap, where->page),
+	};
+
+	pthread_mutex_unlock(&where->heap->lock);
+	return place;
+}
+
+void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struct xl_where *where)
+{
+	static const char *const what[] = {
+		[XL_INTERIOR] = "inside a block, not its start",
+		[XL_FREED] = "is free already (double free)",
+		[XL_INTERIOR_FREED] = "inside a free block",
+		[XL_NO_BLOCK] = "where no block can be",
+		[XL_NO_PAGE] = "no block is there: never given out, or freed and its page given back",
+		[XL_FOREIGN] = "not an address of xalloc",
+		[XL_INHERITED] = "a block of the parent, which a forked child does not have",
+	};
+	struct place place;
+
+	if (verdict > XL_NO_BLOCK) {
+		xl_say("xalloc: %s(%p): %s\n", call, ptr, what[verdict]);
+	} else {
+		size_t inside = where->inside;
+
+		place = unlock(where);
+		xl_say("xalloc: %s(%p): %s; +%zu bytes in a block of %llu bytes (class %u) in the page at %p\n",
+		       call, ptr, what[verdict], inside, place.block_bytes, place.class,
+		       place.page);
+	}
+	abort();
+}
+
+void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)
+{
+	struct place place = unlock(where);
+
+	xl_say("xalloc: %s(%p, %zu): wrong size; a block of %llu bytes (class %u) in the page at %p\n",
+	       call, ptr, size, place.block_bytes, place.class, place.page);
+	abort();
+}
+
+int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle)
+{
+	enum xl_verdict verdict;
+	struct xl_where where;
+	int ret = -ENOENT;
+
+	verdict = xl_find(ptr, &where);
+	if (verdict > XL_NO_BLOCK)
+		return ret;
+	if (verdict == XL_BLOCK || verdict == XL_INTERIOR) {
+		handle->arena_id = where.heap->arena->id;
+		handle->offset = (uintptr_t)ptr - where.heap->arena->base;
+		ret = 0;
+	}
+	pthread_mutex_unlock(&where.heap->lock);
+	return ret;
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+/* The calls on blocks, of the default heap and of others. */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+/*
+ * The offset space is twice the limit where that fits, so that a long run can be had between
+ * segments that are in use.
+ */
+static struct xalloc_arena *create_default_arena(struct xl_process *p)
+{
+	size_t limit = p->options.limit_bytes;
+	struct xalloc_arena *arena = NULL;
+
+	errno = EFBIG;
+	if (limit <= p->bytes / 4)
+		arena = xl_arena_create(p, 2 * limit, limit);
+	if (!arena && errno == EFBIG)
+		arena = xl_arena_create(p, limit, limit);
+	return arena;
+}
+
+static struct xalloc_heap *default_heap(void)
+{
+	struct xl_process *p = xl_process_get();
+	struct xalloc_heap *heap;
+
+	if (!p)
+		return NULL;
+	heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
+	if (heap)
+		return heap;
+	pthread_mutex_lock(&p->lock);
+	heap = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+	if (!heap) {
+		if (!p->default_arena)
+			p->default_arena = create_default_arena(p);
+		if (p->default_arena)
+			heap = xl_heap_create(p->default_arena);
+		atomic_store_explicit(&p->default_heap, heap, memory_order_release);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return heap;
+}
+
+struct xalloc_arena *xalloc_arena_default(void)
+{
+	struct xalloc_heap *heap = default_heap();
+
+	return heap ? heap->arena : NULL;
+}
+
+static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
+{
+	size_t bytes;
+	void *ptr;
+	bool zero;
+
+	if (__builtin_mul_overflow(nmemb, size, &bytes)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	ptr = xl_heap_alloc(heap, XL_QUANTUM, bytes, &zero);
+	if (ptr && !zero)
+		memset(ptr, 0, bytes);
+	return ptr;
+}
+
+static void free_block(const char *call, void *ptr)
+{
+	enum xl_verdict verdict;
+	struct xl_where where;
+	int error = errno;
+
+	if (!ptr)
+		return;
+	verdict = xl_find(ptr, &where);
+	if (verdict == XL_BLOCK) {
+		xl_block_free(&where);
+		pthread_mutex_unlock(&where.heap->lock);
+	} else if (verdict != XL_INHERITED) {
+		xl_misuse(call, ptr, verdict, &where);
+	}
+	errno = error;
+}
+
+static void free_block_sized(const char *call, void *ptr, size_t alignment, size_t size)
+{
+	enum xl_verdict verdict;
+	struct xl_where where;
+	int error = errno;
+
+	if (!ptr)
+		return;
+	verdict = xl_find(ptr, &where);
+	if (verdict == XL_BLOCK) {
+		if (!xl_block_fits(&where, alignment, size) && !xl_block_is_loose(&where))
+			xl_mismatch(call, ptr, size, &where);
+		xl_block_free(&where);
+		pthread_mutex_unlock(&where.heap->lock);
+	} else if (verdict != XL_INHERITED) {
+		xl_misuse(call, ptr, verdict, &where);
+	}
+	errno = error;
+}
+
+/* Into @heap, or, without one, into the heap the block is from. */
+static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr, size_t size)
+{
+	enum xl_verdict verdict;
+	struct xl_where where;
+	size_t old_bytes;
+	bool fits, stays;
+	void *moved;
+
+	verdict = xl_find(ptr, &where);
+	if (verdict == XL_INHERITED) {
+		errno = ESTALE;
+		return NULL;
+	}
+	if (verdict != XL_BLOCK)
+		xl_misuse(call, ptr, verdict, &where);
+	stays = !heap || heap == where.heap;
+	if (!heap)
+		heap = where.heap;
+	old_bytes = where.page->block_bytes;
+	fits = stays && xl_block_fits(&where, XL_QUANTUM, size);
+	if (fits)
+		xl_block_set_loose(&where, false);
+	pthread_mutex_unlock(&where.heap->lock);
+	if (fits)
+		return ptr;
+
+	moved = xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+	if (moved) {
+		memcpy(moved, ptr, size < old_bytes ? size : old_bytes);
+		free_block(call, ptr);
+		return moved;
+	}
+	if (!stays || size > old_bytes)
+		return NULL;
+	verdict = xl_find(ptr, &where);
+	if (verdict != XL_BLOCK)
+		xl_misuse(call, ptr, verdict, &where);
+	xl_block_set_loose(&where, true);
+	pthread_mutex_unlock(&where.heap->lock);
+	return ptr;
+}
+
+void *xalloc_malloc(size_t size)
+{
+	struct xalloc_heap *heap = default_heap();
+
+	return heap ? xl_heap_alloc(heap, XL_QUANTUM, size, NULL) : NULL;
+}
+
+void *xalloc_calloc(size_t nmemb, size_t size)
+{
+	struct xalloc_heap *heap = default_heap();
+
+	return heap ? heap_calloc(heap, nmemb, size) : NULL;
+}
+
+void *xalloc_aligned_alloc(size_t alignment, size_t size)
+{
+	struct xalloc_heap *heap = default_heap();
+
+	return heap ? xl_heap_alloc(heap, alignment, size, NULL) : NULL;
+}
+
+void *xalloc_realloc(void *ptr, size_t size)
+{
+	return ptr ? realloc_block("xalloc_realloc", NULL, ptr, size) : xalloc_malloc(size);
+}
+
+void *xalloc_heap_malloc(struct xalloc_heap *heap, size_t size)
+{
+	return xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+}
+
+void *xalloc_heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
+{
+	return heap_calloc(heap, nmemb, size);
+}
+
+void *xalloc_heap_aligned_alloc(struct xalloc_heap *heap, size_t alignment, size_t size)
+{
+	return xl_heap_alloc(heap, alignment, size, NULL);
+}
+
+void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size)
+{
+	return ptr ? realloc_block("xalloc_heap_realloc", heap, ptr, size) :
+		     xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+}
+
+void xalloc_free(void *ptr)
+{
+	free_block("xalloc_free", ptr);
+}
+
+void xalloc_free_sized(void *ptr, size_t size)
+{
+	free_block_sized("xalloc_free_sized", ptr, XL_QUANTUM, size);
+}
+
+void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size)
+{
+	free_block_sized("xalloc_free_aligned_sized", ptr, alignment, size);
+}
+
+size_t xalloc_usable_size(const void *ptr)
+{
+	enum xl_verdict verdict;
+	struct xl_where where;
+	size_t bytes;
+
+	if (!ptr)
+		return 0;
+	verdict = xl_find(ptr, &where);
+	if (verdict != XL_BLOCK)
+		xl_misuse("xalloc_usable_size", ptr, verdict, &where);
+	bytes = where.page->block_bytes;
+	pthread_mutex_unlock(&where.heap->lock);
+	return bytes;
+}

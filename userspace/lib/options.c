@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+/* The environment, and the lines libxalloc writes to stderr. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "os.h"
+
+#define OPTIONS_HELP \
+	"xalloc: XALLOC_OPTIONS=key=value,... knows:\n" \
+	"  help       writes this list\n" \
+	"  verbose=1  says on stderr why memory was refused\n"
+
+static void say(const char *format, va_list args)
+{
+	char line[512];
+	int len = vsnprintf(line, sizeof(line), format, args);
+
+	if (len < 0)
+		return;
+	if ((size_t)len > sizeof(line) - 1)
+		len = sizeof(line) - 1;
+	xl_os_say(line, len);
+}
+
+void xl_say(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say(format, args);
+	va_end(args);
+}
+
+void xl_explain(const char *format, ...)
+{
+	struct xl_process *p = xl_process_peek();
+	va_list args;
+
+	if (!p || !p->options.verbose)
+		return;
+	va_start(args, format);
+	say(format, args);
+	va_end(args);
+}
+
+/* Returns whether @text is a number of bytes with an optional suffix. */
+static bool parse_bytes(const char *text, size_t *bytes)
+{
+	static const char suffixes[] = "KMGT";
+	const char *suffix;
+	size_t n = 0;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	for (; *text >= '0' && *text <= '9'; text++)
+		if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, *text - '0', &n))
+			return false;
+	if (*text) {
+		suffix = strchr(suffixes, *text);
+		if (!suffix || text[1] ||
+		    __builtin_mul_overflow(n, (size_t)1024 << 10 * (suffix - suffixes), &n))
+			return false;
+	}
+	*bytes = n;
+	return true;
+}
+
+/* Reads @name into @bytes, whole segments, when it is set. */
+static int read_bytes(const char *name, size_t *bytes)
+{
+	const char *text = secure_getenv(name);
+
+	if (!text)
+		return 0;
+	if (!parse_bytes(text, bytes) || *bytes < XL_SEGMENT) {
+		xl_say("xalloc: %s=%s is not a number of bytes of at least 2M (suffixes K, M, G, T)\n",
+		       name, text);
+		return -EINVAL;
+	}
+	*bytes -= *bytes % XL_SEGMENT;
+	return 0;
+}
+
+static int read_keys(struct xl_options *options)
+{
+	const char *key = secure_getenv("XALLOC_OPTIONS");
+	size_t len;
+
+	for (; key && *key; key += len + (key[len] == ',')) {
+		len = strcspn(key, ",");
+		if (len == 4 && !strncmp(key, "help", len)) {
+			xl_say("%s", OPTIONS_HELP);
+		} else if ((len == 7 && !strncmp(key, "verbose", len)) ||
+			   (len == 9 && !strncmp(key, "verbose=1", len))) {
+			options->verbose = true;
+		} else if (len == 9 && !strncmp(key, "verbose=0", len)) {
+			options->verbose = false;
+		} else {
+			xl_say("xalloc: XALLOC_OPTIONS has no \"%.*s\"; XALLOC_OPTIONS=help lists its keys\n",
+			       (int)len, key);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+int xl_options_read(struct xl_options *options)
+{
+	size_t ram = xl_os_ram();
+	int ret;
+
+	options->verbose = false;
+	options->limit_bytes = ram / 4;
+	if (!xl_os_memlock_exempt() && xl_os_memlock() < options->limit_bytes)
+		options->limit_bytes = xl_os_memlock();
+	options->limit_bytes -= options->limit_bytes % XL_SEGMENT;
+	/* The kernel then refuses the first segment, and so says which limit it was. */
+	if (!options->limit_bytes)
+		options->limit_bytes = XL_SEGMENT;
+	options->range_bytes = ram / XL_SEGMENT * 2 * XL_SEGMENT;
+	if (options->range_bytes < 64 * XL_GIB)
+		options->range_bytes = 64 * XL_GIB;
+
+	ret = read_bytes("XALLOC_LIMIT", &options->limit_bytes);
+	if (!ret)
+		ret = read_bytes("XALLOC_RANGE", &options->range_bytes);
+	if (!ret)
+		ret = read_keys(options);
+	return ret;
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Pages: granted runs of slices, and the blocks in them.
+ *
+ * A page belongs to one heap from grant to release, and heap->lock protects it. At every
+ * unlock of that lock, for each page:
+ *
+ *	nr_free == number of bits set in the free map
+ *	bit i is set  <=>  state of block i is FREE_ZERO or FREE_DIRTY
+ *	a slab is on the partial list of its class  <=>  nr_free > 0
+ *	page_of[] of each of its slices is the page
+ *
+ * The memory of blocks is not touched here: nothing in it is needed or believed.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "os.h"
+#include "page.h"
+
+#define MAP_BITS 64
+
+static size_t map_words(uint32_t nr_blocks)
+{
+	return (nr_blocks + MAP_BITS - 1) / MAP_BITS;
+}
+
+static uint64_t *free_map(struct xl_page *page)
+{
+	return (uint64_t *)(page + 1);
+}
+
+static uint8_t *states(struct xl_page *page)
+{
+	return (uint8_t *)(free_map(page) + map_words(page->nr_blocks));
+}
+
+enum xl_block_state xl_page_state(struct xl_page *page, uint32_t block)
+{
+	return states(page)[block];
+}
+
+void xl_page_set_state(struct xl_page *page, uint32_t block, enum xl_block_state state)
+{
+	states(page)[block] = state;
+}
+
+uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page)
+{
+	return heap->arena->base + page->offset;
+}
+
+static void set_page_of(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
+			struct xl_page *value)
+{
+	size_t slice = (xl_page_address(heap, page) - p->base) / XL_SLICE;
+	uint32_t i;
+
+	for (i = 0; i < page->nr_slices; i++)
+		atomic_store_explicit(&p->page_of[slice + i], value, memory_order_release);
+}
+
+void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+{
+	uint32_t done = 0;
+	int ret;
+
+	while (done < nr) {
+		ret = xl_os_free(arena->fd, offsets + done, nr - done);
+		if (ret <= 0) {
+			/* Lost to this process; the kernel has it back when the arena goes. */
+			xl_explain("xalloc: the page at %#llx of arena %llu cannot be given back (error %d)\n",
+				   (unsigned long long)offsets[done],
+				   (unsigned long long)arena->id, -ret);
+			ret = 1;
+		}
+		done += ret;
+	}
+}
+
+/*
+ * Grants @nr_slices, or more, so that they hold @nr_slices from a multiple of @alignment on.
+ * Above a slice of alignment that is a matter of luck, so the exact run is tried first.
+ */
+static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag,
+		 uint32_t *nr_slices, struct xl_grant *granted)
+{
+	size_t more;
+	int ret;
+
+	ret = xl_os_grant(arena->fd, *nr_slices, tag, granted);
+	if (ret || (arena->base + granted->offset) % alignment == 0)
+		return ret;
+	xl_page_free_offsets(arena, &granted->offset, 1);
+	more = *nr_slices + alignment / XL_SLICE - 1;
+	if (more > arena->bytes / XL_SLICE)
+		return -EFBIG;
+	*nr_slices = more;
+	return xl_os_grant(arena->fd, *nr_slices, tag, granted);
+}
+
+int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int class,
+		   size_t alignment, size_t size, struct xl_page **created)
+{
+	struct xalloc_arena *arena = heap->arena;
+	struct xl_class large = { .nr_blocks = 1 };
+	const struct xl_class *c = &large;
+	struct xl_grant granted;
+	struct xl_page *page;
+	uint32_t nr_slices;
+	uintptr_t address;
+	int ret;
+
+	if (class == XL_CLASS_LARGE) {
+		if (size > arena->bytes)
+			return -EFBIG;
+		nr_slices = (size + XL_SLICE - 1) / XL_SLICE;
+	} else {
+		c = &xl_classes[class];
+		nr_slices = c->nr_slices;
+		alignment = XL_SLICE;
+	}
+	page = xl_meta_get(class, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t) +
+			   c->nr_blocks);
+	if (!page)
+		return -ENOMEM;
+	if (alignment < XL_SLICE)
+		alignment = XL_SLICE;
+	page->nr_slices = nr_slices;
+	ret = grant(arena, alignment, size, &page->nr_slices, &granted);
+	if (ret) {
+		xl_meta_put(class, page);
+		return ret;
+	}
+
+	page->class = class;
+	page->offset = granted.offset;
+	page->nr_blocks = c->nr_blocks;
+	page->nr_free = c->nr_blocks;
+	page->hint = 0;
+	page->block_bytes = class == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
+	address = xl_page_address(heap, page);
+	page->first_block = -address & (alignment - 1);
+	memset(free_map(page), 0xff, map_words(c->nr_blocks) * sizeof(uint64_t));
+	if (c->nr_blocks % MAP_BITS)
+		free_map(page)[c->nr_blocks / MAP_BITS] = (1ULL << c->nr_blocks % MAP_BITS) - 1;
+	memset(states(page), granted.zero ? XL_FREE_ZERO : XL_FREE_DIRTY, c->nr_blocks);
+	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
+	xl_list_add_head(&heap->pages, &page->all);
+	set_page_of(p, heap, page, page);
+	*created = page;
+	return 0;
+}
+
+uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+{
+	uint64_t offset = page->offset;
+
+	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
+	set_page_of(p, heap, page, NULL);
+	xl_list_del(&page->all);
+	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
+	xl_meta_put(page->class, page);
+	return offset;
+}
+
+uint32_t xl_page_take(struct xl_page *page, bool *zero)
+{
+	uint64_t *map = free_map(page);
+	uint32_t word = page->hint;
+	uint32_t block;
+
+	while (!map[word])
+		word++;
+	page->hint = word;
+	block = word * MAP_BITS + __builtin_ctzll(map[word]);
+	map[word] &= map[word] - 1;
+	page->nr_free--;
+	*zero = states(page)[block] == XL_FREE_ZERO;
+	states(page)[block] = XL_USED;
+	return block;
+}
+
+void xl_page_put(struct xl_page *page, uint32_t block)
+{
+	uint32_t word = block / MAP_BITS;
+
+	free_map(page)[word] |= 1ULL << block % MAP_BITS;
+	states(page)[block] = XL_FREE_DIRTY;
+	page->nr_free++;
+	if (word < page->hint)
+		page->hint = word;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* Pages, for heap.c and lookup.c. All take a page whose heap is locked. */
+#ifndef XL_PAGE_H
+#define XL_PAGE_H
+
+#include "internal.h"
+
+/*
+ * Grants a page of @class to @heap, for blocks of @size at @alignment if it is large. No block
+ * is used and the page is on no partial list. Returns 0 or -errno.
+ */
+int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int class,
+		   size_t alignment, size_t size, struct xl_page **created);
+/*
+ * Takes the page, which is on no partial list, from its heap. Its metadata is gone; what
+ * is returned is its offset, for xl_page_free_offsets().
+ */
+uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page);
+/* Gives @nr offsets, at most XALLOC_BATCH_MAX, back to the kernel. */
+void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
+
+/* Makes a free block used; there is one. */
+uint32_t xl_page_take(struct xl_page *page, bool *zero);
+/* Makes a used block free. */
+void xl_page_put(struct xl_page *page, uint32_t block);
+
+enum xl_block_state xl_page_state(struct xl_page *page, uint32_t block);
+void xl_page_set_state(struct xl_page *page, uint32_t block, enum xl_block_state state);
+uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page);
+
+#endif /* XL_PAGE_H */

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the tests of libxalloc share. They see the library as a program does, through its
+ * header, and the module's counters to check that what is freed went back to the kernel.
+ *
+ * The harness runs each test in a child, which has not used the library before: the
+ * environment that a test sets counts. The arena of the default heap lives until that child
+ * ends, so the counters are compared in the parent, after that.
+ */
+#ifndef XALLOC_LIBTEST_H
+#define XALLOC_LIBTEST_H
+
+#include <libxalloc.h>
+
+#include "selftest.h"
+
+#define SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
+#define SLICE ((size_t)XALLOC_SLICE_BYTES)
+
+/* Fixture @name with nothing but the check of the counters; the limit is of the default heap. */
+#define LIBTEST_FIXTURE(name, limit)						\
+FIXTURE(name) {									\
+	struct xalloc_ioc_stat before;						\
+};										\
+FIXTURE_SETUP(name)								\
+{										\
+	close(device_setup(_metadata, &self->before));				\
+	setenv("XALLOC_LIMIT", limit, 1);					\
+}										\
+FIXTURE_TEARDOWN_PARENT(name)							\
+{										\
+	int device = device_open();						\
+										\
+	ASSERT_LE(0, device);							\
+	counters_expect(_metadata, device, &self->before);			\
+	close(device);								\
+}
+
+static inline struct xalloc_arena_stat stats_of(struct xalloc_arena *arena)
+{
+	struct xalloc_arena_stat stat = { .size = sizeof(stat) };
+
+	if (xalloc_arena_stats(arena, &stat))
+		abort();
+	return stat;
+}
+
+static inline struct xalloc_arena *arena_of(size_t arena_bytes, size_t limit_bytes)
+{
+	struct xalloc_arena_config config = {
+		.size = sizeof(config),
+		.arena_bytes = arena_bytes,
+		.limit_bytes = limit_bytes,
+	};
+
+	return xalloc_arena_create(&config);
+}
+
+/* A byte that differs between neighbours and between seeds. */
+static inline unsigned char byte_of(uint64_t seed, size_t i)
+{
+	return seed * 37 + i * 11 + (i >> 8) * 7;
+}
+
+static inline void bytes_fill(void *ptr, size_t bytes, uint64_t seed)
+{
+	unsigned char *p = ptr;
+	size_t i;
+
+	for (i = 0; i < bytes; i++)
+		p[i] = byte_of(seed, i);
+}
+
+/* Whether all are what bytes_fill() wrote. */
+static inline bool bytes_same(const void *ptr, size_t bytes, uint64_t seed)
+{
+	const unsigned char *p = ptr;
+	size_t i;
+
+	for (i = 0; i < bytes; i++)
+		if (p[i] != byte_of(seed, i))
+			return false;
+	return true;
+}
+
+static inline bool bytes_zero(const void *ptr, size_t bytes)
+{
+	const unsigned char *p = ptr;
+
+	return !bytes || (!p[0] && !memcmp(p, p + 1, bytes - 1));
+}
+
+/*
+ * Runs @run in a child and returns as child_status() does; what the child wrote to stderr is
+ * in @text. @run returns the exit status; an abort leaves no core.
+ */
+static inline int run_child(int (*run)(void *), void *arg, char *text, size_t bytes)
+{
+	size_t len = 0;
+	int pipes[2];
+	ssize_t nr;
+	pid_t pid;
+
+	if (pipe(pipes))
+		abort();
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		abort();
+	if (!pid) {
+		struct rlimit none = { 0 };
+
+		setrlimit(RLIMIT_CORE, &none);
+		signal(SIGABRT, SIG_DFL);
+		dup2(pipes[1], STDERR_FILENO);
+		close(pipes[0]);
+		close(pipes[1]);
+		_exit(run(arg));
+	}
+	close(pipes[1]);
+	while ((nr = read(pipes[0], text + len, bytes - 1 - len)) > 0)
+		len += nr;
+	text[len] = 0;
+	close(pipes[0]);
+	return child_status(pid);
+}
+
+#endif /* XALLOC_LIBTEST_H */
