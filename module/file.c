@@ -6,9 +6,10 @@
  * because the page tables map by 2 MiB only below i_size of the file's inode, and
  * because giving back unmaps by the inode's mapping. The inode owns the arena.
  *
- * The file system is mounted while an arena lives and holds the module by its owner.
- * The file's own reference to the module is not enough: __fput() drops that before the
- * dentry, whose end is what evicts the inode.
+ * The file system is mounted while a client lives, and as long it holds the module by
+ * its owner. A file's own reference to the module is not enough: __fput() drops that
+ * before the dentry, whose end is what evicts the inode. The mount is not the inode's to
+ * hold: an inotify watch can drop an inode last, and would end the file system below it.
  */
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -56,26 +57,34 @@ static void evict_inode(struct inode *inode)
 
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
+	/* The root of the file system has none. */
 	if (!arena)
 		return;
 	xalloc_arena_destroy(arena);
-	/* Whoever dropped the inode still holds the mount, so this is not its end. */
-	simple_release_fs(&fs_mount, &fs_mount_count);
 }
 
 static int file_open(struct inode *inode, struct file *file)
 {
-	struct xalloc_client *client = xalloc_client_create(inode->i_private);
+	struct xalloc_client *client;
+	int err;
 
-	if (IS_ERR(client))
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err)
+		return err;
+	client = xalloc_client_create(inode->i_private);
+	if (IS_ERR(client)) {
+		simple_release_fs(&fs_mount, &fs_mount_count);
 		return PTR_ERR(client);
+	}
 	file->private_data = client;
-	return nonseekable_open(inode, file);
+	return stream_open(inode, file);
 }
 
 static int file_release(struct inode *inode, struct file *file)
 {
 	xalloc_client_destroy(file->private_data);
+	/* Not the end of the file system: the file has a reference to the mount. */
+	simple_release_fs(&fs_mount, &fs_mount_count);
 	return 0;
 }
 
@@ -89,20 +98,12 @@ static const struct file_operations arena_fops = {
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 
-/* The inode takes over @arena, with this also when it fails. */
+/* The inode takes over @arena, and destroys it if there is no inode. */
 static struct inode *create_inode(struct xalloc_arena *arena)
 {
-	struct inode *inode;
-	int err;
+	struct inode *inode = alloc_anon_inode(fs_mount->mnt_sb);
 
-	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
-	if (err) {
-		xalloc_arena_destroy(arena);
-		return ERR_PTR(err);
-	}
-	inode = alloc_anon_inode(fs_mount->mnt_sb);
 	if (IS_ERR(inode)) {
-		simple_release_fs(&fs_mount, &fs_mount_count);
 		xalloc_arena_destroy(arena);
 		return inode;
 	}
@@ -111,6 +112,27 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 	inode->i_private = arena;
 	arena->mapping = inode->i_mapping;
 	return inode;
+}
+
+/* A file on a new client of @inode, whose reference it takes over if it succeeds. */
+static struct file *create_file(struct inode *inode)
+{
+	struct xalloc_client *client = xalloc_client_create(inode->i_private);
+	struct file *file;
+
+	if (IS_ERR(client))
+		return ERR_CAST(client);
+	/* fput() drops it; alloc_file_pseudo() does not take it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		xalloc_client_destroy(client);
+		return file;
+	}
+	file->private_data = client;
+	stream_open(inode, file);
+	return file;
 }
 
 /**
@@ -124,31 +146,32 @@ static struct inode *create_inode(struct xalloc_arena *arena)
  */
 struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes)
 {
-	struct xalloc_arena *arena = xalloc_arena_create(arena_bytes, limit_bytes);
-	struct xalloc_client *client;
+	struct xalloc_arena *arena;
 	struct inode *inode;
 	struct file *file;
+	int err;
 
-	if (IS_ERR(arena))
-		return ERR_CAST(arena);
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err)
+		return ERR_PTR(err);
+	arena = xalloc_arena_create(arena_bytes, limit_bytes);
+	if (IS_ERR(arena)) {
+		file = ERR_CAST(arena);
+		goto err_release_fs;
+	}
 	inode = create_inode(arena);
-	if (IS_ERR(inode))
-		return ERR_CAST(inode);
-	client = xalloc_client_create(arena);
-	if (IS_ERR(client)) {
-		iput(inode);
-		return ERR_CAST(client);
+	if (IS_ERR(inode)) {
+		file = ERR_CAST(inode);
+		goto err_release_fs;
 	}
-	/* fput() drops it; alloc_file_pseudo() does not take it. */
-	__module_get(THIS_MODULE);
-	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
-	if (IS_ERR(file)) {
-		module_put(THIS_MODULE);
-		xalloc_client_destroy(client);
-		iput(inode);
-		return file;
-	}
-	file->private_data = client;
-	stream_open(inode, file);
+	file = create_file(inode);
+	if (IS_ERR(file))
+		goto err_put_inode;
+	return file;
+
+err_put_inode:
+	iput(inode);
+err_release_fs:
+	simple_release_fs(&fs_mount, &fs_mount_count);
 	return file;
 }

@@ -2,8 +2,8 @@
 /*
  * Every difference between the kernels that xalloc builds for. The sources are written
  * for 6.12; what an older kernel lacks is supplied here, headed by the release that
- * brought it. A test for a macro or a header goes before a test for a version, because
- * distributions backport.
+ * brought it. A test for a macro goes before a test for a version, because distributions
+ * backport; sparse has no __has_include.
  */
 #ifndef XALLOC_COMPAT_H
 #define XALLOC_COMPAT_H
@@ -15,7 +15,7 @@
 #endif
 
 /* 6.2: kunit/visibility.h */
-#if __has_include(<kunit/visibility.h>)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
 #include <kunit/visibility.h>
 #else
 #include <linux/export.h>
