@@ -33,7 +33,8 @@ static DEFINE_SPINLOCK(zombies_lock);	/* protects zombies and arena->zombie */
 static atomic64_t last_arena_id;
 
 /**
- * xalloc_arena_bytes_max() - size of the largest arena: the memory of the machine
+ * xalloc_arena_bytes_max() - how large an arena can be
+ * Return: bytes; as much as the machine has memory.
  */
 u64 xalloc_arena_bytes_max(void)
 {

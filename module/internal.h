@@ -37,7 +37,7 @@
 #include "placement.h"
 
 #define XALLOC_SEGMENT_ORDER (const_ilog2(XALLOC_SEGMENT_BYTES) - PAGE_SHIFT)
-#define XALLOC_SEGMENT_KPAGES (1UL << XALLOC_SEGMENT_ORDER)
+#define XALLOC_SEGMENT_KPAGES (XALLOC_SEGMENT_BYTES / PAGE_SIZE)
 
 /*
  * What is alive in the whole module, changed where a thing is made and where it is

@@ -4,7 +4,7 @@
 #ifdef __KERNEL__
 #include "internal.h"
 #else
-#define EXPORT_SYMBOL_IF_KUNIT(symbol)
+#define EXPORT_SYMBOL_IF_KUNIT(...)
 #endif
 
 #define NONE XALLOC_PLACEMENT_NONE
@@ -167,14 +167,13 @@ static uint32_t find_across(const struct xalloc_placement *pl, uint32_t nr)
 		const struct xalloc_placement_span *b = &pl->span[2 * node + 1];
 
 		slices /= 2;
-		if (a->longest >= nr) {
-			node = 2 * node;
-		} else if (a->right + b->left >= nr) {
+		node = 2 * node;
+		if (a->longest >= nr)
+			continue;
+		if (a->right + b->left >= nr)
 			return first + slices - a->right;
-		} else {
-			node = 2 * node + 1;
-			first += slices;
-		}
+		node++;
+		first += slices;
 	}
 	return first + find_run(pl->segment[node - pl->nr_leaves].free, nr);
 }
@@ -318,7 +317,7 @@ static bool queues_are_valid(const struct xalloc_placement *pl, uint32_t nr_queu
 	for (q = 0; q < XALLOC_NR_QUEUES; q++) {
 		uint32_t head = pl->head[q], s = head;
 
-		if ((head == NONE) != !(pl->queues & (1ull << q)))
+		if ((pl->queues >> q & 1) != (head != NONE))
 			return false;
 		if (head == NONE)
 			continue;

@@ -73,10 +73,10 @@ err_free_seg:
  * @arena: its arena
  * @seg: the segment
  *
- * Who has it mapped and pages in it takes a fault on the next touch. A reference that
- * is just being dropped counts as one: the answer may be no too often, never yes.
+ * Who has it mapped and pages in it takes a fault on the next touch.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
+ * Return: true only if nobody does. A reference that is just being dropped counts.
  */
 bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
