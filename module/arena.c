@@ -62,8 +62,15 @@ int xalloc_arena_contradiction(struct xalloc_arena *arena)
 	return -EUCLEAN;
 }
 
-static void reap_later(struct xalloc_arena *arena)
+/**
+ * xalloc_arena_reap_later() - have the worker look for what can be let go
+ * @arena: the arena, with idle segments or pages in quarantine
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_arena_reap_later(struct xalloc_arena *arena)
 {
+	lockdep_assert_held(&arena->lock);
 	arena->reap_delay = clamp_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MIN,
 				    REAP_DELAY_MAX);
 	queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
@@ -98,7 +105,7 @@ bool xalloc_arena_reap(struct xalloc_arena *arena)
 	if (before != arena->nr_committed)
 		arena->reap_delay = 0;
 	if (!list_empty(&arena->idle) || !list_empty(&arena->quarantine))
-		reap_later(arena);
+		xalloc_arena_reap_later(arena);
 	return before != arena->nr_committed;
 }
 

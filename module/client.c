@@ -137,11 +137,9 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 		if (err)
 			break;
 	}
-	if (i && arena->nr_idle) {
-		/* Freed while pinned: look again soon, however long the wait was by now. */
-		arena->reap_delay = 0;
-		xalloc_arena_reap(arena);
-	}
+	/* What is idle by now was freed while pinned. */
+	if (i && arena->nr_idle)
+		xalloc_arena_reap_later(arena);
 	mutex_unlock(&arena->lock);
 	return i ? i : err;
 }

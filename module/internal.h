@@ -172,6 +172,7 @@ u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
 bool xalloc_arena_reap(struct xalloc_arena *arena);
+void xalloc_arena_reap_later(struct xalloc_arena *arena);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
 int xalloc_arena_contradiction(struct xalloc_arena *arena);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);
