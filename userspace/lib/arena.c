@@ -65,10 +65,9 @@ static void explain_open(int ret)
 		xl_explain("xalloc: %s cannot be opened (error %d)\n", XL_DEVICE, -ret);
 }
 
-/* Returns the descriptor of a new arena. */
-static int create_file(size_t arena_bytes, size_t limit_bytes, uint64_t *id)
+/* Opens the device and checks that it is one this library is made for. */
+static int open_device(struct xalloc_ioc_info *info)
 {
-	struct xalloc_ioc_info info;
 	int device, ret;
 
 	device = xl_os_open(XL_DEVICE);
@@ -76,14 +75,41 @@ static int create_file(size_t arena_bytes, size_t limit_bytes, uint64_t *id)
 		explain_open(device);
 		return device;
 	}
-	ret = xl_os_info(device, &info);
-	if (!ret && (info.slice_bytes != XL_SLICE || info.segment_bytes != XL_SEGMENT)) {
+	ret = xl_os_info(device, info);
+	if (!ret && (info->slice_bytes != XL_SLICE || info->segment_bytes != XL_SEGMENT)) {
 		xl_explain("xalloc: the module has slices of %u and segments of %u bytes, this library is made for others\n",
-			   info.slice_bytes, info.segment_bytes);
+			   info->slice_bytes, info->segment_bytes);
 		ret = -EPROTO;
 	}
-	if (!ret)
-		ret = xl_os_arena_create(device, arena_bytes, limit_bytes, id);
+	if (ret) {
+		xl_os_close(device);
+		return ret;
+	}
+	return device;
+}
+
+int xl_arena_bytes_max(size_t *bytes)
+{
+	struct xalloc_ioc_info info;
+	int device = open_device(&info);
+
+	if (device < 0)
+		return device;
+	xl_os_close(device);
+	*bytes = info.arena_bytes_max;
+	return 0;
+}
+
+/* Returns the descriptor of a new arena. */
+static int create_file(size_t arena_bytes, size_t limit_bytes, uint64_t *id)
+{
+	struct xalloc_ioc_info info;
+	int device = open_device(&info);
+	int ret;
+
+	if (device < 0)
+		return device;
+	ret = xl_os_arena_create(device, arena_bytes, limit_bytes, id);
 	xl_os_close(device);
 	return ret;
 }

@@ -173,6 +173,9 @@ struct xalloc_arena {
 	atomic_ulong nr_refused;
 };
 
+/* The largest arena the module creates. Returns 0 or -errno. */
+int xl_arena_bytes_max(size_t *bytes);
+/* The caller holds lock 1. NULL with errno set. */
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
 /* Takes back what heaps keep without need. Takes locks 1 and 2. Returns whether there was any. */
 bool xl_arena_trim(struct xalloc_arena *arena);

@@ -7,6 +7,7 @@
  * free of an address that was given out again in between.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "page.h"
@@ -60,20 +61,21 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	return is_free ? XL_FREED : XL_BLOCK;
 }
 
+/* For a message, when the lock is gone. */
 struct place {
-	unsigned long long block_bytes;
-	unsigned int class;
+	char block[48];
 	void *page;
 };
 
 static struct place unlock(struct xl_where *where)
 {
-	struct place place = {
-		.block_bytes = where->page->block_bytes,
-		.class = where->page->class,
-		.page = (void *)xl_page_address(where->heap, where->page),
-	};
+	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
+	unsigned long long bytes = where->page->block_bytes;
 
+	if (where->page->class == XL_CLASS_LARGE)
+		snprintf(place.block, sizeof(place.block), "a large block of %llu bytes", bytes);
+	else
+		snprintf(place.block, sizeof(place.block), "a block of size class %llu", bytes);
 	pthread_mutex_unlock(&where->heap->lock);
 	return place;
 }
@@ -97,9 +99,8 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 		size_t inside = where->inside;
 
 		place = unlock(where);
-		xl_say("xalloc: %s(%p): %s; +%zu bytes in a block of %llu bytes (class %u) in the page at %p\n",
-		       call, ptr, what[verdict], inside, place.block_bytes, place.class,
-		       place.page);
+		xl_say("xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p\n",
+		       call, ptr, what[verdict], inside, place.block, place.page);
 	}
 	abort();
 }
@@ -108,8 +109,8 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 {
 	struct place place = unlock(where);
 
-	xl_say("xalloc: %s(%p, %zu): wrong size; a block of %llu bytes (class %u) in the page at %p\n",
-	       call, ptr, size, place.block_bytes, place.class, place.page);
+	xl_say("xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p\n",
+	       call, ptr, size, place.block, place.page);
 	abort();
 }
 

@@ -5,21 +5,30 @@
 
 #include "internal.h"
 
+static size_t lower(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
 /*
- * The offset space is twice the limit where that fits, so that a long run can be had between
- * segments that are in use.
+ * The offset space is twice the limit where that can be, so that a long run can be had
+ * between segments that are in use.
  */
 static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
 	size_t limit = p->options.limit_bytes;
-	struct xalloc_arena *arena = NULL;
+	size_t most;
+	int ret;
 
-	errno = EFBIG;
+	ret = xl_arena_bytes_max(&most);
+	if (ret) {
+		errno = -ret;
+		return NULL;
+	}
+	limit = lower(limit, most);
 	if (limit <= p->bytes / 4)
-		arena = xl_arena_create(p, 2 * limit, limit);
-	if (!arena && errno == EFBIG)
-		arena = xl_arena_create(p, limit, limit);
-	return arena;
+		return xl_arena_create(p, lower(2 * limit, most), limit);
+	return xl_arena_create(p, limit, limit);
 }
 
 static struct xalloc_heap *default_heap(void)

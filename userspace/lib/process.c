@@ -33,6 +33,14 @@ static bool overlap(const struct xl_range *a, const struct xl_range *b)
 	return a->bytes && b->bytes && (holds(a, b->base) || holds(b, a->base));
 }
 
+/* So that arenas of sizes that are powers of two fill the range. */
+static size_t range_alignment(size_t bytes)
+{
+	size_t floor = (size_t)1 << (63 - __builtin_clzll(bytes));
+
+	return floor < XL_GIB ? floor : XL_GIB;
+}
+
 static int reserve(struct xl_range *range, size_t bytes)
 {
 	range->bytes = bytes;
@@ -40,13 +48,13 @@ static int reserve(struct xl_range *range, size_t bytes)
 	return range->base ? 0 : -errno;
 }
 
-/* @range has room for @bytes at a multiple of a segment. */
+/* @range has room for @bytes at a multiple of range_alignment(). */
 static int reserve_range(size_t bytes, struct xl_range *range)
 {
 	struct xl_range again;
 	int ret;
 
-	ret = reserve(range, bytes + XL_SEGMENT);
+	ret = reserve(range, bytes + range_alignment(bytes));
 	/* The parent's range has holes where its arenas were; do not land in one. */
 	if (!ret && overlap(range, &ranges.inherited)) {
 		ret = reserve(&again, range->bytes);
@@ -101,7 +109,7 @@ static int start(struct xl_process *p)
 		return ret;
 	}
 	ranges.owned = range;
-	p->base = (range.base + XL_SEGMENT - 1) & ~(XL_SEGMENT - 1);
+	p->base = (range.base + range_alignment(bytes) - 1) & ~(range_alignment(bytes) - 1);
 	p->bytes = bytes;
 	xl_list_init(&p->arenas);
 	xl_classes_init();

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: a free of anything but the start of a live block is found, says on stderr what
+ * it is, and ends the program by SIGABRT.
+ */
+#include <pthread.h>
+
+#include "libtest.h"
+
+LIBTEST_FIXTURE(lib_misuse, "32M")
+
+struct misuse {
+	const char *name;
+	void (*run)(const struct misuse *misuse);
+	size_t size;
+	const char *says;
+};
+
+/* What is about to be misused, for the parent, which looks for it in the message. */
+static void announce(const void *ptr)
+{
+	fprintf(stderr, "[%p]\n", ptr);
+}
+
+static char *block(const struct misuse *misuse)
+{
+	char *ptr = xalloc_malloc(misuse->size);
+
+	if (!ptr)
+		_exit(3);
+	return ptr;
+}
+
+static void free_twice(const struct misuse *misuse)
+{
+	char *other = block(misuse), *ptr = block(misuse);
+
+	announce(ptr);
+	xalloc_free(ptr);
+	xalloc_free(ptr);
+	xalloc_free(other);
+}
+
+static void free_interior(const struct misuse *misuse)
+{
+	char *ptr = block(misuse) + misuse->size / 2;
+
+	announce(ptr);
+	xalloc_free(ptr);
+}
+
+static void free_last_byte(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	ptr += xalloc_usable_size(ptr) - 1;
+	announce(ptr);
+	xalloc_free(ptr);
+}
+
+static void free_inside_freed(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	announce(ptr + 1);
+	xalloc_free(ptr);
+	xalloc_free(ptr + 1);
+}
+
+static void free_foreign(const struct misuse *misuse)
+{
+	char *ptr = calloc(1, misuse->size);
+
+	announce(ptr);
+	xalloc_free(ptr);
+}
+
+static void free_stack(const struct misuse *misuse)
+{
+	char *kept = block(misuse), here;
+
+	announce(&here);
+	xalloc_free(&here);
+	xalloc_free(kept);
+}
+
+static void free_never_granted(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	ptr += 20 * MIB;
+	announce(ptr);
+	xalloc_free(ptr);
+}
+
+static void free_wrong_size(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	announce(ptr);
+	xalloc_free_sized(ptr, misuse->size + misuse->size / 4 + 16);
+}
+
+static void free_wrong_alignment(const struct misuse *misuse)
+{
+	char *ptr = xalloc_aligned_alloc(4096, misuse->size);
+
+	announce(ptr);
+	xalloc_free_aligned_sized(ptr, 4095, misuse->size);
+}
+
+static void free_after_heap_destroy(const struct misuse *misuse)
+{
+	struct xalloc_heap *heap = xalloc_heap_create(xalloc_arena_default());
+	char *ptr = xalloc_heap_malloc(heap, misuse->size);
+
+	announce(ptr);
+	xalloc_heap_destroy(heap);
+	xalloc_free(ptr);
+}
+
+static void free_after_arena_destroy(const struct misuse *misuse)
+{
+	struct xalloc_arena *arena = arena_of(4 * MIB, 0);
+	char *ptr = xalloc_heap_malloc(xalloc_heap_create(arena), misuse->size);
+
+	announce(ptr);
+	xalloc_arena_destroy(arena);
+	xalloc_free(ptr);
+}
+
+static void realloc_freed(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	announce(ptr);
+	xalloc_free(ptr);
+	ptr = xalloc_realloc(ptr, misuse->size * 2);
+	fprintf(stderr, "%p\n", ptr);
+}
+
+static void usable_size_of_interior(const struct misuse *misuse)
+{
+	char *ptr = block(misuse) + 1;
+
+	announce(ptr);
+	fprintf(stderr, "%zu\n", xalloc_usable_size(ptr));
+}
+
+/* Overwrites everything the allocator ever gave out around the block. */
+static void free_twice_after_a_wild_write(const struct misuse *misuse)
+{
+	char *ptr = block(misuse);
+
+	memset((char *)((uintptr_t)ptr & ~(SLICE - 1)), 0xff, SLICE);
+	free_twice(misuse);
+}
+
+static void *free_at_once(void *arg)
+{
+	void **ptr_and_barrier = arg;
+
+	pthread_barrier_wait(ptr_and_barrier[1]);
+	xalloc_free(ptr_and_barrier[0]);
+	return NULL;
+}
+
+static void free_twice_at_once(const struct misuse *misuse)
+{
+	pthread_barrier_t barrier;
+	char *ptr = block(misuse);
+	void *arg[2] = { ptr, &barrier };
+	pthread_t thread;
+
+	announce(ptr);
+	pthread_barrier_init(&barrier, NULL, 2);
+	if (pthread_create(&thread, NULL, free_at_once, arg))
+		_exit(3);
+	free_at_once(arg);
+	pthread_join(thread, NULL);
+}
+
+#define FREED "is free already"
+#define NOT_THERE "no block is there"
+#define INSIDE "inside a block, not its start"
+
+static const struct misuse misuses[] = {
+	{ "double free, smallest", free_twice, 1, FREED },
+	{ "double free, small", free_twice, 100, FREED },
+	{ "double free, one slice", free_twice, 65536, FREED },
+	{ "double free, large", free_twice, 65537, NOT_THERE },
+	{ "double free, huge", free_twice, 5 << 20, NOT_THERE },
+	{ "double free after a wild write", free_twice_after_a_wild_write, 64, FREED },
+	{ "double free by two threads", free_twice_at_once, 64, FREED },
+	{ "double free by two threads, large", free_twice_at_once, 1 << 20, NOT_THERE },
+	{ "interior, small", free_interior, 100, INSIDE },
+	{ "interior, one slice", free_interior, 65536, INSIDE },
+	{ "interior, huge", free_interior, 5 << 20, INSIDE },
+	{ "last byte, small", free_last_byte, 100, INSIDE },
+	{ "last byte, large", free_last_byte, 70000, INSIDE },
+	{ "inside a free block, small", free_inside_freed, 100, "inside a free block" },
+	{ "inside a free block, large", free_inside_freed, 70000, NOT_THERE },
+	{ "of malloc", free_foreign, 100, "not an address of xalloc" },
+	{ "on the stack", free_stack, 100, "not an address of xalloc" },
+	{ "never granted", free_never_granted, 100, NOT_THERE },
+	{ "wrong size, small", free_wrong_size, 100, "wrong size" },
+	{ "wrong size, large", free_wrong_size, 300000, "wrong size" },
+	{ "wrong alignment", free_wrong_alignment, 100, "wrong size" },
+	{ "after heap_destroy, small", free_after_heap_destroy, 100, NOT_THERE },
+	{ "after heap_destroy, huge", free_after_heap_destroy, 3 << 20, NOT_THERE },
+	{ "after arena_destroy", free_after_arena_destroy, 100, NOT_THERE },
+	{ "realloc of a free block, small", realloc_freed, 100, FREED },
+	{ "realloc of a free block, huge", realloc_freed, 3 << 20, NOT_THERE },
+	{ "usable_size of interior", usable_size_of_interior, 100, INSIDE },
+};
+
+static int run_misuse(void *arg)
+{
+	const struct misuse *misuse = arg;
+
+	misuse->run(misuse);
+	return 0;
+}
+
+TEST_F(lib_misuse, each_ends_with_sigabrt_and_a_line_that_says_what_it_was)
+{
+	char text[4096], pointer[64], *end;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(misuses); i++) {
+		int status = run_child(run_misuse, (void *)&misuses[i], text, sizeof(text));
+
+		ASSERT_EQ(256 + SIGABRT, status) {
+			TH_LOG("%s: %s", misuses[i].name, text);
+		}
+		ASSERT_NE(NULL, strstr(text, misuses[i].says)) {
+			TH_LOG("%s: %s", misuses[i].name, text);
+		}
+		/* After the line with the pointer: the same pointer, in one line more. */
+		end = strchr(text, ']');
+		ASSERT_NE(NULL, end);
+		snprintf(pointer, sizeof(pointer), "%.*s", (int)(end - text - 1), text + 1);
+		ASSERT_NE(NULL, strstr(end, pointer));
+		ASSERT_EQ(text + strlen(text) - 1, strchr(end + 2, '\n'));
+	}
+}
+
+TEST_F(lib_misuse, a_racing_double_free_never_gets_through)
+{
+	static const struct misuse racing[] = {
+		{ "small", free_twice_at_once, 64, FREED },
+		{ "large", free_twice_at_once, 1 << 20, NOT_THERE },
+	};
+	int i, nr = is_long_run() ? 2000 : 40;
+	char text[4096];
+
+	for (i = 0; i < nr; i++)
+		ASSERT_EQ(256 + SIGABRT,
+			  run_child(run_misuse, (void *)&racing[i % 2], text, sizeof(text)));
+}
+
+TEST_HARNESS_MAIN
