@@ -51,25 +51,88 @@ static void destroy_idle_segments(struct xalloc_arena *arena, const struct xallo
 			xalloc_segment_destroy(arena, seg);
 }
 
+static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	u32 nr_missing = last_segment(page) - first_segment(page) + 1;
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
+		nr_missing--;
+	return nr_missing;
+}
+
+static bool exceeds_limit(const struct xalloc_arena *arena, u32 nr_more)
+{
+	return nr_more > arena->limit_segments - arena->nr_committed;
+}
+
+/* What it created before an error stays idle. */
 static int create_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
+	u32 nr_missing = count_missing(arena, page);
 	struct xalloc_segment *seg;
 	u32 index;
 
-	for (index = first_segment(page); index <= last_segment(page); index++) {
+	/* Before memory is zeroed in vain. What only waited for a pin to drop makes room. */
+	if (exceeds_limit(arena, nr_missing)) {
+		xalloc_arena_reap(arena);
+		nr_missing = count_missing(arena, page);
+		if (exceeds_limit(arena, nr_missing))
+			return -EDQUOT;
+	}
+	for (index = first_segment(page); nr_missing; index++) {
 		if (xa_load(&arena->segments, index))
 			continue;
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		seg = xalloc_segment_create(arena, index);
-		/* What only waited for a reference to drop may free the budget. */
-		if (IS_ERR(seg) && arena->nr_idle && xalloc_arena_reap(arena))
+		if (IS_ERR(seg) && xalloc_arena_reap(arena))
 			seg = xalloc_segment_create(arena, index);
 		if (IS_ERR(seg))
 			return PTR_ERR(seg);
+		nr_missing--;
 		cond_resched();
 	}
 	return 0;
+}
+
+static int undo_take_run(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	int err = give_run(arena, page);
+
+	if (!err)
+		destroy_idle_segments(arena, page);
+	return err;
+}
+
+/*
+ * Take a run and give memory to the segments below it. If that memory cannot be had,
+ * another run may do with less, or with none.
+ */
+static int take_run(struct xalloc_arena *arena, struct xalloc_page *page, bool contig)
+{
+	u32 nr_missing;
+	int err, rc;
+
+	page->slice = xalloc_placement_take(&arena->placement, page->nr_slices, contig);
+	if (page->slice == XALLOC_PLACEMENT_NONE)
+		return -ENOSPC;
+	nr_missing = count_missing(arena, page);
+	err = create_segments(arena, page);
+	if (!err)
+		return 0;
+	rc = undo_take_run(arena, page);
+	if (rc || err == -EINTR)
+		return rc ?: err;
+
+	page->slice = xalloc_placement_take_frugal(&arena->placement, page->nr_slices, contig);
+	if (count_missing(arena, page) < nr_missing)
+		err = create_segments(arena, page);
+	if (!err)
+		return 0;
+	rc = undo_take_run(arena, page);
+	return rc ?: err;
 }
 
 /* Returns whether no slice of it was granted since it was zeroed. */
@@ -127,14 +190,9 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	page->client = client;
 	page->tag = grant->tag;
 	page->nr_slices = grant->nr_slices;
-	page->slice = xalloc_placement_take(&arena->placement, grant->nr_slices,
-					    grant->flags & XALLOC_PAGE_CONTIG);
-	err = -ENOSPC;
-	if (page->slice == XALLOC_PLACEMENT_NONE)
-		goto err_free;
-	err = create_segments(arena, page);
+	err = take_run(arena, page, grant->flags & XALLOC_PAGE_CONTIG);
 	if (err)
-		goto err_give;
+		goto err_free;
 	err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
 	if (err == -EBUSY)
 		err = xalloc_arena_contradiction(arena);
@@ -150,8 +208,7 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	return 0;
 
 err_give:
-	give_run(arena, page);
-	destroy_idle_segments(arena, page);
+	undo_take_run(arena, page);
 err_free:
 	kfree(page);
 	return err;

@@ -155,6 +155,15 @@ static void set_free(struct xalloc_placement *pl, uint32_t s, uint32_t free)
 	update_spans(pl, s);
 }
 
+static void take_run(struct xalloc_placement *pl, uint32_t slice, uint32_t nr)
+{
+	uint32_t s;
+
+	for (s = slice / PER_SEGMENT; s <= (slice + nr - 1) / PER_SEGMENT; s++)
+		set_free(pl, s, pl->segment[s].free & ~xalloc_placement_mask(s, slice, nr));
+	pl->nr_free_slices -= nr;
+}
+
 /* Lowest run of @nr free slices anywhere, across segments where it must. */
 static uint32_t find_across(const struct xalloc_placement *pl, uint32_t nr)
 {
@@ -188,6 +197,48 @@ static uint32_t find_inside(const struct xalloc_placement *pl, uint32_t nr)
 		return NONE;
 	s = pl->head[__builtin_ctzll(queues)];
 	return s * PER_SEGMENT + find_run(pl->segment[s].free, nr);
+}
+
+/*
+ * The run of @nr free slices that lies over the fewest segments without memory, the
+ * lowest such run. In proportion to the number of segments.
+ *
+ * A run that leaves its first segment does best to begin where that segment's free end
+ * begins: that moves its own end as far down as it goes. So each segment is the first
+ * one of at most two candidates, and going down, both how far the free slices above it
+ * reach and how many segments there have no memory are known from the step before.
+ */
+static uint32_t find_frugal(const struct xalloc_placement *pl, uint32_t nr, bool contig)
+{
+	/* Segments above the first that every run of nr slices reaches; some reach one more. */
+	const uint32_t above = (nr - 1) / PER_SEGMENT;
+	uint32_t fewest = NONE, best = NONE, s;
+	uint32_t nr_bare = 0;	/* segments without memory from s + 1 to s + above */
+	uint64_t reach = 0;	/* free slices in a row from the start of segment s + 1 */
+
+	for (s = pl->nr_segments; s-- > 0;) {
+		const struct xalloc_placement_segment *seg = &pl->segment[s];
+		uint32_t high = high_run(seg->free), bare = !seg->backed + nr_bare;
+
+		if (nr <= PER_SEGMENT && find_run(seg->free, nr) != NONE) {
+			if ((uint32_t)!seg->backed <= fewest) {
+				fewest = !seg->backed;
+				best = s * PER_SEGMENT + find_run(seg->free, nr);
+			}
+		} else if (!contig && high && high < nr && high + reach >= nr) {
+			if (high + above * PER_SEGMENT < nr)
+				bare += !pl->segment[s + above + 1].backed;
+			if (bare <= fewest) {
+				fewest = bare;
+				best = (s + 1) * PER_SEGMENT - high;
+			}
+		}
+		reach = seg->free == ALL_FREE ? PER_SEGMENT + reach : low_run(seg->free);
+		nr_bare += !seg->backed;
+		if (s + above < pl->nr_segments)
+			nr_bare -= !pl->segment[s + above].backed;
+	}
+	return best;
 }
 
 /**
@@ -250,20 +301,38 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_init);
  */
 uint32_t xalloc_placement_take(struct xalloc_placement *pl, uint32_t nr_slices, bool contig)
 {
-	uint32_t slice = NONE, s;
+	uint32_t slice = NONE;
 
 	if (nr_slices <= PER_SEGMENT)
 		slice = find_inside(pl, nr_slices);
 	if (slice == NONE && !contig)
 		slice = find_across(pl, nr_slices);
-	if (slice == NONE)
-		return NONE;
-	for (s = slice / PER_SEGMENT; s <= (slice + nr_slices - 1) / PER_SEGMENT; s++)
-		set_free(pl, s, pl->segment[s].free & ~xalloc_placement_mask(s, slice, nr_slices));
-	pl->nr_free_slices -= nr_slices;
+	if (slice != NONE)
+		take_run(pl, slice, nr_slices);
 	return slice;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take);
+
+/**
+ * xalloc_placement_take_frugal() - take a run that needs as little new memory as any
+ * @pl: the placement
+ * @nr_slices: length of the run, at least 1
+ * @contig: the run must lie inside one segment
+ *
+ * For when memory for the run of xalloc_placement_take() could not be had. Looks at
+ * every segment.
+ *
+ * Return: as xalloc_placement_take().
+ */
+uint32_t xalloc_placement_take_frugal(struct xalloc_placement *pl, uint32_t nr_slices, bool contig)
+{
+	uint32_t slice = find_frugal(pl, nr_slices, contig);
+
+	if (slice != NONE)
+		take_run(pl, slice, nr_slices);
+	return slice;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_frugal);
 
 /**
  * xalloc_placement_give() - give a run of taken slices back
@@ -314,17 +383,21 @@ static bool queues_are_valid(const struct xalloc_placement *pl, uint32_t nr_queu
 {
 	uint32_t q;
 
+	if (pl->queues >> XALLOC_NR_QUEUES)
+		return false;
 	for (q = 0; q < XALLOC_NR_QUEUES; q++) {
+		bool used = pl->queues >> q & 1;
 		uint32_t head = pl->head[q], s = head;
 
-		if ((pl->queues >> q & 1) != (head != NONE))
-			return false;
-		if (head == NONE)
+		if (!used && head == NONE)
 			continue;
+		if (!used || head >= pl->nr_segments)
+			return false;
 		do {
 			const struct xalloc_placement_segment *seg = &pl->segment[s];
 
-			if (seg->queue != q || pl->segment[seg->next].prev != s || !nr_queued)
+			if (seg->queue != q || seg->next >= pl->nr_segments || !nr_queued ||
+			    pl->segment[seg->next].prev != s)
 				return false;
 			nr_queued--;
 			s = seg->next;

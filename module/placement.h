@@ -79,6 +79,7 @@ struct xalloc_placement {
 size_t xalloc_placement_table_bytes(uint32_t nr_segments);
 void xalloc_placement_init(struct xalloc_placement *pl, uint32_t nr_segments, void *table);
 uint32_t xalloc_placement_take(struct xalloc_placement *pl, uint32_t nr_slices, bool contig);
+uint32_t xalloc_placement_take_frugal(struct xalloc_placement *pl, uint32_t nr_slices, bool contig);
 bool xalloc_placement_give(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices);
 void xalloc_placement_set_backed(struct xalloc_placement *pl, uint32_t segment, bool backed);
 bool xalloc_placement_is_valid(const struct xalloc_placement *pl);
