@@ -346,7 +346,7 @@ void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size);
  */
 struct xalloc_block_handle {
 	uint64_t arena_id;
-	uint64_t offset;	/* in bytes */
+	uint64_t offset; /* in bytes */
 };
 
 /**

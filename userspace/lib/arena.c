@@ -173,8 +173,8 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 	switch (error) {
 	case EDQUOT:
 		why = arena == p->default_arena ?
-			"the limit of the default heap; XALLOC_LIMIT sets it" :
-			"the limit of the arena";
+			      "the limit of the default heap; XALLOC_LIMIT sets it" :
+			      "the limit of the arena";
 		break;
 	case ENOBUFS:
 		why = "RLIMIT_MEMLOCK (ulimit -l) of the user who created the arena";

@@ -13,14 +13,14 @@
 
 struct xl_class xl_classes[XL_NR_CLASSES];
 
-static uint32_t class_bytes(unsigned int class)
+static uint32_t class_bytes(unsigned int cls)
 {
 	unsigned int doubling;
 
-	if (class < XL_PER_DOUBLING)
-		return (class + 1) * XL_QUANTUM;
-	doubling = class / XL_PER_DOUBLING - 1;
-	return (XL_PER_DOUBLING + class % XL_PER_DOUBLING + 1) * XL_QUANTUM << doubling;
+	if (cls < XL_PER_DOUBLING)
+		return (cls + 1) * XL_QUANTUM;
+	doubling = cls / XL_PER_DOUBLING - 1;
+	return (XL_PER_DOUBLING + cls % XL_PER_DOUBLING + 1) * XL_QUANTUM << doubling;
 }
 
 /* The class whose blocks are the smallest that hold @size, which is at most one slice. */
@@ -31,21 +31,22 @@ static unsigned int class_of_size(size_t size)
 	if (size <= XL_PER_DOUBLING * XL_QUANTUM)
 		return (size - 1) / XL_QUANTUM;
 	doubling = 63 - __builtin_clzll((size - 1) / (XL_PER_DOUBLING * XL_QUANTUM));
-	return (doubling + 1) * XL_PER_DOUBLING +
-	       ((size - 1) / XL_QUANTUM >> doubling) - XL_PER_DOUBLING;
+	return (doubling + 1) * XL_PER_DOUBLING + ((size - 1) / XL_QUANTUM >> doubling) -
+	       XL_PER_DOUBLING;
 }
 
 void xl_classes_init(void)
 {
-	unsigned int class;
+	unsigned int cls;
 
 	_Static_assert(XL_QUANTUM * XL_PER_DOUBLING << (XL_NR_CLASSES / XL_PER_DOUBLING - 1) ==
-		       XALLOC_SLICE_BYTES, "the last class is one slice");
-	for (class = 0; class < XL_NR_CLASSES; class++) {
-		struct xl_class *c = &xl_classes[class];
+			       XALLOC_SLICE_BYTES,
+		       "the last class is one slice");
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		struct xl_class *c = &xl_classes[cls];
 		size_t bytes = 0;
 
-		c->block_bytes = class_bytes(class);
+		c->block_bytes = class_bytes(cls);
 		c->nr_slices = 0;
 		do {
 			c->nr_slices++;
@@ -58,13 +59,13 @@ void xl_classes_init(void)
 
 unsigned int xl_class_of(size_t alignment, size_t size)
 {
-	unsigned int class;
+	unsigned int cls;
 
 	if (size > XL_SLICE || alignment > XL_SLICE)
 		return XL_CLASS_LARGE;
-	class = class_of_size(size < alignment ? alignment : size);
+	cls = class_of_size(size < alignment ? alignment : size);
 	/* Slabs start at a multiple of any such alignment; the last class is one itself. */
-	while (xl_classes[class].block_bytes % alignment)
-		class++;
-	return class;
+	while (xl_classes[cls].block_bytes % alignment)
+		cls++;
+	return cls;
 }

@@ -13,7 +13,7 @@
 struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena)
 {
 	struct xalloc_heap *heap = xl_meta_get(XL_POOL_HEAP, sizeof(*heap));
-	unsigned int class;
+	unsigned int cls;
 
 	if (!heap)
 		return NULL;
@@ -23,9 +23,9 @@ struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena)
 	heap->nr_blocks = 0;
 	heap->used_bytes = 0;
 	xl_list_init(&heap->pages);
-	for (class = 0; class < XL_NR_CLASSES; class++) {
-		xl_list_init(&heap->classes[class].partial);
-		heap->classes[class].nr_empty = 0;
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		xl_list_init(&heap->classes[cls].partial);
+		heap->classes[cls].nr_empty = 0;
 	}
 	atomic_store(&heap->alive, true);
 	pthread_mutex_unlock(&heap->lock);
@@ -63,12 +63,12 @@ static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 
 bool xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 {
-	unsigned int class;
+	unsigned int cls;
 	bool any = false;
 
 	pthread_mutex_lock(&heap->lock);
-	for (class = 0; class < XL_NR_CLASSES; class++) {
-		struct xl_class_pages *pages = &heap->classes[class];
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		struct xl_class_pages *pages = &heap->classes[cls];
 		struct xl_page *page;
 
 		if (!pages->nr_empty)
@@ -85,20 +85,20 @@ bool xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 }
 
 /* The address of a new block, or 0 with *@error set to -errno. */
-static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int class,
+static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
 	struct xl_class_pages *pages = NULL;
 	struct xl_page *page = NULL;
 	uint32_t block;
 
-	if (class != XL_CLASS_LARGE) {
-		pages = &heap->classes[class];
+	if (cls != XL_CLASS_LARGE) {
+		pages = &heap->classes[cls];
 		if (!xl_list_empty(&pages->partial))
 			page = xl_entry(pages->partial.next, struct xl_page, partial);
 	}
 	if (!page) {
-		*error = xl_page_create(p, heap, class, alignment, size, &page);
+		*error = xl_page_create(p, heap, cls, alignment, size, &page);
 		if (*error)
 			return 0;
 		if (pages)
@@ -120,7 +120,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 	struct xalloc_arena *arena;
 	uintptr_t address = 0;
 	bool ignored, again;
-	unsigned int class;
+	unsigned int cls;
 	int error = 0;
 
 	if (!alignment || alignment & (alignment - 1)) {
@@ -129,7 +129,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 	}
 	if (!size)
 		size = 1;
-	class = xl_class_of(alignment, size);
+	cls = xl_class_of(alignment, size);
 	for (again = false;; again = true) {
 		/* In a child of fork() a heap of the parent reads as zero. */
 		if (!p || !atomic_load(&heap->alive)) {
@@ -138,8 +138,8 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		}
 		pthread_mutex_lock(&heap->lock);
 		arena = heap->arena;
-		address = alloc_locked(p, heap, class, alignment, size, zero ? zero : &ignored,
-				       &error);
+		address =
+			alloc_locked(p, heap, cls, alignment, size, zero ? zero : &ignored, &error);
 		pthread_mutex_unlock(&heap->lock);
 		if (address)
 			return (void *)address;
@@ -154,17 +154,17 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size)
 {
-	unsigned int class;
+	unsigned int cls;
 
 	if (!size)
 		size = 1;
 	if (!alignment || alignment & (alignment - 1))
 		return false;
-	class = xl_class_of(alignment, size);
-	if (class != where->page->class)
+	cls = xl_class_of(alignment, size);
+	if (cls != where->page->cls)
 		return false;
 	/* Of a large block, each number of slices is a class. */
-	return class != XL_CLASS_LARGE ||
+	return cls != XL_CLASS_LARGE ||
 	       (where->page->block_bytes >= size && where->page->block_bytes - size < XL_SLICE);
 }
 
@@ -187,11 +187,11 @@ void xl_block_free(const struct xl_where *where)
 	xl_page_put(page, where->block);
 	heap->nr_blocks--;
 	heap->used_bytes -= page->block_bytes;
-	if (page->class == XL_CLASS_LARGE) {
+	if (page->cls == XL_CLASS_LARGE) {
 		release(where->process, heap, page);
 		return;
 	}
-	pages = &heap->classes[page->class];
+	pages = &heap->classes[page->cls];
 	if (page->nr_free > 1)
 		xl_list_del(&page->partial);
 	if (page->nr_free < page->nr_blocks) {

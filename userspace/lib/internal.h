@@ -45,7 +45,7 @@ struct xl_list {
 	struct xl_list *next, *prev;
 };
 
-#define xl_entry(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define xl_entry(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void xl_list_init(struct xl_list *head)
 {
@@ -89,8 +89,8 @@ static inline void xl_list_del(struct xl_list *entry)
 
 struct xl_class {
 	uint32_t block_bytes;
-	uint32_t nr_slices;	/* of a slab */
-	uint32_t nr_blocks;	/* of a slab */
+	uint32_t nr_slices; /* of a slab */
+	uint32_t nr_blocks; /* of a slab */
 };
 
 extern struct xl_class xl_classes[XL_NR_CLASSES];
@@ -115,8 +115,8 @@ void xl_meta_put(unsigned int pool, void *item);
 /* options.c: the environment, and what is said on stderr */
 
 struct xl_options {
-	size_t limit_bytes;	/* of the default heap; a multiple of XL_SEGMENT */
-	size_t range_bytes;	/* a multiple of XL_SEGMENT */
+	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
+	size_t range_bytes; /* a multiple of XL_SEGMENT */
 	bool verbose;
 };
 
@@ -133,21 +133,21 @@ struct xl_page;
 struct xl_process {
 	pthread_mutex_t lock;
 	atomic_bool ready;
-	int start_error;		/* one that will not go away, or 0 */
-	bool said_range;		/* the line about XALLOC_RANGE was written */
+	int start_error; /* one that will not go away, or 0 */
+	bool said_range; /* the line about XALLOC_RANGE was written */
 	struct xl_options options;
 
-	uintptr_t base;			/* of the range; a multiple of XL_SEGMENT */
+	uintptr_t base; /* of the range; a multiple of XL_SEGMENT */
 	size_t bytes;
 	struct xl_page *_Atomic *page_of;
-	struct xl_list arenas;		/* by address */
+	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
 
 	pthread_mutex_t meta_lock;
-	char *chunk;			/* of metadata, not yet used */
+	char *chunk; /* of metadata, not yet used */
 	size_t chunk_bytes;
-	void *pools[XL_NR_POOLS];	/* free items, linked by their first word */
+	void *pools[XL_NR_POOLS]; /* free items, linked by their first word */
 };
 
 /* The process, started, or NULL with errno set. */
@@ -160,8 +160,8 @@ bool xl_inherited(uintptr_t address);
 /* arena.c */
 
 struct xalloc_arena {
-	void *next_free;		/* xl_meta_put() */
-	struct xl_list link;		/* xl_process.arenas */
+	void *next_free;     /* xl_meta_put() */
+	struct xl_list link; /* xl_process.arenas */
 	struct xl_list heaps;
 	atomic_bool alive;
 	int fd;
@@ -198,30 +198,30 @@ enum xl_block_state {
 
 /* heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. */
 struct xl_page {
-	void *next_free;		/* xl_meta_put() */
+	void *next_free; /* xl_meta_put() */
 	struct xalloc_heap *_Atomic heap;
-	struct xl_list all;		/* xalloc_heap.pages */
-	struct xl_list partial;		/* xalloc_heap.classes[].partial, while nr_free > 0 */
-	uint64_t offset;		/* in the arena, bytes */
+	struct xl_list all;     /* xalloc_heap.pages */
+	struct xl_list partial; /* xalloc_heap.classes[].partial, while nr_free > 0 */
+	uint64_t offset;        /* in the arena, bytes */
 	uint32_t nr_slices;
-	uint32_t class;
-	uint64_t first_block;		/* from @offset, bytes; not zero for alignment only */
+	uint32_t cls;
+	uint64_t first_block; /* from @offset, bytes; not zero for alignment only */
 	uint64_t block_bytes;
 	uint32_t nr_blocks;
 	uint32_t nr_free;
-	uint32_t hint;			/* words of the free map below this have no bit set */
+	uint32_t hint; /* words of the free map below this have no bit set */
 	/* follow: free map, uint64_t for each 64 blocks; enum xl_block_state, a byte a block */
 };
 
 struct xl_class_pages {
 	struct xl_list partial;
-	unsigned int nr_empty;		/* pages on @partial without a used block; at most 1 */
+	unsigned int nr_empty; /* pages on @partial without a used block; at most 1 */
 };
 
 struct xalloc_heap {
-	void *next_free;		/* xl_meta_put() */
+	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
-	struct xl_list link;		/* xalloc_arena.heaps */
+	struct xl_list link; /* xalloc_arena.heaps */
 	struct xalloc_arena *arena;
 	atomic_bool alive;
 	struct xl_list pages;
@@ -242,22 +242,22 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 
 /* What a pointer is. */
 enum xl_verdict {
-	XL_BLOCK,		/* the start of a live block */
-	XL_INTERIOR,		/* inside a live block */
-	XL_FREED,		/* the start of a block that is free */
-	XL_INTERIOR_FREED,	/* inside a block that is free */
-	XL_NO_BLOCK,		/* in a page, where no block can be */
-	XL_NO_PAGE,		/* in the range, where nothing is granted to this process */
-	XL_FOREIGN,		/* outside the range */
-	XL_INHERITED,		/* the parent's */
+	XL_BLOCK,          /* the start of a live block */
+	XL_INTERIOR,       /* inside a live block */
+	XL_FREED,          /* the start of a block that is free */
+	XL_INTERIOR_FREED, /* inside a block that is free */
+	XL_NO_BLOCK,       /* in a page, where no block can be */
+	XL_NO_PAGE,        /* in the range, where nothing is granted to this process */
+	XL_FOREIGN,        /* outside the range */
+	XL_INHERITED,      /* the parent's */
 };
 
 struct xl_where {
 	struct xl_process *process;
-	struct xalloc_heap *heap;	/* locked when the verdict is one about a page */
+	struct xalloc_heap *heap; /* locked when the verdict is one about a page */
 	struct xl_page *page;
 	uint32_t block;
-	size_t inside;		/* bytes from the start of the block */
+	size_t inside; /* bytes from the start of the block */
 };
 
 /* Locks the heap when the verdict is at most XL_NO_BLOCK. */

@@ -72,7 +72,7 @@ static struct place unlock(struct xl_where *where)
 	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
 	unsigned long long bytes = where->page->block_bytes;
 
-	if (where->page->class == XL_CLASS_LARGE)
+	if (where->page->cls == XL_CLASS_LARGE)
 		snprintf(place.block, sizeof(place.block), "a large block of %llu bytes", bytes);
 	else
 		snprintf(place.block, sizeof(place.block), "a block of size class %llu", bytes);
@@ -87,7 +87,8 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 		[XL_FREED] = "is free already (double free)",
 		[XL_INTERIOR_FREED] = "inside a free block",
 		[XL_NO_BLOCK] = "where no block can be",
-		[XL_NO_PAGE] = "no block is there: never given out, or freed and its page given back",
+		[XL_NO_PAGE] =
+			"no block is there: never given out, or freed and its page given back",
 		[XL_FOREIGN] = "not an address of xalloc",
 		[XL_INHERITED] = "a block of the parent, which a forked child does not have",
 	};
@@ -99,8 +100,8 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 		size_t inside = where->inside;
 
 		place = unlock(where);
-		xl_say("xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p\n",
-		       call, ptr, what[verdict], inside, place.block, place.page);
+		xl_say("xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p\n", call, ptr,
+		       what[verdict], inside, place.block, place.page);
 	}
 	abort();
 }
@@ -109,8 +110,8 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 {
 	struct place place = unlock(where);
 
-	xl_say("xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p\n",
-	       call, ptr, size, place.block, place.page);
+	xl_say("xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p\n", call, ptr, size,
+	       place.block, place.page);
 	abort();
 }
 

@@ -84,8 +84,8 @@ int xl_os_free(int arena, const uint64_t *offsets, uint32_t nr)
 
 void *xl_os_reserve(size_t bytes)
 {
-	void *addr = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			  -1, 0);
+	void *addr =
+		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return addr == MAP_FAILED ? NULL : addr;
 }
@@ -112,8 +112,8 @@ int xl_os_unmap_arena(void *addr, size_t bytes)
 
 static void *anonymous(size_t bytes, int flags, int advice)
 {
-	void *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+	void *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
+			  -1, 0);
 	int error;
 
 	if (addr == MAP_FAILED)

@@ -70,8 +70,8 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 		if (ret <= 0) {
 			/* Lost to this process; the kernel has it back when the arena goes. */
 			xl_explain("xalloc: the page at %#llx of arena %llu cannot be given back (error %d)\n",
-				   (unsigned long long)offsets[done],
-				   (unsigned long long)arena->id, -ret);
+				   (unsigned long long)offsets[done], (unsigned long long)arena->id,
+				   -ret);
 			ret = 1;
 		}
 		done += ret;
@@ -82,8 +82,8 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
  * Grants @nr_slices, or more, so that they hold @nr_slices from a multiple of @alignment on.
  * Above a slice of alignment that is a matter of luck, so the exact run is tried first.
  */
-static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag,
-		 uint32_t *nr_slices, struct xl_grant *granted)
+static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uint32_t *nr_slices,
+		 struct xl_grant *granted)
 {
 	size_t more;
 	int ret;
@@ -99,7 +99,7 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag,
 	return xl_os_grant(arena->fd, *nr_slices, tag, granted);
 }
 
-int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int class,
+int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		   size_t alignment, size_t size, struct xl_page **created)
 {
 	struct xalloc_arena *arena = heap->arena;
@@ -111,17 +111,17 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	uintptr_t address;
 	int ret;
 
-	if (class == XL_CLASS_LARGE) {
+	if (cls == XL_CLASS_LARGE) {
 		if (size > arena->bytes)
 			return -EFBIG;
 		nr_slices = (size + XL_SLICE - 1) / XL_SLICE;
 	} else {
-		c = &xl_classes[class];
+		c = &xl_classes[cls];
 		nr_slices = c->nr_slices;
 		alignment = XL_SLICE;
 	}
-	page = xl_meta_get(class, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t) +
-			   c->nr_blocks);
+	page = xl_meta_get(cls, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t) +
+					c->nr_blocks);
 	if (!page)
 		return -ENOMEM;
 	if (alignment < XL_SLICE)
@@ -129,16 +129,16 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	page->nr_slices = nr_slices;
 	ret = grant(arena, alignment, size, &page->nr_slices, &granted);
 	if (ret) {
-		xl_meta_put(class, page);
+		xl_meta_put(cls, page);
 		return ret;
 	}
 
-	page->class = class;
+	page->cls = cls;
 	page->offset = granted.offset;
 	page->nr_blocks = c->nr_blocks;
 	page->nr_free = c->nr_blocks;
 	page->hint = 0;
-	page->block_bytes = class == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
+	page->block_bytes = cls == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
 	address = xl_page_address(heap, page);
 	page->first_block = -address & (alignment - 1);
 	memset(free_map(page), 0xff, map_words(c->nr_blocks) * sizeof(uint64_t));
@@ -160,7 +160,7 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	set_page_of(p, heap, page, NULL);
 	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
-	xl_meta_put(page->class, page);
+	xl_meta_put(page->cls, page);
 	return offset;
 }
 

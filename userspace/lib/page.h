@@ -6,10 +6,10 @@
 #include "internal.h"
 
 /*
- * Grants a page of @class to @heap, for blocks of @size at @alignment if it is large. No block
+ * Grants a page of @cls to @heap, for blocks of @size at @alignment if it is large. No block
  * is used and the page is on no partial list. Returns 0 or -errno.
  */
-int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int class,
+int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		   size_t alignment, size_t size, struct xl_page **created);
 /*
  * Takes the page, which is on no partial list, from its heap. Its metadata is gone; what
