@@ -1,0 +1,743 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: what every call on /dev/xalloc and on arenas refuses, and that a call
+ * that was refused granted, freed and created nothing.
+ */
+#include "selftest.h"
+
+#define ARENA_BYTES (8 * MIB)
+#define ARENA_SLICES (ARENA_BYTES / XALLOC_SLICE_BYTES)
+
+/* Room for the largest structure with what a later version may append. */
+union argument {
+	unsigned char bytes[256];
+	__u32 size;
+	struct xalloc_ioc_info info;
+	struct xalloc_ioc_stat stat;
+	struct xalloc_ioc_arena_create create;
+	struct xalloc_ioc_grant grant;
+	struct xalloc_ioc_free free;
+};
+
+static struct xalloc_page_grant one_page[1];
+static __u64 one_offset[1];
+
+/* Offsets of 32-bit members; 0 (which is @size) means there is none. */
+static const struct abi_call {
+	const char *name;
+	unsigned long cmd;
+	size_t bytes;
+	size_t flags_at;
+	size_t pad_at;
+	bool on_device;
+	bool on_arena;
+} calls[] = {
+	{
+		.name = "INFO", .cmd = XALLOC_IOC_INFO,
+		.bytes = sizeof(struct xalloc_ioc_info),
+		.pad_at = offsetof(struct xalloc_ioc_info, pad),
+		.on_device = true, .on_arena = true,
+	},
+	{
+		.name = "STAT", .cmd = XALLOC_IOC_STAT,
+		.bytes = sizeof(struct xalloc_ioc_stat),
+		.pad_at = offsetof(struct xalloc_ioc_stat, pad),
+		.on_device = true, .on_arena = true,
+	},
+	{
+		.name = "ARENA_CREATE", .cmd = XALLOC_IOC_ARENA_CREATE,
+		.bytes = sizeof(struct xalloc_ioc_arena_create),
+		.flags_at = offsetof(struct xalloc_ioc_arena_create, flags),
+		.on_device = true,
+	},
+	{
+		.name = "GRANT", .cmd = XALLOC_IOC_GRANT,
+		.bytes = sizeof(struct xalloc_ioc_grant),
+		.flags_at = offsetof(struct xalloc_ioc_grant, flags),
+		.pad_at = offsetof(struct xalloc_ioc_grant, pad),
+		.on_arena = true,
+	},
+	{
+		.name = "FREE", .cmd = XALLOC_IOC_FREE,
+		.bytes = sizeof(struct xalloc_ioc_free),
+		.flags_at = offsetof(struct xalloc_ioc_free, flags),
+		.pad_at = offsetof(struct xalloc_ioc_free, pad),
+		.on_arena = true,
+	},
+};
+
+FIXTURE(ioctl_abi)
+{
+	int device;
+	int arena;
+	struct xalloc_ioc_stat before;
+	/* The one page that every test finds granted, and the counters with it. */
+	uint64_t offset;
+	struct xalloc_ioc_stat with_page;
+};
+
+FIXTURE_SETUP(ioctl_abi)
+{
+	struct xalloc_page_grant page;
+
+	self->device = device_setup(_metadata, &self->before);
+	self->arena = arena_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, self->arena);
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, &page));
+	self->offset = page.offset;
+	ASSERT_EQ(0, counters_read(self->device, &self->with_page));
+}
+
+FIXTURE_TEARDOWN(ioctl_abi)
+{
+	close(self->arena);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* A good argument for @which; FREE names the page of the fixture. */
+static void argument_fill(const struct abi_call *which, union argument *arg, uint64_t offset)
+{
+	memset(arg, 0, sizeof(*arg));
+	arg->size = which->bytes;
+	memset(one_page, 0, sizeof(one_page));
+	one_page[0].nr_slices = 1;
+	one_offset[0] = offset;
+	switch (which->cmd) {
+	case XALLOC_IOC_ARENA_CREATE:
+		arg->create.arena_bytes = XALLOC_SEGMENT_BYTES;
+		break;
+	case XALLOC_IOC_GRANT:
+		arg->grant.nr = 1;
+		arg->grant.pages = (uintptr_t)one_page;
+		break;
+	case XALLOC_IOC_FREE:
+		arg->free.nr = 1;
+		arg->free.offsets = (uintptr_t)one_offset;
+		break;
+	}
+}
+
+/* Takes back what a call that succeeded did; returns what it should have returned. */
+static int effect_undo(const struct abi_call *which, int arena, int rc, uint64_t *offset)
+{
+	struct xalloc_page_grant page;
+
+	switch (which->cmd) {
+	case XALLOC_IOC_ARENA_CREATE:
+		if (rc >= 0)
+			close(rc);
+		return rc >= 0 ? rc : 0;
+	case XALLOC_IOC_GRANT:
+		if (rc == 1)
+			free_page(arena, one_page[0].offset);
+		return 1;
+	case XALLOC_IOC_FREE:
+		if (rc == 1 && grant_page(arena, 1, 0, &page) == 1)
+			*offset = page.offset;
+		return 1;
+	}
+	return 0;
+}
+
+/* Each call on each descriptor that takes it. */
+#define for_each_call(which, fd) \
+	for (which = calls; which < calls + ARRAY_SIZE(calls); which++) \
+		for (int on_ = 0; fd = on_ ? self->arena : self->device, on_ < 2; on_++) \
+			if (on_ ? which->on_arena : which->on_device)
+
+#define expect_call(want, fd, cmd, arg, fmt, ...) \
+	EXPECT_EQ(want, call(fd, cmd, arg)) { \
+		TH_LOG(fmt, ##__VA_ARGS__); \
+	}
+
+TEST_F(ioctl_abi, plain_call_succeeds)
+{
+	const struct abi_call *which;
+	union argument arg;
+	int fd, rc;
+
+	for_each_call(which, fd) {
+		argument_fill(which, &arg, self->offset);
+		rc = call(fd, which->cmd, &arg);
+		EXPECT_EQ(effect_undo(which, self->arena, rc, &self->offset), rc) {
+			TH_LOG("%s", which->name);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, short_struct_is_einval)
+{
+	const struct abi_call *which;
+	union argument arg;
+	size_t bytes;
+	int fd;
+
+	for_each_call(which, fd) {
+		for (bytes = 0; bytes < which->bytes; bytes++) {
+			argument_fill(which, &arg, self->offset);
+			arg.size = bytes;
+			expect_call(-EINVAL, fd, which->cmd, &arg, "%s with size %zu",
+				    which->name, bytes);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, long_struct_with_zeros_succeeds)
+{
+	const struct abi_call *which;
+	union argument arg;
+	size_t more;
+	int fd, rc;
+
+	for_each_call(which, fd) {
+		for (more = 1; which->bytes + more <= sizeof(arg); more += 7) {
+			argument_fill(which, &arg, self->offset);
+			arg.size = which->bytes + more;
+			rc = call(fd, which->cmd, &arg);
+			EXPECT_EQ(effect_undo(which, self->arena, rc, &self->offset), rc) {
+				TH_LOG("%s with %zu zero bytes more", which->name, more);
+			}
+			EXPECT_EQ(which->bytes + more, arg.size);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, long_struct_with_nonzero_is_e2big)
+{
+	const struct abi_call *which;
+	union argument arg;
+	size_t more;
+	int fd;
+
+	for_each_call(which, fd) {
+		for (more = 1; which->bytes + more <= sizeof(arg); more += 7) {
+			argument_fill(which, &arg, self->offset);
+			arg.size = which->bytes + more;
+			arg.bytes[arg.size - 1] = 1;
+			expect_call(-E2BIG, fd, which->cmd, &arg, "%s with byte %zu set",
+				    which->name, which->bytes + more - 1);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+/* A caller built with a later header encodes the longer structure in the number, too. */
+TEST_F(ioctl_abi, number_of_longer_struct_is_known)
+{
+	const struct abi_call *which;
+	union argument arg;
+	unsigned long cmd;
+	int fd, rc;
+
+	for_each_call(which, fd) {
+		cmd = _IOC(_IOC_READ | _IOC_WRITE, XALLOC_IOC_MAGIC, _IOC_NR(which->cmd),
+			   which->bytes + 8);
+		argument_fill(which, &arg, self->offset);
+		arg.size = which->bytes + 8;
+		rc = call(fd, cmd, &arg);
+		EXPECT_EQ(effect_undo(which, self->arena, rc, &self->offset), rc) {
+			TH_LOG("%s", which->name);
+		}
+		argument_fill(which, &arg, self->offset);
+		arg.size = which->bytes + 8;
+		arg.bytes[which->bytes] = 1;
+		expect_call(-E2BIG, fd, cmd, &arg, "%s", which->name);
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, absurd_size_is_refused)
+{
+	static const __u32 sizes[] = { 1U << 20, 1U << 31, UINT32_MAX };
+	unsigned char *map = mmap(NULL, 2 * KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const struct abi_call *which;
+	union argument arg;
+	size_t i;
+	int fd, rc;
+
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, mprotect(map + KPAGE_BYTES, KPAGE_BYTES, PROT_NONE));
+	for_each_call(which, fd) {
+		for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+			argument_fill(which, &arg, self->offset);
+			arg.size = sizes[i];
+			memcpy(map, &arg, which->bytes);
+			rc = call(fd, which->cmd, map);
+			EXPECT_TRUE(rc == -E2BIG || rc == -EFAULT) {
+				TH_LOG("%s with size %u: %d", which->name, sizes[i], rc);
+			}
+		}
+	}
+	munmap(map, 2 * KPAGE_BYTES);
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
+{
+	const struct abi_call *which;
+	union argument arg;
+	unsigned int bit;
+	int fd;
+
+	for_each_call(which, fd) {
+		if (!which->flags_at)
+			continue;
+		for (bit = 0; bit < 32; bit++) {
+			argument_fill(which, &arg, self->offset);
+			*(__u32 *)(arg.bytes + which->flags_at) = 1U << bit;
+			expect_call(-EOPNOTSUPP, fd, which->cmd, &arg, "%s with flag bit %u",
+				    which->name, bit);
+		}
+	}
+	for (bit = 0; bit < 32; bit++) {
+		if (1U << bit == XALLOC_PAGE_CONTIG)
+			continue;
+		EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, 1U << bit, NULL)) {
+			TH_LOG("page flag bit %u", bit);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, nonzero_padding_is_einval)
+{
+	struct xalloc_page_grant page = { .nr_slices = 1 };
+	const struct abi_call *which;
+	union argument arg;
+	unsigned int bit;
+	int fd;
+
+	for_each_call(which, fd) {
+		if (!which->pad_at)
+			continue;
+		for (bit = 0; bit < 32; bit++) {
+			argument_fill(which, &arg, self->offset);
+			*(__u32 *)(arg.bytes + which->pad_at) = 1U << bit;
+			expect_call(-EINVAL, fd, which->cmd, &arg, "%s with pad bit %u",
+				    which->name, bit);
+		}
+	}
+	for (bit = 0; bit < 32; bit++) {
+		page.pad = 1U << bit;
+		EXPECT_EQ(-EINVAL, grant_batch(self->arena, &page, 1));
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, bad_struct_pointer_is_efault)
+{
+	unsigned char *map = mmap(NULL, 2 * KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *end = map + KPAGE_BYTES;
+	const struct abi_call *which;
+	union argument arg;
+	size_t cut;
+	int fd;
+
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, mprotect(end, KPAGE_BYTES, PROT_NONE));
+	for_each_call(which, fd) {
+		expect_call(-EFAULT, fd, which->cmd, NULL, "%s", which->name);
+		expect_call(-EFAULT, fd, which->cmd, end, "%s", which->name);
+		expect_call(-EFAULT, fd, which->cmd, (void *)-KPAGE_BYTES, "%s", which->name);
+		expect_call(-EFAULT, fd, which->cmd, (void *)(1UL << 63), "%s", which->name);
+		/* Readable up to its byte @cut. */
+		for (cut = 1; cut < which->bytes; cut++) {
+			argument_fill(which, &arg, self->offset);
+			memcpy(end - cut, &arg, cut);
+			expect_call(-EFAULT, fd, which->cmd, end - cut,
+				    "%s readable up to byte %zu", which->name, cut);
+		}
+	}
+	munmap(map, 2 * KPAGE_BYTES);
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+/* What has results to write must not leave anything behind where it cannot. */
+TEST_F(ioctl_abi, readonly_struct_of_a_call_with_results_is_efault)
+{
+	union argument *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const struct abi_call *which;
+	int fd, lowest, again;
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	lowest = dup(self->device);
+	close(lowest);
+	for_each_call(which, fd) {
+		if (which->cmd == XALLOC_IOC_GRANT || which->cmd == XALLOC_IOC_FREE)
+			continue;
+		argument_fill(which, map, self->offset);
+		ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
+		expect_call(-EFAULT, fd, which->cmd, map, "%s", which->name);
+		ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ | PROT_WRITE));
+	}
+	again = dup(self->device);
+	close(again);
+	EXPECT_EQ(lowest, again) {
+		TH_LOG("a call that failed left a descriptor behind");
+	}
+	munmap(map, KPAGE_BYTES);
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, bad_array_pointer_is_efault)
+{
+	unsigned char *map = mmap(NULL, 2 * KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *end = map + KPAGE_BYTES;
+	struct xalloc_page_grant *pages = (void *)end - 2 * sizeof(*pages);
+	uint64_t *offsets = (void *)end - 2 * sizeof(*offsets);
+	const __u64 bad[] = {
+		0, 1, (uintptr_t)end, 1ULL << 63, UINT64_MAX, UINT64_MAX - 7,
+		(__u64)-(__s64)KPAGE_BYTES, 0x00007ffffffff000ULL, 0x8000000000000000ULL - 8,
+	};
+	struct xalloc_ioc_grant grant = { .size = sizeof(grant), .nr = 1 };
+	struct xalloc_ioc_free release = { .size = sizeof(release), .nr = 1 };
+	size_t i;
+
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, mprotect(end, KPAGE_BYTES, PROT_NONE));
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		grant.pages = bad[i];
+		release.offsets = bad[i];
+		expect_call(-EFAULT, self->arena, XALLOC_IOC_GRANT, &grant, "%#" PRIx64,
+			    (uint64_t)bad[i]);
+		expect_call(-EFAULT, self->arena, XALLOC_IOC_FREE, &release, "%#" PRIx64,
+			    (uint64_t)bad[i]);
+	}
+
+	/* Two good entries; the third, and half of the third, cannot be reached. */
+	pages[0] = (struct xalloc_page_grant){ .nr_slices = 1 };
+	pages[1] = pages[0];
+	EXPECT_EQ(-EFAULT, grant_batch(self->arena, pages, 3));
+	memmove((void *)pages - 8, pages, 2 * sizeof(*pages));
+	EXPECT_EQ(-EFAULT, grant_batch(self->arena, (void *)pages - 8, 3));
+	offsets[0] = self->offset;
+	offsets[1] = self->offset;
+	EXPECT_EQ(-EFAULT, free_batch(self->arena, offsets, 3));
+	offsets[1] = self->offset;
+	EXPECT_EQ(-EFAULT, free_batch(self->arena, offsets + 1, 2));
+	counters_expect_now(_metadata, self->device, &self->with_page);
+
+	/* Results must be written to it, so the array of GRANT must be writable. */
+	memset(map, 0, KPAGE_BYTES);
+	pages = (void *)map;
+	pages[0].nr_slices = 1;
+	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(-EFAULT, grant_batch(self->arena, pages, 1));
+	counters_expect_now(_metadata, self->device, &self->with_page);
+
+	munmap(map, 2 * KPAGE_BYTES);
+}
+
+/* The array begins on a writable page and ends on one that is only readable. */
+TEST_F(ioctl_abi, half_readonly_array_grants_nothing)
+{
+	unsigned char *map = mmap(NULL, 2 * KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct xalloc_page_grant *pages;
+	int i;
+
+	ASSERT_NE(MAP_FAILED, map);
+	pages = (void *)(map + KPAGE_BYTES) - 2 * sizeof(*pages);
+	for (i = 0; i < 4; i++)
+		pages[i] = (struct xalloc_page_grant){ .nr_slices = 1 };
+	ASSERT_EQ(0, mprotect(map + KPAGE_BYTES, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(-EFAULT, grant_batch(self->arena, pages, 4));
+	counters_expect_now(_metadata, self->device, &self->with_page);
+	munmap(map, 2 * KPAGE_BYTES);
+}
+
+TEST_F(ioctl_abi, readonly_array_of_free_succeeds)
+{
+	uint64_t *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	map[0] = self->offset;
+	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(1, free_batch(self->arena, map, 1));
+	munmap(map, KPAGE_BYTES);
+}
+
+TEST_F(ioctl_abi, call_on_the_wrong_descriptor_is_enotty)
+{
+	const struct abi_call *which;
+	union argument arg;
+
+	for (which = calls; which < calls + ARRAY_SIZE(calls); which++) {
+		argument_fill(which, &arg, self->offset);
+		if (!which->on_device) {
+			expect_call(-ENOTTY, self->device, which->cmd, &arg, "%s", which->name);
+		}
+		if (!which->on_arena) {
+			expect_call(-ENOTTY, self->arena, which->cmd, &arg, "%s", which->name);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+static bool is_call_number(unsigned int nr)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		if (_IOC_NR(calls[i].cmd) == nr)
+			return true;
+	return false;
+}
+
+TEST_F(ioctl_abi, unknown_call_is_enotty)
+{
+	int fds[] = { self->device, self->arena };
+	union argument arg;
+	unsigned int i, nr;
+
+	for (i = 0; i < ARRAY_SIZE(fds); i++) {
+		for (nr = 0; nr < 256; nr++) {
+			memset(&arg, 0, sizeof(arg));
+			arg.size = 48;
+			if (!is_call_number(nr)) {
+				expect_call(-ENOTTY, fds[i],
+					    _IOC(_IOC_READ | _IOC_WRITE, XALLOC_IOC_MAGIC, nr, 48),
+					    &arg, "number %#x", nr);
+			}
+			/* Another driver's magic. */
+			expect_call(-ENOTTY, fds[i],
+				    _IOC(_IOC_READ | _IOC_WRITE, XALLOC_IOC_MAGIC + 1, nr, 48),
+				    &arg, "foreign number %#x", nr);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, arena_create_arguments)
+{
+	static const struct {
+		const char *what;
+		__u64 arena_bytes;
+		__u64 limit_bytes;
+		int want;
+	} rows[] = {
+		{ "no size", 0, 0, -EINVAL },
+		{ "one byte", 1, 0, -EINVAL },
+		{ "one hardware page", KPAGE_BYTES, 0, -EINVAL },
+		{ "one slice", XALLOC_SLICE_BYTES, 0, -EINVAL },
+		{ "a segment and a byte", XALLOC_SEGMENT_BYTES + 1, 0, -EINVAL },
+		{ "a segment less a slice", XALLOC_SEGMENT_BYTES - XALLOC_SLICE_BYTES, 0, -EINVAL },
+		{ "all ones", UINT64_MAX, 0, -EINVAL },
+		{ "limit of one byte", 8 * MIB, 1, -EINVAL },
+		{ "limit of one slice", 8 * MIB, XALLOC_SLICE_BYTES, -EINVAL },
+		{ "limit of a segment and a byte", 8 * MIB, XALLOC_SEGMENT_BYTES + 1, -EINVAL },
+		{ "largest multiple", UINT64_MAX & ~(XALLOC_SEGMENT_BYTES - 1), 0, -EFBIG },
+		{ "negative as a file size", 1ULL << 63, 0, -EFBIG },
+		{ "largest file size", INT64_MAX & ~(XALLOC_SEGMENT_BYTES - 1), 0, -EFBIG },
+	};
+	struct xalloc_ioc_info info;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		int rc = arena_create(self->device, rows[i].arena_bytes, rows[i].limit_bytes);
+
+		EXPECT_EQ(rows[i].want, rc) {
+			TH_LOG("%s", rows[i].what);
+		}
+		if (rc >= 0)
+			close(rc);
+	}
+	ASSERT_EQ(0, info_read(self->device, &info));
+	EXPECT_EQ(-EFBIG, arena_create(self->device, info.arena_bytes_max + XALLOC_SEGMENT_BYTES,
+				       0));
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, grant_arguments)
+{
+	static const struct {
+		const char *what;
+		__u32 nr_slices;
+		__u32 flags;
+		int want;
+	} rows[] = {
+		{ "no slices", 0, 0, -EINVAL },
+		{ "no slices in one piece", 0, XALLOC_PAGE_CONTIG, -EINVAL },
+		{ "a slice more than the arena", ARENA_SLICES + 1, 0, -EFBIG },
+		{ "most slices", UINT32_MAX, 0, -EFBIG },
+		{ "2^16 slices, 4 GiB", 1U << 16, 0, -EFBIG },
+		{ "2^31 slices", 1U << 31, 0, -EFBIG },
+		{ "a slice more than a segment in one piece", SEGMENT_SLICES + 1,
+		  XALLOC_PAGE_CONTIG, -EFBIG },
+		{ "most slices in one piece", UINT32_MAX, XALLOC_PAGE_CONTIG, -EFBIG },
+		{ "flag that is only given out", 1, XALLOC_PAGE_ZERO, -EOPNOTSUPP },
+		{ "known and unknown flag", 1, XALLOC_PAGE_CONTIG | 1U << 31, -EOPNOTSUPP },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		EXPECT_EQ(rows[i].want,
+			  grant_page(self->arena, rows[i].nr_slices, rows[i].flags, NULL)) {
+			TH_LOG("%s", rows[i].what);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, malformed_entry_anywhere_grants_nothing)
+{
+	static const struct {
+		const char *what;
+		struct xalloc_page_grant page;
+		int want;
+	} rows[] = {
+		{ "padding", { .nr_slices = 1, .pad = 1 }, -EINVAL },
+		{ "no slices", { .nr_slices = 0 }, -EINVAL },
+		{ "unknown flag", { .nr_slices = 1, .flags = 1U << 7 }, -EOPNOTSUPP },
+	};
+	struct xalloc_page_grant pages[8];
+	size_t i, j, at;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		for (at = 0; at < ARRAY_SIZE(pages); at++) {
+			memset(pages, 0, sizeof(pages));
+			for (j = 0; j < ARRAY_SIZE(pages); j++)
+				pages[j].nr_slices = 1;
+			pages[at] = rows[i].page;
+			EXPECT_EQ(rows[i].want,
+				  grant_batch(self->arena, pages, ARRAY_SIZE(pages))) {
+				TH_LOG("%s in entry %zu", rows[i].what, at);
+			}
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+/* Whether or not this counts as malformed, what is returned is what was granted. */
+TEST_F(ioctl_abi, too_long_entry_later_is_reported_truly)
+{
+	struct xalloc_page_grant pages[] = {
+		{ .nr_slices = 1 }, { .nr_slices = ARENA_SLICES + 1 }, { .nr_slices = 1 },
+	};
+	struct xalloc_ioc_stat seen;
+	int rc = grant_batch(self->arena, pages, ARRAY_SIZE(pages));
+
+	EXPECT_TRUE(rc == 1 || rc == -EFBIG) {
+		TH_LOG("returned %d", rc);
+	}
+	ASSERT_EQ(0, counters_read(self->device, &seen));
+	EXPECT_EQ(self->with_page.pages + (rc == 1), seen.pages);
+	if (rc == 1) {
+		EXPECT_EQ(1, free_page(self->arena, pages[0].offset));
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, batch_size)
+{
+	static struct xalloc_page_grant pages[XALLOC_BATCH_MAX + 1];
+	static uint64_t offsets[XALLOC_BATCH_MAX + 1];
+	static const __u32 bad[] = { 0, XALLOC_BATCH_MAX + 1, 1U << 16, 1U << 31, UINT32_MAX };
+	int arena = arena_create(self->device, 32 * MIB, 0);
+	size_t i;
+
+	ASSERT_LE(0, arena);
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		pages[i].nr_slices = 1;
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_EQ(-EINVAL, grant_batch(arena, pages, bad[i])) {
+			TH_LOG("batch of %u", bad[i]);
+		}
+		EXPECT_EQ(-EINVAL, free_batch(arena, offsets, bad[i])) {
+			TH_LOG("batch of %u", bad[i]);
+		}
+	}
+	EXPECT_EQ(XALLOC_BATCH_MAX, grant_batch(arena, pages, XALLOC_BATCH_MAX));
+	for (i = 0; i < XALLOC_BATCH_MAX; i++)
+		offsets[i] = pages[i].offset;
+	EXPECT_EQ(XALLOC_BATCH_MAX, free_batch(arena, offsets, XALLOC_BATCH_MAX));
+	close(arena);
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+TEST_F(ioctl_abi, free_arguments)
+{
+	struct xalloc_page_grant page, other;
+	size_t i;
+
+	ASSERT_EQ(1, grant_page(self->arena, 4, 0, &page));
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, &other));
+	ASSERT_EQ(1, free_page(self->arena, other.offset));
+	ASSERT_EQ(0, counters_read(self->device, &self->with_page));
+
+	const struct {
+		const char *what;
+		uint64_t offset;
+		int want;
+	} rows[] = {
+		{ "end of the arena", ARENA_BYTES, -ERANGE },
+		{ "a segment past the end", ARENA_BYTES + XALLOC_SEGMENT_BYTES, -ERANGE },
+		{ "4 GiB", 1ULL << 32, -ERANGE },
+		{ "slice number that wraps at 32 bits", (1ULL << 48) + page.offset, -ERANGE },
+		{ "top bit", (1ULL << 63) + page.offset, -ERANGE },
+		{ "last slice there can be", UINT64_MAX & ~(XALLOC_SLICE_BYTES - 1), -ERANGE },
+		{ "second slice of a page", page.offset + XALLOC_SLICE_BYTES, -ENOENT },
+		{ "last slice of a page", page.offset + 3 * XALLOC_SLICE_BYTES, -ENOENT },
+		{ "freed before", other.offset, -ENOENT },
+		{ "never granted", ARENA_BYTES - XALLOC_SLICE_BYTES, -ENOENT },
+		{ "last segment", ARENA_BYTES - XALLOC_SEGMENT_BYTES, -ENOENT },
+	};
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		EXPECT_EQ(rows[i].want, free_page(self->arena, rows[i].offset)) {
+			TH_LOG("%s, offset %#" PRIx64, rows[i].what, rows[i].offset);
+		}
+	}
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+/* Not the start of a page, and not the start of any slice either. */
+TEST_F(ioctl_abi, free_of_an_unaligned_offset_frees_nothing)
+{
+	static const unsigned int more[] = { 1, 8, KPAGE_BYTES, XALLOC_SLICE_BYTES - 1 };
+	size_t i;
+	int rc;
+
+	for (i = 0; i < ARRAY_SIZE(more); i++) {
+		rc = free_page(self->arena, self->offset + more[i]);
+		EXPECT_TRUE(rc == -ENOENT || rc == -EINVAL) {
+			TH_LOG("%u past the start: %d", more[i], rc);
+		}
+	}
+	EXPECT_GT(0, free_page(self->arena, UINT64_MAX));
+	counters_expect_now(_metadata, self->device, &self->with_page);
+}
+
+/* Members that are only given out are not read: old contents of the caller's stack. */
+TEST_F(ioctl_abi, results_are_not_read)
+{
+	struct xalloc_page_grant page = {
+		.nr_slices = 1, .offset = UINT64_MAX, .contig_bytes = UINT32_MAX, .tag = 7,
+	};
+	struct xalloc_ioc_arena_create create = {
+		.size = sizeof(create), .arena_bytes = XALLOC_SEGMENT_BYTES,
+		.arena_id = UINT64_MAX, .client_id = UINT64_MAX,
+	};
+	int fd;
+
+	EXPECT_EQ(1, grant_batch(self->arena, &page, 1));
+	EXPECT_GT(ARENA_BYTES, page.offset);
+	EXPECT_EQ(7, page.tag);
+	EXPECT_EQ(1, free_page(self->arena, page.offset));
+	fd = call(self->device, XALLOC_IOC_ARENA_CREATE, &create);
+	ASSERT_LE(0, fd);
+	EXPECT_NE(UINT64_MAX, create.arena_id);
+	EXPECT_NE(UINT64_MAX, create.client_id);
+	close(fd);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: who pays for memory and what stops him: RLIMIT_MEMLOCK of an ordinary user,
+ * who is fixed as the payer when the arena is made, and a memory cgroup.
+ */
+#include "selftest.h"
+
+#include <sys/prctl.h>
+#include <sys/uio.h>
+
+#define MEMLOCK_BYTES (8 * MIB)
+#define MEMLOCK_SEGMENTS ((int)(MEMLOCK_BYTES / XALLOC_SEGMENT_BYTES))
+#define ARENA_BYTES (64 * MIB)
+#define CGROUP_ROOT "/sys/fs/cgroup"
+#define CGROUP CGROUP_ROOT "/xalloc-selftest"
+
+FIXTURE(limits)
+{
+	int device;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(limits)
+{
+	self->device = device_setup(_metadata, &self->before);
+}
+
+FIXTURE_TEARDOWN(limits)
+{
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+static void limit_set(rlim_t now, rlim_t most)
+{
+	struct rlimit limit = { now, most };
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		_exit(201);
+}
+
+/*
+ * Becomes a user without privileges, a member of the group xalloc where there is one. The
+ * process stays dumpable, so that /proc/self/fd is its own and only the arena refuses.
+ */
+static void user_become(uid_t uid)
+{
+	struct group *group = getgrnam("xalloc");
+	gid_t gid = group ? group->gr_gid : (gid_t)uid;
+
+	if (setgroups(1, &gid) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid))
+		_exit(202);
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
+/* In a child: leaves with the number of the line where something was not as it must be. */
+#define require(condition) \
+	do { \
+		if (!(condition)) { \
+			fprintf(stderr, "# %s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+			_exit(1); \
+		} \
+	} while (0)
+
+/* Runs @body as TEST_UID with 8 MiB of RLIMIT_MEMLOCK; 0 where all that it required was so. */
+static int as_user(void (*body)(int device), int device)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+		user_become(TEST_UID);
+		body(device);
+		_exit(0);
+	}
+	return pid < 0 ? -errno : child_status(pid);
+}
+
+static uint64_t charged_bytes(int fd)
+{
+	struct xalloc_ioc_stat seen;
+
+	require(!counters_read(fd, &seen));
+	return seen.charged_bytes;
+}
+
+static int arena_new(int device)
+{
+	int arena = arena_create(device, ARENA_BYTES, 0);
+
+	require(arena >= 0);
+	return arena;
+}
+
+static void four_segments(int device)
+{
+	int arena = arena_new(device), error;
+
+	require(charged_bytes(arena) == 0);
+	require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+	require(error == -ENOBUFS);
+	require(charged_bytes(arena) == MEMLOCK_BYTES);
+	/* Not one slice more, and nothing left behind of the attempts. */
+	require(grant_page(arena, 1, 0, NULL) == -ENOBUFS);
+	require(grant_page(arena, 2 * SEGMENT_SLICES, 0, NULL) == -ENOBUFS);
+	require(charged_bytes(arena) == MEMLOCK_BYTES);
+}
+
+TEST_F(limits, eight_mib_are_four_segments)
+{
+	EXPECT_EQ(0, as_user(four_segments, self->device));
+}
+
+static void by_the_group(int device)
+{
+	int own = device_open(), error;
+
+	(void)device;
+	require(own >= 0);
+	require(grant_segments(arena_new(own), 100, &error) == MEMLOCK_SEGMENTS);
+	require(error == -ENOBUFS);
+}
+
+TEST_F(limits, user_of_the_group_opens_the_device)
+{
+	struct group *group = getgrnam("xalloc");
+	struct stat st;
+
+	ASSERT_EQ(0, stat(DEVICE_PATH, &st));
+	if (!group || st.st_gid != group->gr_gid)
+		SKIP(return, "%s does not belong to a group xalloc here", DEVICE_PATH);
+	EXPECT_EQ(0, as_user(by_the_group, self->device));
+}
+
+static void one_large_page(int device)
+{
+	int arena = arena_new(device);
+
+	require(grant_page(arena, MEMLOCK_SEGMENTS * SEGMENT_SLICES + 1, 0, NULL) == -ENOBUFS);
+	require(charged_bytes(arena) == 0);
+	require(grant_page(arena, MEMLOCK_SEGMENTS * SEGMENT_SLICES, 0, NULL) == 1);
+	require(charged_bytes(arena) == MEMLOCK_BYTES);
+}
+
+TEST_F(limits, one_large_page_is_charged_whole_or_not_at_all)
+{
+	EXPECT_EQ(0, as_user(one_large_page, self->device));
+}
+
+static void batch_over_the_limit(int device)
+{
+	struct xalloc_page_grant pages[8];
+	int arena = arena_new(device), i;
+
+	memset(pages, 0, sizeof(pages));
+	for (i = 0; i < 8; i++)
+		pages[i].nr_slices = SEGMENT_SLICES;
+	require(grant_batch(arena, pages, 8) == MEMLOCK_SEGMENTS);
+	require(grant_batch(arena, pages + MEMLOCK_SEGMENTS, 4) == -ENOBUFS);
+}
+
+TEST_F(limits, batch_stops_at_the_limit)
+{
+	EXPECT_EQ(0, as_user(batch_over_the_limit, self->device));
+}
+
+static void free_releases(int device)
+{
+	int arena = arena_new(device), error, other, round;
+	struct xalloc_page_grant page;
+
+	for (round = 0; round < 3; round++) {
+		require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+		require(free_page(arena, 0) == 1);
+		require(charged_bytes(arena) == MEMLOCK_BYTES - XALLOC_SEGMENT_BYTES);
+		require(grant_page(arena, SEGMENT_SLICES, 0, &page) == 1);
+		require(grant_page(arena, 1, 0, NULL) == -ENOBUFS);
+		/* Closing gives all of it back, to any arena of the user. */
+		close(arena);
+		other = arena_new(device);
+		require(grant_segments(other, 100, &error) == MEMLOCK_SEGMENTS);
+		require(error == -ENOBUFS);
+		close(other);
+		arena = arena_new(device);
+	}
+	require(charged_bytes(device) == 0);
+}
+
+TEST_F(limits, free_and_close_release_the_charge)
+{
+	ASSERT_EQ(0, self->before.charged_bytes);
+	EXPECT_EQ(0, as_user(free_releases, self->device));
+}
+
+static void summed_over_arenas(int device)
+{
+	int first = arena_new(device), second = arena_new(device), error;
+	pid_t pid;
+
+	require(grant_segments(first, 1, &error) == 1);
+	require(grant_segments(second, 100, &error) == MEMLOCK_SEGMENTS - 1);
+	require(error == -ENOBUFS);
+	require(grant_page(first, SEGMENT_SLICES, 0, NULL) == -ENOBUFS);
+	require(charged_bytes(device) == MEMLOCK_BYTES);
+	/* And over the processes of the user. */
+	pid = fork();
+	if (!pid) {
+		require(grant_page(arena_new(device), 1, 0, NULL) == -ENOBUFS);
+		_exit(0);
+	}
+	require(child_status(pid) == 0);
+}
+
+TEST_F(limits, summed_over_arenas_and_processes_of_the_user)
+{
+	ASSERT_EQ(0, self->before.charged_bytes);
+	EXPECT_EQ(0, as_user(summed_over_arenas, self->device));
+}
+
+TEST_F(limits, other_user_has_a_limit_of_its_own)
+{
+	int full[2], done[2], error;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(full));
+	ASSERT_EQ(0, pipe(done));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		int arena;
+
+		close(done[1]);
+		limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+		user_become(TEST_UID_OTHER);
+		arena = arena_new(self->device);
+		require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+		require(write(full[1], "", 1) == 1);
+		require(read(done[0], &byte, 1) == 0);
+		_exit(0);
+	}
+	close(full[1]);
+	close(done[0]);
+	ASSERT_EQ(1, read(full[0], &byte, 1));
+	EXPECT_EQ(0, as_user(four_segments, self->device));
+	close(done[1]);
+	EXPECT_EQ(0, child_status(pid));
+	close(full[0]);
+}
+
+/* Whoever commits, the creator pays: another user through the same descriptor, and root. */
+TEST_F(limits, creator_pays_for_all)
+{
+	int ready[2], done[2], arena, error, theirs;
+	char byte, path[64];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready));
+	ASSERT_EQ(0, pipe(done));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(done[1]);
+		limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+		user_become(TEST_UID);
+		arena = arena_new(self->device);
+		require(write(ready[1], &arena, sizeof(arena)) == sizeof(arena));
+		require(read(done[0], &byte, 1) == 0);
+		/* Three for root, whom the limit does not bind; one for the creator. */
+		require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS - 3);
+		require(error == -ENOBUFS);
+		require(charged_bytes(arena) == MEMLOCK_BYTES);
+		_exit(0);
+	}
+	close(ready[1]);
+	close(done[0]);
+	ASSERT_EQ(sizeof(arena), read(ready[0], &arena, sizeof(arena)));
+	/* Root, with CAP_IPC_LOCK, as a second client of the user's arena. */
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, arena);
+	theirs = open(path, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, theirs);
+	EXPECT_EQ(3, grant_segments(theirs, 3, &error));
+	EXPECT_EQ(3 * XALLOC_SEGMENT_BYTES, charged_bytes(theirs));
+	close(done[1]);
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(1, grant_segments(theirs, 100, &error)) {
+		TH_LOG("root commits %d in an arena of a user with 8 MiB", error);
+	}
+	EXPECT_EQ(-ENOBUFS, error);
+	close(theirs);
+	close(ready[0]);
+}
+
+static void passed_on(int device)
+{
+	int arena = arena_new(device), error;
+
+	require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+	require(charged_bytes(device) == MEMLOCK_BYTES);
+	close(arena);
+}
+
+/* The descriptor goes to another user by fork: what he commits is charged to the first. */
+TEST_F(limits, descriptor_of_another_user)
+{
+	int status, error;
+	pid_t pid;
+
+	ASSERT_EQ(0, self->before.charged_bytes);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		int arena;
+
+		/* Real and effective user differ: the arena is made by TEST_UID. */
+		limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+		require(!setresuid(TEST_UID, TEST_UID, 0));
+		arena = arena_new(self->device);
+		require(!setresuid(0, 0, 0));
+		user_become(TEST_UID_OTHER);
+		require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+		require(error == -ENOBUFS);
+		require(charged_bytes(arena) == MEMLOCK_BYTES);
+		/* His own limit is untouched. */
+		require(grant_segments(arena_new(self->device), 100, &error) == MEMLOCK_SEGMENTS);
+		require(error == -ENOBUFS);
+		require(charged_bytes(self->device) == 2 * MEMLOCK_BYTES);
+		_exit(0);
+	}
+	status = child_status(pid);
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, as_user(passed_on, self->device));
+}
+
+TEST_F(limits, root_is_exempt)
+{
+	struct rlimit saved, none = { 0, 0 };
+	int arena, error;
+
+	ASSERT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &saved));
+	none.rlim_max = saved.rlim_max;
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &none));
+	arena = arena_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, arena);
+	EXPECT_EQ(8, grant_segments(arena, 8, &error));
+	EXPECT_EQ(0, charged_bytes(arena));
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &saved));
+	close(arena);
+}
+
+/* The verdict falls at creation: who gives his privileges up keeps an exempt arena. */
+TEST_F(limits, exemption_is_fixed_at_creation)
+{
+	int arena, error;
+	pid_t pid;
+
+	arena = arena_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, arena);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		limit_set(0, 0);
+		user_become(TEST_UID);
+		require(grant_segments(arena, 6, &error) == 6);
+		require(charged_bytes(arena) == 0);
+		/* An arena of his own he may have, but nothing in it. */
+		require(grant_page(arena_new(self->device), 1, 0, NULL) == -ENOBUFS);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	close(arena);
+}
+
+TEST_F(limits, limit_is_noted_at_creation)
+{
+	struct xalloc_page_grant page;
+	int error, first, second;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		limit_set(MEMLOCK_BYTES, 2 * MEMLOCK_BYTES);
+		user_become(TEST_UID);
+		first = arena_new(self->device);
+		limit_set(2 * MEMLOCK_BYTES, 2 * MEMLOCK_BYTES);
+		require(grant_segments(first, 100, &error) == MEMLOCK_SEGMENTS);
+		require(error == -ENOBUFS);
+		second = arena_new(self->device);
+		require(grant_segments(second, 100, &error) == MEMLOCK_SEGMENTS);
+		require(error == -ENOBUFS);
+		/* The sum is above what the first has noted, and at what the second has. */
+		require(free_page(second, 0) == 1);
+		require(grant_page(first, SEGMENT_SLICES, 0, NULL) == -ENOBUFS);
+		require(grant_page(second, SEGMENT_SLICES, 0, &page) == 1);
+		/* Lowered, it binds the arenas that come. */
+		limit_set(MEMLOCK_BYTES, 2 * MEMLOCK_BYTES);
+		require(free_page(second, page.offset) == 1);
+		require(grant_page(second, SEGMENT_SLICES, 0, NULL) == 1);
+		require(grant_page(arena_new(self->device), 1, 0, NULL) == -ENOBUFS);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+}
+
+TEST_F(limits, unlimited_is_unlimited)
+{
+	int error;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		limit_set(RLIM_INFINITY, RLIM_INFINITY);
+		user_become(TEST_UID);
+		require(grant_segments(arena_new(self->device), 32, &error) == 32);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+}
+
+static void reopen_own(int device)
+{
+	int arena = arena_new(device), again = fd_reopen(arena);
+
+	require(again >= 0);
+	require(grant_page(again, 1, 0, NULL) == 1);
+	require(fcntl(again, F_GETFD) == FD_CLOEXEC);
+}
+
+TEST_F(limits, creator_may_reopen)
+{
+	EXPECT_EQ(0, as_user(reopen_own, self->device));
+}
+
+/* A descriptor that was passed on can be used, but not be made into another client. */
+TEST_F(limits, other_user_may_not_reopen)
+{
+	int arena = arena_create(self->device, ARENA_BYTES, 0);
+	pid_t pid;
+
+	ASSERT_LE(0, arena);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		user_become(TEST_UID);
+		require(grant_page(arena, 1, 0, NULL) == 1);
+		require(fd_reopen(arena) == -EACCES);
+		require(fd_reopen_flags(arena, O_RDONLY) == -EACCES);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	close(arena);
+}
+
+/* Death of a user's process gives his budget back. */
+TEST_F(limits, death_releases_the_charge)
+{
+	int ready[2], error, round;
+	char byte;
+
+	ASSERT_EQ(0, self->before.charged_bytes);
+	for (round = 0; round < 5; round++) {
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			unsigned char *map;
+			int arena;
+
+			limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+			user_become(TEST_UID);
+			arena = arena_new(self->device);
+			require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+			map = arena_map(arena, ARENA_BYTES);
+			require(map && !touch_write(map, 1));
+			require(write(ready[1], "", 1) == 1);
+			pause();
+		}
+		close(ready[1]);
+		ASSERT_EQ(1, read(ready[0], &byte, 1));
+		EXPECT_EQ(MEMLOCK_BYTES, charged_bytes(self->device));
+		kill(pid, SIGKILL);
+		EXPECT_EQ(256 + SIGKILL, child_status(pid));
+		EXPECT_EQ(0, charged_bytes(self->device));
+		close(ready[0]);
+	}
+}
+
+/* The same account as the kernel's own: what is pinned stays charged until it is let go. */
+TEST_F(limits, pinned_stays_charged)
+{
+	int ends[2], error;
+	pid_t pid;
+
+	ASSERT_EQ(0, self->before.charged_bytes);
+	ASSERT_EQ(0, pipe(ends));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		unsigned char *map;
+		struct iovec iov;
+		int arena;
+
+		limit_set(MEMLOCK_BYTES, MEMLOCK_BYTES);
+		user_become(TEST_UID);
+		arena = arena_new(self->device);
+		require(grant_segments(arena, 100, &error) == MEMLOCK_SEGMENTS);
+		map = arena_map(arena, ARENA_BYTES);
+		require(map);
+		require(!touch_write(map, 1));
+		iov = (struct iovec){ map, KPAGE_BYTES };
+		require(vmsplice(ends[1], &iov, 1, 0) == KPAGE_BYTES);
+		munmap(map, ARENA_BYTES);
+		close(arena);
+		require(charged_bytes(self->device) == XALLOC_SEGMENT_BYTES);
+		require(grant_segments(arena_new(self->device), 100, &error) ==
+			MEMLOCK_SEGMENTS - 1);
+		require(error == -ENOBUFS);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(XALLOC_SEGMENT_BYTES, charged_bytes(self->device));
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_TRUE(counters_wait(self->device, &self->before, 10000));
+	EXPECT_EQ(0, as_user(four_segments, self->device));
+}
+
+/* A memory cgroup. */
+
+FIXTURE(memcg)
+{
+	int device;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(memcg)
+{
+	char controllers[256] = "";
+	FILE *file = fopen(CGROUP_ROOT "/cgroup.controllers", "r");
+
+	self->device = device_setup(_metadata, &self->before);
+	if (file) {
+		if (!fgets(controllers, sizeof(controllers), file))
+			controllers[0] = 0;
+		fclose(file);
+	}
+	if (!strstr(controllers, "memory"))
+		SKIP(return, "no memory controller of cgroup2 at %s", CGROUP_ROOT);
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	rmdir(CGROUP);
+	ASSERT_EQ(0, mkdir(CGROUP, 0755));
+	ASSERT_TRUE(write_text(CGROUP "/memory.max", "67108864"));
+	write_text(CGROUP "/memory.swap.max", "0");
+}
+
+FIXTURE_TEARDOWN(memcg)
+{
+	counters_expect(_metadata, self->device, &self->before);
+	EXPECT_EQ(0, rmdir(CGROUP)) {
+		TH_LOG("%s: %s", CGROUP, strerror(errno));
+	}
+	close(self->device);
+}
+
+static long long event_count(const char *name)
+{
+	FILE *file = fopen(CGROUP "/memory.events", "r");
+	long long value, found = -1;
+	char word[32];
+
+	if (!file)
+		return -1;
+	while (fscanf(file, "%31s %lld", word, &value) == 2)
+		if (!strcmp(word, name))
+			found = value;
+	fclose(file);
+	return found;
+}
+
+/* The child joins the group, fills an arena until it is refused, and waits to be told. */
+static pid_t fill_in_cgroup(int device, bool map, int *told, int *tell)
+{
+	int up[2], down[2];
+	pid_t pid;
+
+	if (pipe(up) || pipe(down))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		int result[2], arena;
+		unsigned char *addr;
+		char byte;
+
+		close(down[1]);
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		arena = arena_create(device, 256 * MIB, 0);
+		require(arena >= 0);
+		result[0] = grant_segments(arena, 128, &result[1]);
+		if (map) {
+			addr = arena_map(arena, 256 * MIB);
+			require(addr);
+			pattern_fill(addr, result[0] * XALLOC_SEGMENT_BYTES, 1);
+		}
+		require(write(up[1], result, sizeof(result)) == sizeof(result));
+		require(read(down[0], &byte, 1) == 0);
+		/* One back, one to be had. */
+		require(free_page(arena, 0) == 1);
+		require(grant_page(arena, SEGMENT_SLICES, 0, NULL) == 1);
+		_exit(0);
+	}
+	close(up[1]);
+	close(down[0]);
+	*told = up[0];
+	*tell = down[1];
+	return pid;
+}
+
+static void expect_enomem_without_kill(struct __test_metadata *_metadata, int device, bool map)
+{
+	long long current, charged;
+	int told, tell, result[2], i;
+	pid_t pid = fill_in_cgroup(device, map, &told, &tell);
+
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(sizeof(result), read(told, result, sizeof(result)));
+	charged = read_number(CGROUP "/memory.current");
+	TH_LOG("%d segments in 64 MiB, memory.current %lld", result[0], charged);
+	EXPECT_EQ(-ENOMEM, result[1]);
+	EXPECT_LE(24, result[0]);
+	EXPECT_GE(32, result[0]);
+	EXPECT_LE((long long)(result[0] * XALLOC_SEGMENT_BYTES), charged);
+	close(tell);
+	EXPECT_EQ(0, child_status(pid)) {
+		TH_LOG("the process in the group did not live through it");
+	}
+	close(told);
+	EXPECT_EQ(0, event_count("oom_kill"));
+	/* What is left is less than a segment: slab, and what the CPUs keep in stock. */
+	for (i = 0; i < 100; i++) {
+		current = read_number(CGROUP "/memory.current");
+		if (current < (long long)XALLOC_SEGMENT_BYTES)
+			break;
+		sleep_ms(50);
+	}
+	EXPECT_GT((long long)XALLOC_SEGMENT_BYTES, current);
+}
+
+TEST_F(memcg, limit_is_enomem_without_a_kill)
+{
+	expect_enomem_without_kill(_metadata, self->device, false);
+}
+
+TEST_F(memcg, limit_with_memory_in_use)
+{
+	expect_enomem_without_kill(_metadata, self->device, true);
+}
+
+/* One page of more than the group may have: refused, and nothing of it stays charged. */
+TEST_F(memcg, too_large_a_page_leaves_nothing)
+{
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct xalloc_ioc_stat seen;
+		int arena;
+
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		arena = arena_create(self->device, 256 * MIB, 0);
+		require(arena >= 0);
+		require(grant_page(arena, 256 * MIB / XALLOC_SLICE_BYTES, 0, NULL) == -ENOMEM);
+		require(!counters_read(arena, &seen));
+		require(seen.committed_bytes == 0 && seen.pages == 0);
+		require(read_number(CGROUP "/memory.current") < (long long)XALLOC_SEGMENT_BYTES);
+		require(grant_page(arena, 16 * SEGMENT_SLICES, 0, NULL) == 1);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+TEST_HARNESS_MAIN
