@@ -31,6 +31,32 @@ static struct workqueue_struct *reap_wq;
 static LIST_HEAD(zombies);
 static DEFINE_SPINLOCK(zombies_lock);	/* protects zombies and arena->zombie */
 static atomic64_t last_arena_id;
+static atomic_long_t table_bytes;	/* of all placements together */
+
+/*
+ * The tables of placements are kernel memory that no RLIMIT_MEMLOCK bounds, and a user may
+ * have very many arenas. Together they take at most this part of the machine's memory.
+ */
+#define TABLES_PART_OF_RAM 256
+
+static void *alloc_table(u32 nr_segments)
+{
+	size_t bytes = xalloc_placement_table_bytes(nr_segments);
+	void *table = NULL;
+
+	if (atomic_long_add_return(bytes, &table_bytes) / PAGE_SIZE <=
+	    totalram_pages() / TABLES_PART_OF_RAM)
+		table = kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
+	if (!table)
+		atomic_long_sub(bytes, &table_bytes);
+	return table;
+}
+
+static void free_table(void *table, u32 nr_segments)
+{
+	kvfree(table);
+	atomic_long_sub(xalloc_placement_table_bytes(nr_segments), &table_bytes);
+}
 
 /**
  * xalloc_arena_bytes_max() - how large an arena can be
@@ -43,6 +69,7 @@ u64 xalloc_arena_bytes_max(void)
 	return min_t(u64, round_down(ram, XALLOC_SEGMENT_BYTES),
 		     (u64)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SEGMENT_BYTES);
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_bytes_max);
 
 /**
  * xalloc_arena_contradiction() - note that the records of an arena contradict each other
@@ -62,18 +89,9 @@ int xalloc_arena_contradiction(struct xalloc_arena *arena)
 	return -EUCLEAN;
 }
 
-/**
- * xalloc_arena_reap_later() - have the worker look for what can be let go
- * @arena: the arena, with idle segments or pages in quarantine
- *
- * Context: arena->lock held.
- */
-void xalloc_arena_reap_later(struct xalloc_arena *arena)
+static bool has_rest(const struct xalloc_arena *arena)
 {
-	lockdep_assert_held(&arena->lock);
-	arena->reap_delay = clamp_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MIN,
-				    REAP_DELAY_MAX);
-	queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
+	return !list_empty(&arena->idle) || !list_empty(&arena->quarantine);
 }
 
 /**
@@ -81,7 +99,7 @@ void xalloc_arena_reap_later(struct xalloc_arena *arena)
  * @arena: the arena
  *
  * Ends what quarantine can be ended and gives back what idle segments can be given
- * back. If something remains, looks again later by itself.
+ * back.
  *
  * Context: Process context, may sleep. arena->lock held.
  * Return: whether a segment was given back.
@@ -102,11 +120,29 @@ bool xalloc_arena_reap(struct xalloc_arena *arena)
 			xalloc_segment_destroy(arena, seg);
 		cond_resched();
 	}
-	if (before != arena->nr_committed)
-		arena->reap_delay = 0;
-	if (!list_empty(&arena->idle) || !list_empty(&arena->quarantine))
-		xalloc_arena_reap_later(arena);
 	return before != arena->nr_committed;
+}
+
+/**
+ * xalloc_arena_reap_soon() - have the worker look for what can be let go
+ * @arena: the arena
+ *
+ * To be called when a segment may have become idle while it was pinned. Does nothing
+ * if there is no such segment.
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_arena_reap_soon(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!has_rest(arena))
+		return;
+	/* A look that is due soon already is not put off: frees could do that for ever. */
+	if (arena->reap_delay > REAP_DELAY_MIN)
+		mod_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+	else
+		queue_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+	arena->reap_delay = REAP_DELAY_MIN;
 }
 
 static void free_arena(struct xalloc_arena *arena)
@@ -115,7 +151,7 @@ static void free_arena(struct xalloc_arena *arena)
 	xa_destroy(&arena->pages);
 	xa_destroy(&arena->segments);
 	mutex_destroy(&arena->lock);
-	kvfree(arena->placement.segment);
+	free_table(arena->placement.segment, arena->nr_segments);
 	kfree(arena);
 	xalloc_count(XALLOC_NR_ARENAS, -1);
 }
@@ -140,6 +176,10 @@ static void reap_work(struct work_struct *work)
 	mutex_lock(&arena->lock);
 	xalloc_arena_reap(arena);
 	empty = !arena->nr_committed;
+	if (has_rest(arena)) {
+		arena->reap_delay = min_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MAX);
+		queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
+	}
 	mutex_unlock(&arena->lock);
 
 	/* A living arena is on no list; it is freed with its inode. */
@@ -175,7 +215,7 @@ struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes)
 		return ERR_PTR(-ENOMEM);
 	arena->nr_segments = arena_bytes / XALLOC_SEGMENT_BYTES;
 	arena->limit_segments = limit_bytes / XALLOC_SEGMENT_BYTES;
-	table = kvzalloc(xalloc_placement_table_bytes(arena->nr_segments), GFP_KERNEL_ACCOUNT);
+	table = alloc_table(arena->nr_segments);
 	if (!table) {
 		kfree(arena);
 		return ERR_PTR(-ENOMEM);
@@ -222,8 +262,8 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	spin_lock(&zombies_lock);
 	list_add(&arena->zombie, &zombies);
 	spin_unlock(&zombies_lock);
-	arena->reap_delay = 0;
 	xalloc_arena_reap(arena);
+	xalloc_arena_reap_soon(arena);
 	empty = !arena->nr_committed;
 	mutex_unlock(&arena->lock);
 

@@ -48,8 +48,8 @@ void xalloc_client_destroy(struct xalloc_client *client)
 		cond_resched();
 	}
 	arena->nr_clients--;
-	arena->reap_delay = 0;
 	xalloc_arena_reap(arena);
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	xalloc_count(XALLOC_NR_CLIENTS, -1);
 	kfree(client);
@@ -110,6 +110,7 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 		if (!keep)
 			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
 	}
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
@@ -137,9 +138,7 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 		if (err)
 			break;
 	}
-	/* What is idle by now was freed while pinned. */
-	if (i && arena->nr_idle)
-		xalloc_arena_reap_later(arena);
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return i ? i : err;
 }

@@ -98,6 +98,16 @@ static const struct file_operations arena_fops = {
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 
+/* Mode and owner stay as they were made: fchmod() must not make an arena executable. */
+static int refuse_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
+{
+	return -EOPNOTSUPP;
+}
+
+static const struct inode_operations inode_ops = {
+	.setattr = refuse_setattr,
+};
+
 /* The inode takes over @arena, and destroys it if there is no inode. */
 static struct inode *create_inode(struct xalloc_arena *arena)
 {
@@ -108,6 +118,7 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 		return inode;
 	}
 	i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
+	inode->i_op = &inode_ops;
 	inode->i_fop = &arena_fops;
 	inode->i_private = arena;
 	arena->mapping = inode->i_mapping;
@@ -175,3 +186,4 @@ err_release_fs:
 	simple_release_fs(&fs_mount, &fs_mount_count);
 	return file;
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_file_create);

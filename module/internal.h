@@ -107,7 +107,7 @@ struct xalloc_arena {
 	struct list_head idle;		/* segments without a page of a living client */
 	struct list_head quarantine;	/* pages of dead clients, slices still taken */
 	struct delayed_work reap;
-	unsigned long reap_delay;	/* jiffies; doubles while nothing is let go */
+	unsigned long reap_delay;	/* jiffies; doubles while something remains */
 	u32 nr_clients;
 	u32 nr_pages;
 	u32 nr_granted_slices;
@@ -172,7 +172,7 @@ u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
 bool xalloc_arena_reap(struct xalloc_arena *arena);
-void xalloc_arena_reap_later(struct xalloc_arena *arena);
+void xalloc_arena_reap_soon(struct xalloc_arena *arena);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
 int xalloc_arena_contradiction(struct xalloc_arena *arena);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);

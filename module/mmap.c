@@ -8,6 +8,7 @@
  * stays NULL, so that nothing takes the memory for page cache.
  */
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 
 #include "internal.h"
 
@@ -20,6 +21,12 @@ static vm_fault_t mmap_fault(struct vm_fault *vmf)
 	if (!folio)
 		return VM_FAULT_SIGBUS;
 	vmf->page = folio_page(folio, vmf->pgoff & (XALLOC_SEGMENT_KPAGES - 1));
+	/* Refused here, because the core would look for it in folio->mapping. */
+	if (PageHWPoison(vmf->page)) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return VM_FAULT_HWPOISON;
+	}
 	return VM_FAULT_LOCKED;
 }
 

@@ -29,13 +29,21 @@
 #endif
 #endif
 
-/* 6.3: vm_flags_set() */
+/* 6.3: vm_flags_set(); inode operations take a mnt_idmap where a user_namespace was */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 #include <linux/mm.h>
+#define mnt_idmap user_namespace
 static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 {
 	vma->vm_flags |= flags;
 }
+#endif
+
+/* 6.13: symbol namespaces are strings */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING)
+#else
+#define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING")
 #endif
 
 #endif /* XALLOC_COMPAT_H */
