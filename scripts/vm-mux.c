@@ -40,6 +40,7 @@ static void close_stream(struct mux *m, int stream)
 
 	close(s->fd);
 	s->open = false;
+	s->nr = 0;
 	mux_send(m, MUX_END, stream, NULL, 0);
 }
 
