@@ -9,7 +9,7 @@
  *
  * Everything here lies in private memory that a fork wipes (MADV_WIPEONFORK): in a child
  * it reads as zero, which means "not started", "not alive" and "not locked", whatever
- * another thread of the parent was doing. Only struct xl_ranges survives, to tell
+ * another thread of the parent was doing. Only struct xl_ranges in process.c survives, to tell
  * the parent's blocks from foreign pointers.
  *
  * Locks, outermost first:

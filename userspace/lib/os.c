@@ -82,12 +82,26 @@ int xl_os_free(int arena, const uint64_t *offsets, uint32_t nr)
 	return call(arena, XALLOC_IOC_FREE, &arg);
 }
 
+static void *reserve(void *addr, size_t bytes, int flags)
+{
+	void *got = mmap(addr, bytes, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+
+	if (got == MAP_FAILED)
+		return NULL;
+	/* Should it fail, a child has these addresses too: no harm. */
+	madvise(got, bytes, MADV_DONTFORK);
+	return got;
+}
+
 void *xl_os_reserve(size_t bytes)
 {
-	void *addr =
-		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return reserve(NULL, bytes, 0);
+}
 
-	return addr == MAP_FAILED ? NULL : addr;
+bool xl_os_reserve_free(void *addr, size_t bytes)
+{
+	return reserve(addr, bytes, MAP_FIXED_NOREPLACE);
 }
 
 void xl_os_unreserve(void *addr, size_t bytes)
@@ -104,10 +118,7 @@ int xl_os_map_arena(void *addr, size_t bytes, int arena)
 
 int xl_os_unmap_arena(void *addr, size_t bytes)
 {
-	void *got = mmap(addr, bytes, PROT_NONE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-
-	return got == MAP_FAILED ? -errno : 0;
+	return reserve(addr, bytes, MAP_FIXED) ? 0 : -errno;
 }
 
 static void *anonymous(size_t bytes, int flags, int advice)

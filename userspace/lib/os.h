@@ -29,8 +29,10 @@ int xl_os_grant(int arena, uint32_t nr_slices, uint64_t tag, struct xl_grant *gr
 /* How many of @nr offsets, at most XALLOC_BATCH_MAX, were freed; not zero. */
 int xl_os_free(int arena, const uint64_t *offsets, uint32_t nr);
 
-/* Addresses without memory; a child of fork() has them too. */
+/* Addresses without memory; a child of fork() does not have them. */
 void *xl_os_reserve(size_t bytes);
+/* The same at @addr, if nothing is there. Returns whether it was so. */
+bool xl_os_reserve_free(void *addr, size_t bytes);
 void xl_os_unreserve(void *addr, size_t bytes);
 /* Puts an arena over a part of what was reserved, and takes it off again. */
 int xl_os_map_arena(void *addr, size_t bytes, int arena);

@@ -4,9 +4,9 @@
  *
  * The object lies in memory that a fork wipes. So in a child the library is simply not
  * started, and no lock is held, also when another thread of the parent was in the
- * middle of a call. The child reserves a range of its own. The parent's stays reserved in it
- * (but for the arenas, which the kernel does not copy), so that an address of one can
- * never be an address of the other.
+ * middle of a call. The child reserves a range of its own, if it allocates. The range of the
+ * parent, which it does not have, it reserves at once, so that nothing of the child gets the
+ * address of a block of the parent. A child of the child is rid of it.
  */
 #include <errno.h>
 
@@ -15,22 +15,40 @@
 
 static struct xl_process *_Atomic process;
 
-/* What a fork does not wipe; protected by process->lock. */
+/*
+ * What a fork does not wipe; protected by process->lock, but in reserve_parents(). @bytes is
+ * zero while @base changes.
+ */
 static struct xl_ranges {
 	struct xl_range {
 		uintptr_t base;
-		size_t bytes;
+		atomic_size_t bytes;
 	} owned, inherited;
 } ranges;
+
+static void set_range(struct xl_range *range, uintptr_t base, size_t bytes)
+{
+	atomic_store(&range->bytes, 0);
+	range->base = base;
+	atomic_store(&range->bytes, bytes);
+}
 
 static bool holds(const struct xl_range *range, uintptr_t address)
 {
 	return address - range->base < range->bytes;
 }
 
-static bool overlap(const struct xl_range *a, const struct xl_range *b)
+static bool overlaps_inherited(uintptr_t base, size_t bytes)
 {
-	return a->bytes && b->bytes && (holds(a, b->base) || holds(b, a->base));
+	return ranges.inherited.bytes &&
+	       (holds(&ranges.inherited, base) || ranges.inherited.base - base < bytes);
+}
+
+/* In a new child, before anything else can take the addresses. */
+static void reserve_parents(void)
+{
+	if (ranges.owned.bytes)
+		xl_os_reserve_free((void *)ranges.owned.base, ranges.owned.bytes);
 }
 
 /* So that arenas of sizes that are powers of two fill the range. */
@@ -41,27 +59,20 @@ static size_t range_alignment(size_t bytes)
 	return floor < XL_GIB ? floor : XL_GIB;
 }
 
-static int reserve(struct xl_range *range, size_t bytes)
+/* Returns addresses with room for @bytes at a multiple of range_alignment(), or 0. */
+static uintptr_t reserve_range(size_t bytes)
 {
-	range->bytes = bytes;
-	range->base = (uintptr_t)xl_os_reserve(bytes);
-	return range->base ? 0 : -errno;
-}
+	size_t room = bytes + range_alignment(bytes);
+	void *base = xl_os_reserve(room);
 
-/* @range has room for @bytes at a multiple of range_alignment(). */
-static int reserve_range(size_t bytes, struct xl_range *range)
-{
-	struct xl_range again;
-	int ret;
+	/* Only where reserve_parents() did not run, as after _Fork(), or came too late. */
+	if (base && overlaps_inherited((uintptr_t)base, room)) {
+		void *again = xl_os_reserve(room);
 
-	ret = reserve(range, bytes + range_alignment(bytes));
-	/* The parent's range has holes where its arenas were; do not land in one. */
-	if (!ret && overlap(range, &ranges.inherited)) {
-		ret = reserve(&again, range->bytes);
-		xl_os_unreserve((void *)range->base, range->bytes);
-		*range = again;
+		xl_os_unreserve(base, room);
+		base = again;
 	}
-	return ret;
+	return (uintptr_t)base;
 }
 
 static void say_range(struct xl_process *p, size_t bytes, int ret)
@@ -81,8 +92,9 @@ static void say_range(struct xl_process *p, size_t bytes, int ret)
 
 static int start(struct xl_process *p)
 {
-	struct xl_range range;
-	size_t bytes;
+	static bool have_handler;
+	size_t bytes, alignment;
+	uintptr_t base;
 	int ret;
 
 	if (p->start_error)
@@ -92,12 +104,17 @@ static int start(struct xl_process *p)
 		p->start_error = ret;
 		return ret;
 	}
-	bytes = p->options.range_bytes;
+	if (ranges.owned.bytes) {
+		reserve_parents();
+		set_range(&ranges.inherited, ranges.owned.base, ranges.owned.bytes);
+		set_range(&ranges.owned, 0, 0);
+	}
 
-	ranges.inherited = ranges.owned.bytes ? ranges.owned : ranges.inherited;
-	ranges.owned = (struct xl_range){ 0 };
-	ret = reserve_range(bytes, &range);
-	if (ret) {
+	bytes = p->options.range_bytes;
+	alignment = range_alignment(bytes);
+	base = reserve_range(bytes);
+	if (!base) {
+		ret = -errno;
 		say_range(p, bytes, ret);
 		return ret;
 	}
@@ -105,16 +122,28 @@ static int start(struct xl_process *p)
 	if (!p->page_of) {
 		ret = -errno;
 		say_range(p, bytes, ret);
-		xl_os_unreserve((void *)range.base, range.bytes);
-		return ret;
+		goto err_unreserve;
 	}
-	ranges.owned = range;
-	p->base = (range.base + range_alignment(bytes) - 1) & ~(range_alignment(bytes) - 1);
+	/* The handler stays for the children of children. */
+	if (!have_handler) {
+		ret = -pthread_atfork(NULL, NULL, reserve_parents);
+		if (ret)
+			goto err_unmap;
+		have_handler = true;
+	}
+	set_range(&ranges.owned, base, bytes + alignment);
+	p->base = (base + alignment - 1) & ~(alignment - 1);
 	p->bytes = bytes;
 	xl_list_init(&p->arenas);
 	xl_classes_init();
 	atomic_store_explicit(&p->ready, true, memory_order_release);
 	return 0;
+
+err_unmap:
+	xl_os_unreserve(p->page_of, bytes / XL_SLICE * sizeof(*p->page_of));
+err_unreserve:
+	xl_os_unreserve((void *)base, bytes + alignment);
+	return ret;
 }
 
 struct xl_process *xl_process_peek(void)

@@ -110,7 +110,7 @@ TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
 {
 	static struct block blocks[NR_BLOCKS];
 	struct xalloc_arena *arena, *arenas[2];
-	uint32_t seed = random_seed() | 1, nr = is_long_run() ? 1000000 : 20000, i, k;
+	uint32_t seed = random_seed() | 1, nr = is_long_run() ? 300000 : 20000, i, k;
 	uint32_t nr_refused = 0;
 
 	TH_LOG("SEED=%u", seed);
@@ -225,7 +225,7 @@ TEST_F_TIMEOUT(lib_model, threads_free_each_others_blocks, TEST_TIMEOUT_LONG)
 		ASSERT_NE(NULL, heaps[i] = xalloc_heap_create(arena));
 	for (i = 0; i < NR_THREADS; i++) {
 		threads[i].seed = random_next(&seed);
-		threads[i].nr = is_long_run() ? 300000 : 5000;
+		threads[i].nr = is_long_run() ? 40000 : 5000;
 		ASSERT_EQ(0, pthread_create(&threads[i].id, NULL, exchange_blocks, &threads[i]));
 	}
 	for (i = 0; i < NR_THREADS; i++) {
