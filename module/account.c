@@ -14,6 +14,7 @@
 #include "internal.h"
 
 atomic_long_t xalloc_counters[XALLOC_NR_COUNTERS];
+EXPORT_SYMBOL_IF_KUNIT(xalloc_counters);
 
 /** xalloc_payer_init() - make the current task's user the payer */
 void xalloc_payer_init(struct xalloc_payer *payer)

@@ -31,31 +31,40 @@ static struct workqueue_struct *reap_wq;
 static LIST_HEAD(zombies);
 static DEFINE_SPINLOCK(zombies_lock);	/* protects zombies and arena->zombie */
 static atomic64_t last_arena_id;
-static atomic_long_t table_bytes;	/* of all placements together */
+static LIST_HEAD(arenas);
+static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->link */
 
 /*
- * The tables of placements are kernel memory that no RLIMIT_MEMLOCK bounds, and a user may
- * have very many arenas. Together they take at most this part of the machine's memory.
+ * The tables of placements are kernel memory that RLIMIT_MEMLOCK does not bound, and a
+ * user may have very many arenas. Those of one user take at most this part of the
+ * machine's memory.
  */
 #define TABLES_PART_OF_RAM 256
 
-static void *alloc_table(u32 nr_segments)
+/* Enter @arena, whose size and payer are known, if its payer may have its table. */
+static int enter_arena(struct xalloc_arena *arena)
 {
-	size_t bytes = xalloc_placement_table_bytes(nr_segments);
-	void *table = NULL;
+	size_t bytes = xalloc_placement_table_bytes(arena->nr_segments);
+	struct xalloc_arena *other;
+	int err = 0;
 
-	if (atomic_long_add_return(bytes, &table_bytes) / PAGE_SIZE <=
-	    totalram_pages() / TABLES_PART_OF_RAM)
-		table = kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
-	if (!table)
-		atomic_long_sub(bytes, &table_bytes);
-	return table;
+	mutex_lock(&arenas_lock);
+	list_for_each_entry(other, &arenas, link)
+		if (other->payer.user == arena->payer.user)
+			bytes += xalloc_placement_table_bytes(other->nr_segments);
+	if (arena->payer.user && bytes / PAGE_SIZE > totalram_pages() / TABLES_PART_OF_RAM)
+		err = -ENOMEM;
+	else
+		list_add(&arena->link, &arenas);
+	mutex_unlock(&arenas_lock);
+	return err;
 }
 
-static void free_table(void *table, u32 nr_segments)
+static void leave_arena(struct xalloc_arena *arena)
 {
-	kvfree(table);
-	atomic_long_sub(xalloc_placement_table_bytes(nr_segments), &table_bytes);
+	mutex_lock(&arenas_lock);
+	list_del(&arena->link);
+	mutex_unlock(&arenas_lock);
 }
 
 /**
@@ -147,11 +156,12 @@ void xalloc_arena_reap_soon(struct xalloc_arena *arena)
 
 static void free_arena(struct xalloc_arena *arena)
 {
+	leave_arena(arena);
 	xalloc_payer_fini(&arena->payer);
 	xa_destroy(&arena->pages);
 	xa_destroy(&arena->segments);
 	mutex_destroy(&arena->lock);
-	free_table(arena->placement.segment, arena->nr_segments);
+	kvfree(arena->placement.segment);
 	kfree(arena);
 	xalloc_count(XALLOC_NR_ARENAS, -1);
 }
@@ -201,6 +211,7 @@ struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes)
 {
 	struct xalloc_arena *arena;
 	void *table;
+	int err;
 
 	if (!arena_bytes || arena_bytes % XALLOC_SEGMENT_BYTES ||
 	    limit_bytes % XALLOC_SEGMENT_BYTES)
@@ -215,15 +226,17 @@ struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes)
 		return ERR_PTR(-ENOMEM);
 	arena->nr_segments = arena_bytes / XALLOC_SEGMENT_BYTES;
 	arena->limit_segments = limit_bytes / XALLOC_SEGMENT_BYTES;
-	table = alloc_table(arena->nr_segments);
-	if (!table) {
-		kfree(arena);
-		return ERR_PTR(-ENOMEM);
-	}
+	xalloc_payer_init(&arena->payer);
+	err = enter_arena(arena);
+	if (err)
+		goto err_free;
+	err = -ENOMEM;
+	table = kvzalloc(xalloc_placement_table_bytes(arena->nr_segments), GFP_KERNEL_ACCOUNT);
+	if (!table)
+		goto err_leave;
 	xalloc_placement_init(&arena->placement, arena->nr_segments, table);
 	arena->id = atomic64_inc_return(&last_arena_id);
 	arena->backing = &xalloc_backing_huge;
-	xalloc_payer_init(&arena->payer);
 	mutex_init(&arena->lock);
 	xa_init(&arena->segments);
 	xa_init(&arena->pages);
@@ -233,6 +246,13 @@ struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes)
 	INIT_DELAYED_WORK(&arena->reap, reap_work);
 	xalloc_count(XALLOC_NR_ARENAS, 1);
 	return arena;
+
+err_leave:
+	leave_arena(arena);
+err_free:
+	xalloc_payer_fini(&arena->payer);
+	kfree(arena);
+	return ERR_PTR(err);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
 

@@ -110,7 +110,8 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 		if (!keep)
 			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
 	}
-	xalloc_arena_reap_soon(arena);
+	if (!keep)
+		xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);

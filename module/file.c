@@ -117,6 +117,8 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 		xalloc_arena_destroy(arena);
 		return inode;
 	}
+	/* Known to the end of the file system, which takes inotify watches off its inodes. */
+	inode_sb_list_add(inode);
 	i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
 	inode->i_op = &inode_ops;
 	inode->i_fop = &arena_fops;

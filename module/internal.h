@@ -20,7 +20,7 @@
  *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
- * it only under the folio lock. zombies_lock in arena.c is a leaf.
+ * it only under the folio lock. arenas_lock and zombies_lock in arena.c are leaves.
  */
 #ifndef XALLOC_INTERNAL_H
 #define XALLOC_INTERNAL_H
@@ -114,7 +114,8 @@ struct xalloc_arena {
 	u32 nr_committed;		/* segments with memory */
 	u32 nr_idle;
 	bool broken;			/* records contradict each other */
-	struct list_head zombie;	/* by zombies_lock */
+	struct list_head zombie;	/* by zombies_lock in arena.c */
+	struct list_head link;		/* all arenas, by arenas_lock in arena.c */
 };
 
 struct xalloc_client {

@@ -204,3 +204,4 @@ struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 index)
 		folio_put(folio);
 	}
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
