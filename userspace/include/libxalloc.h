@@ -39,14 +39,14 @@
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
  *	the library starts anew, with a default heap and arenas of its own; arenas and heaps
  *	of the parent give ESTALE, and freeing one of the parent's blocks does nothing, so
- *	that destructors may run. The
- *	descriptors of the parent's arenas are inherited (not across exec) and keep what
- *	is allocated there alive while the child has them.
+ *	that destructors may run. The descriptors of the parent's arenas are inherited (not
+ *	across exec) and keep what is allocated there alive while the child has them.
  *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
- *			or T; at least 2M, rounded down to whole 2M. Unset: RLIMIT_MEMLOCK, unless the process is exempt from it, or
- *			a quarter of the machine's memory, whichever is lower
+ *			or T; at least 2M, rounded down to whole 2M. Unset: RLIMIT_MEMLOCK,
+ *			unless the process is exempt from it, or a quarter of the machine's
+ *			memory, whichever is lower
  *	XALLOC_RANGE	addresses reserved for all arenas together. Unset: twice the machine's
  *			memory, at least 64G
  *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
