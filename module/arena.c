@@ -35,24 +35,30 @@ static LIST_HEAD(arenas);
 static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->link */
 
 /*
- * The tables of placements are kernel memory that RLIMIT_MEMLOCK does not bound, and a
- * user may have very many arenas. Those of one user take at most this part of the
- * machine's memory.
+ * What an arena costs without a page, most of it the table of its placement, is kernel
+ * memory that RLIMIT_MEMLOCK does not bound, and a user may have very many arenas. Those
+ * of one user take at most this part of the machine's memory.
  */
-#define TABLES_PART_OF_RAM 256
+#define EMPTY_PART_OF_RAM 256
 
-/* Enter @arena, whose size and payer are known, if its payer may have its table. */
+static size_t empty_bytes(const struct xalloc_arena *arena)
+{
+	/* Arena, client, inode, dentry and file together come to less than a kpage. */
+	return PAGE_SIZE + xalloc_placement_table_bytes(arena->nr_segments);
+}
+
+/* Enter @arena, whose size and payer are known, if its payer may have it. */
 static int enter_arena(struct xalloc_arena *arena)
 {
-	size_t bytes = xalloc_placement_table_bytes(arena->nr_segments);
+	size_t bytes = empty_bytes(arena);
 	struct xalloc_arena *other;
 	int err = 0;
 
 	mutex_lock(&arenas_lock);
 	list_for_each_entry(other, &arenas, link)
 		if (other->payer.user == arena->payer.user)
-			bytes += xalloc_placement_table_bytes(other->nr_segments);
-	if (arena->payer.user && bytes / PAGE_SIZE > totalram_pages() / TABLES_PART_OF_RAM)
+			bytes += empty_bytes(other);
+	if (arena->payer.user && bytes / PAGE_SIZE > totalram_pages() / EMPTY_PART_OF_RAM)
 		err = -ENOMEM;
 	else
 		list_add(&arena->link, &arenas);
@@ -283,11 +289,13 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	list_add(&arena->zombie, &zombies);
 	spin_unlock(&zombies_lock);
 	xalloc_arena_reap(arena);
-	xalloc_arena_reap_soon(arena);
 	empty = !arena->nr_committed;
 	mutex_unlock(&arena->lock);
 
-	if (empty && claim_zombie(arena))
+	/* The worker may free the arena, so not before the lock is let go entirely. */
+	if (!empty)
+		queue_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+	else if (claim_zombie(arena))
 		free_arena(arena);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);

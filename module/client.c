@@ -81,6 +81,9 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 		if (err)
 			break;
 	}
+	/* Memory for a page that was not to be had as a whole went back, or is still held. */
+	if (err)
+		xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return i ? i : err;
 }

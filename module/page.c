@@ -127,6 +127,8 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page, bool c
 		return rc ?: err;
 
 	page->slice = xalloc_placement_take_frugal(&arena->placement, page->nr_slices, contig);
+	if (page->slice == XALLOC_PLACEMENT_NONE)
+		return err;
 	if (count_missing(arena, page) < nr_missing)
 		err = create_segments(arena, page);
 	if (!err)

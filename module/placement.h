@@ -40,8 +40,8 @@
 /* No slice, no segment. */
 #define XALLOC_PLACEMENT_NONE (~0u)
 
-/* Most segments in one placement, so that every slice number fits 32 bits. */
-#define XALLOC_PLACEMENT_SEGMENTS_MAX (1u << 26)
+/* Most segments in one placement: slice numbers fit 32 bits, the table an int of bytes. */
+#define XALLOC_PLACEMENT_SEGMENTS_MAX (1u << 25)
 
 enum xalloc_placement_queue {
 	XALLOC_QUEUE_NONE = 0,

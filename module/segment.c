@@ -81,8 +81,8 @@ err_free_seg:
 bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	lockdep_assert_held(&arena->lock);
-	/* Spares its users the faults where the answer is plain. */
-	if (folio_maybe_dma_pinned(seg->folio))
+	/* Spares the users of other pages in it the faults where the answer is plain. */
+	if (seg->nr_granted && folio_maybe_dma_pinned(seg->folio))
 		return false;
 	if (arena->mapping) {
 		folio_lock(seg->folio);
