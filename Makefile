@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Forwards only: the module, user space and the guests are built in worlds of their own (Kbuild,
+# userspace/Makefile, scripts/) that must not share flags. What is built lies under build/.
+
+KERNEL ?=
+export KERNEL LONG FILE HERE
+
+.PHONY: all module lib run check check-lib kunit kselftest check-debug check-gates lint deps load unload \
+	install uninstall clean help
+
+all: lib module
+
+# The running kernel's, where its headers are installed; else the guest's.
+module:
+	@if [ -d /lib/modules/$$(uname -r)/build ]; then scripts/module here; else scripts/module 6.12; fi
+
+lib:
+	@$(MAKE) --no-print-directory -C userspace
+
+run:
+	@scripts/run
+
+check:
+	@scripts/check
+
+check-debug:
+	@scripts/kselftest --debug
+
+kunit:
+	@scripts/kunit $(KERNEL)
+
+kselftest:
+	@scripts/kselftest $(KERNEL)
+
+check-gates:
+	@scripts/check-gates
+
+lint:
+	@scripts/lint
+
+deps:
+	@scripts/deps
+
+load unload:
+	@scripts/load $@
+
+install uninstall:
+	@$(MAKE) --no-print-directory -C userspace $@
+
+clean:
+	@rm -rf build
+
+help:
+	@echo 'Build:'
+	@echo '  all (default)   - lib and module'
+	@echo '  lib             - libxalloc, tools, samples and selftests: build/lib, build/bin, build/selftests'
+	@echo '  module          - xalloc.ko for the running kernel (build/here), or for the guest (build/6.12)'
+	@echo '  clean           - remove build/'
+	@echo ''
+	@echo 'Use:'
+	@echo '  run             - boot a guest, copy a file through a pinned arena, print what that gains'
+	@echo '                    FILE=path copies another file; HERE=1 runs on this machine, after make load'
+	@echo '  load, unload    - put the module into the running kernel, or take it out (root)'
+	@echo '  install         - libxalloc and its header, below PREFIX=/usr/local (root); uninstall undoes it'
+	@echo '  deps            - list the Debian packages that all this needs, with their size'
+	@echo ''
+	@echo 'Test:'
+	@echo '  check           - every test, in the short size; LONG=1 for the long one'
+	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak'
+	@echo '  check-gates     - plant faults and see that each turns its command red'
+	@echo '  kunit           - KUnit suites in UML; KERNEL=6.1 or 6.12 for one kernel'
+	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
+	@echo '  lint            - compilers, sparse, checkpatch, clang-format, shellcheck, codespell'
