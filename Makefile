@@ -42,7 +42,8 @@ lint:
 deps:
 	@scripts/deps
 
-load unload:
+# In this order: a line that begins with "load" is a directive to make.
+unload load:
 	@scripts/load $@
 
 install uninstall:
