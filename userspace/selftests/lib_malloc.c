@@ -339,4 +339,34 @@ TEST_F(lib_malloc, slabs_hold_what_is_asked_in_little_more)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+TEST_F(lib_malloc, freed_blocks_are_used_again_before_memory_is_taken)
+{
+	static const size_t sizes[] = { 16, 80, 700, 9000 };
+	static uint64_t *blocks[20000];
+	size_t i, k, nr, granted;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		nr = 4 * MIB / sizes[i] < ARRAY_SIZE(blocks) ? 4 * MIB / sizes[i] :
+							       ARRAY_SIZE(blocks);
+		for (k = 0; k < nr; k++) {
+			ASSERT_NE(NULL, blocks[k] = xalloc_malloc(sizes[i]));
+			*blocks[k] = k;
+		}
+		granted = stats_of(xalloc_arena_default()).granted_bytes;
+		/* Backwards, so that the holes are below where blocks were taken last. */
+		for (k = nr - 1; k < nr; k -= 3)
+			xalloc_free(blocks[k]);
+		for (k = nr - 1; k < nr; k -= 3) {
+			ASSERT_NE(NULL, blocks[k] = xalloc_malloc(sizes[i]));
+			*blocks[k] = k;
+		}
+		ASSERT_EQ(granted, stats_of(xalloc_arena_default()).granted_bytes);
+		for (k = 0; k < nr; k++) {
+			ASSERT_EQ(k, *blocks[k]);
+			xalloc_free_sized(blocks[k], sizes[i]);
+		}
+	}
+	ASSERT_EQ(0, stats_of(xalloc_arena_default()).nr_blocks);
+}
+
 TEST_HARNESS_MAIN
