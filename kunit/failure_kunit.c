@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Failures: what is left when an allocation fails, each in its turn. */
+#include <linux/sched.h>
+
+#include "fixture.h"
+
+struct failure_row {
+	const char *desc;
+	void (*prepare)(struct kunit *test);
+	int (*try)(struct kunit *test);
+	/*
+	 * That must be met at the least. Their number is not fixed: kmemleak, KASAN and
+	 * SLUB allocate along, and do without or otherwise.
+	 */
+	u32 nr_failures;
+};
+
+static void prepare_nothing(struct kunit *test)
+{
+}
+
+static int try_arena(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_arena *arena = xalloc_arena_create(FX_MIB(64), 0);
+
+	if (IS_ERR(arena))
+		return PTR_ERR(arena);
+	fx->arena = arena;
+	return 0;
+}
+
+static void prepare_arena(struct kunit *test)
+{
+	fx_make_arena(test, 32, 0);
+}
+
+static int try_client(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_client *client = xalloc_client_create(fx->arena);
+
+	if (IS_ERR(client))
+		return PTR_ERR(client);
+	fx->clients[0] = client;
+	return 0;
+}
+
+static void prepare_client(struct kunit *test)
+{
+	prepare_arena(test);
+	fx_make_client(test);
+}
+
+/* Past the slices and the segments that an xarray keeps without a node. */
+static int try_grant(struct kunit *test)
+{
+	struct xalloc_page_grant batch[] = {
+		{ .nr_slices = 31 }, { .nr_slices = 70 }, { .nr_slices = 1 }, { .nr_slices = 32 },
+	};
+	static const struct {
+		u32 nr_slices;
+		u32 nr_segments;
+	} after[] = { { 0, 0 }, { 31, 1 }, { 101, 4 }, { 102, 4 }, { 134, 5 } };
+	struct fixture *fx = test->priv;
+	int rc = fx_grant_batch(fx->clients[0], batch, ARRAY_SIZE(batch)), i;
+
+	if (rc < 0)
+		return rc;
+	FX_EXPECT_ALIVE(test, rc, after[rc].nr_slices, after[rc].nr_segments, 0);
+	for (i = 0; i < rc; i++)
+		KUNIT_EXPECT_EQ(test, fx_free_offset(fx->clients[0], batch[i].offset), 0);
+	return rc == ARRAY_SIZE(batch) ? 0 : -ENOMEM;
+}
+
+/* A page below which a segment is pinned, another client's beside it. */
+static void prepare_free(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+
+	prepare_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 31, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 70, 0), 31);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx_make_client(test), 40, 0), 101);
+	fx_pin(test, 1);
+	fx_pin(test, 4);
+}
+
+static int try_free(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	int err = fx_free_at(fx->clients[0], 31);
+
+	fx_drop_client(test, fx->clients[1]);
+	return err;
+}
+
+static int try_file(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct file *file = xalloc_file_create(FX_MIB(64), 0);
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	fx->file = file;
+	return 0;
+}
+
+static const struct failure_row failures[] = {
+	{ "creating an arena", prepare_nothing, try_arena, 1 },
+	{ "creating a client", prepare_arena, try_client, 1 },
+	{ "granting pages", prepare_client, try_grant, 5 },
+	{ "freeing a page and destroying a client, beside pins", prepare_free, try_free, 0 },
+	{ "creating a file", prepare_nothing, try_file, 5 },
+};
+
+XALLOC_KUNIT_ROWS(failures, failure_row);
+
+/* With the first allocation failing, then the second, until none is left to fail. */
+static void no_failed_allocation_leaks(struct kunit *test)
+{
+#ifdef CONFIG_FAULT_INJECTION
+	const struct failure_row *row = test->param_value;
+	struct fixture *fx = test->priv;
+	u32 nth, nr_failures = 0;
+	bool met = true;
+	int err;
+
+	for (nth = 1; met && nth < 1000; nth++) {
+		row->prepare(test);
+		current->fail_nth = nth;
+		err = row->try(test);
+		met = !current->fail_nth;
+		current->fail_nth = 0;
+		if (err) {
+			KUNIT_EXPECT_EQ(test, err, -ENOMEM);
+			nr_failures++;
+		}
+		KUNIT_EXPECT_TRUE(test, met || !err);
+		if (fx->arena)
+			KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(fx->arena));
+		fx_drop_all(fx);
+		KUNIT_ASSERT_TRUE_MSG(test, fx_wait_for(fx_nothing_counted(fx)),
+				      "allocation %u failed", nth);
+	}
+	KUNIT_EXPECT_FALSE(test, met);
+	KUNIT_EXPECT_GE_MSG(test, nr_failures, row->nr_failures,
+			    "is ignore-gfp-wait of failslab and fail_page_alloc N?");
+	kunit_info(test, "%u allocations, %u of which failed it", nth - 2, nr_failures);
+#else
+	kunit_skip(test, "the kernel is built without CONFIG_FAULT_INJECTION");
+#endif
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE_PARAM(no_failed_allocation_leaks, failures_gen_params),
+	{}
+};
+
+struct kunit_suite xalloc_failure_suite = {
+	.name = "xalloc_failure",
+	.init = fx_init,
+	.exit = fx_exit,
+	.test_cases = cases,
+};

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <linux/file.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+
+#include "fixture.h"
+
+/*
+ * The real backing, with an allocation that fails and a look at what is given back.
+ * One for all cases, which run one after the other.
+ */
+u32 fx_backing_countdown;
+static u32 nr_given_back_pinned;
+
+static struct folio *backing_alloc(void)
+{
+	if (fx_backing_countdown && !--fx_backing_countdown)
+		return NULL;
+	return xalloc_backing_huge.alloc();
+}
+
+static void backing_free(struct folio *folio)
+{
+	if (folio_ref_count(folio) != 1)
+		nr_given_back_pinned++;
+	xalloc_backing_huge.free(folio);
+}
+
+static const struct xalloc_backing backing = {
+	.alloc = backing_alloc,
+	.free = backing_free,
+};
+
+long fx_counted(struct fixture *fx, enum xalloc_counter counter)
+{
+	return atomic_long_read(&xalloc_counters[counter]) - fx->before[counter];
+}
+
+bool fx_nothing_counted(struct fixture *fx)
+{
+	int i;
+
+	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+		if (fx_counted(fx, i))
+			return false;
+	return true;
+}
+
+struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_arena *arena;
+
+	arena = xalloc_arena_create(nr_segments * (u64)XALLOC_SEGMENT_BYTES,
+				    limit_segments * (u64)XALLOC_SEGMENT_BYTES);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(arena));
+	arena->backing = &backing;
+	fx->arena = arena;
+	return arena;
+}
+
+/* The current task's user pays, for @more_segments at most. */
+void fx_make_payer(struct xalloc_arena *arena, u32 more_segments)
+{
+	struct user_struct *user = get_uid(current_user());
+
+	arena->payer.user = user;
+	arena->payer.limit_kpages = atomic_long_read(&user->locked_vm) +
+				    more_segments * XALLOC_SEGMENT_KPAGES;
+}
+
+void fx_drop_arena(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+
+	xalloc_arena_destroy(fx->arena);
+	fx->arena = NULL;
+}
+
+struct xalloc_client *fx_make_client(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	u32 i;
+
+	for (i = 0; i < FX_NR_CLIENTS && fx->clients[i]; i++)
+		;
+	KUNIT_ASSERT_LT(test, i, FX_NR_CLIENTS);
+	fx->clients[i] = xalloc_client_create(fx->arena);
+	if (IS_ERR(fx->clients[i]))
+		fx->clients[i] = NULL;
+	KUNIT_ASSERT_NOT_NULL(test, fx->clients[i]);
+	return fx->clients[i];
+}
+
+void fx_drop_client(struct kunit *test, struct xalloc_client *client)
+{
+	struct fixture *fx = test->priv;
+	u32 i;
+
+	for (i = 0; i < FX_NR_CLIENTS; i++)
+		if (fx->clients[i] == client)
+			fx->clients[i] = NULL;
+	xalloc_client_destroy(client);
+}
+
+struct folio *fx_folio_at(struct xalloc_arena *arena, u32 index)
+{
+	struct xalloc_segment *seg = xa_load(&arena->segments, index);
+
+	return seg ? seg->folio : NULL;
+}
+
+/* A reference from outside to the memory of a segment. */
+struct folio *fx_pin(struct kunit *test, u32 index)
+{
+	struct fixture *fx = test->priv;
+	struct folio *folio = fx_folio_at(fx->arena, index);
+	u32 i;
+
+	for (i = 0; i < FX_NR_PINS && fx->pins[i]; i++)
+		;
+	KUNIT_ASSERT_LT(test, i, FX_NR_PINS);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	folio_get(folio);
+	fx->pins[i] = folio;
+	return folio;
+}
+
+void fx_unpin(struct kunit *test, struct folio *folio)
+{
+	struct fixture *fx = test->priv;
+	u32 i;
+
+	for (i = 0; i < FX_NR_PINS && fx->pins[i] != folio; i++)
+		;
+	KUNIT_ASSERT_LT(test, i, FX_NR_PINS);
+	fx->pins[i] = NULL;
+	folio_put(folio);
+}
+
+/* Grants and keeps. Returns how many were granted, or the error of the first. */
+int fx_grant_batch(struct xalloc_client *client, struct xalloc_page_grant *grants, u32 nr)
+{
+	LIST_HEAD(granted);
+	int rc = xalloc_client_grant(client, grants, nr, &granted);
+
+	if (rc > 0)
+		xalloc_client_grant_finish(client, &granted, true);
+	return rc;
+}
+
+int fx_grant(struct xalloc_client *client, u32 nr_slices, u32 flags,
+	     struct xalloc_page_grant *got)
+{
+	int rc;
+
+	*got = (struct xalloc_page_grant){ .nr_slices = nr_slices, .flags = flags };
+	rc = fx_grant_batch(client, got, 1);
+	return rc == 1 ? 0 : rc;
+}
+
+/* The first slice of a new page, or an error. */
+int fx_grant_at(struct xalloc_client *client, u32 nr_slices, u32 flags)
+{
+	struct xalloc_page_grant got;
+	int err = fx_grant(client, nr_slices, flags, &got);
+
+	return err ?: got.offset / XALLOC_SLICE_BYTES;
+}
+
+int fx_free_offset(struct xalloc_client *client, u64 offset)
+{
+	int rc = xalloc_client_free(client, &offset, 1);
+
+	return rc == 1 ? 0 : rc;
+}
+
+int fx_free_at(struct xalloc_client *client, u32 slice)
+{
+	return fx_free_offset(client, slice * (u64)XALLOC_SLICE_BYTES);
+}
+
+void *fx_slice_memory(struct xalloc_arena *arena, u32 slice)
+{
+	return folio_address(fx_folio_at(arena, slice / XALLOC_SLICES_PER_SEGMENT)) +
+	       slice % XALLOC_SLICES_PER_SEGMENT * XALLOC_SLICE_BYTES;
+}
+
+bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
+{
+	u32 i;
+
+	for (i = slice; i < slice + nr_slices; i++)
+		if (memchr_inv(fx_slice_memory(arena, i), 0, XALLOC_SLICE_BYTES))
+			return false;
+	return true;
+}
+
+void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
+{
+	u32 i;
+
+	for (i = slice; i < slice + nr_slices; i++)
+		memset(fx_slice_memory(arena, i), 0x5a, XALLOC_SLICE_BYTES);
+}
+
+/* Whether the fault would map the segment. */
+bool fx_faults_in(struct xalloc_arena *arena, u32 index)
+{
+	struct folio *folio = xalloc_segment_lock_folio(arena, index);
+
+	if (!folio)
+		return false;
+	folio_unlock(folio);
+	folio_put(folio);
+	return true;
+}
+
+/* By the arena; the module's counters must say the same of a single arena. */
+struct fx_alive fx_alive(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_ioc_stat stat = {};
+	struct fx_alive now;
+
+	mutex_lock(&fx->arena->lock);
+	xalloc_arena_stat(fx->arena, &stat);
+	KUNIT_EXPECT_EQ(test, stat.pages, fx_counted(fx, XALLOC_NR_PAGES));
+	KUNIT_EXPECT_EQ(test, stat.granted_bytes,
+			fx_counted(fx, XALLOC_NR_GRANTED_SLICES) * XALLOC_SLICE_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.committed_bytes,
+			fx_counted(fx, XALLOC_NR_SEGMENTS) * XALLOC_SEGMENT_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.pinned_bytes,
+			fx_counted(fx, XALLOC_NR_IDLE_SEGMENTS) * XALLOC_SEGMENT_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.charged_bytes,
+			fx_counted(fx, XALLOC_NR_CHARGED_SEGMENTS) * XALLOC_SEGMENT_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.clients, fx_counted(fx, XALLOC_NR_CLIENTS));
+	KUNIT_EXPECT_EQ(test, stat.arenas, 1);
+	mutex_unlock(&fx->arena->lock);
+	now = (struct fx_alive){
+		.nr_pages = stat.pages,
+		.nr_granted_slices = stat.granted_bytes / XALLOC_SLICE_BYTES,
+		.nr_committed = stat.committed_bytes / XALLOC_SEGMENT_BYTES,
+		.nr_idle = stat.pinned_bytes / XALLOC_SEGMENT_BYTES,
+	};
+	return now;
+}
+
+int fx_init(struct kunit *test)
+{
+	struct fixture *fx = kunit_kzalloc(test, sizeof(*fx), GFP_KERNEL);
+	int i;
+
+	if (!fx)
+		return -ENOMEM;
+	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+		fx->before[i] = atomic_long_read(&xalloc_counters[i]);
+	fx_backing_countdown = 0;
+	nr_given_back_pinned = 0;
+	test->priv = fx;
+	return 0;
+}
+
+/* Whatever a case has left, in the order in which it would go. */
+void fx_drop_all(struct fixture *fx)
+{
+	u32 i;
+
+	for (i = 0; i < FX_NR_PINS; i++)
+		if (fx->pins[i])
+			folio_put(fx->pins[i]);
+	for (i = 0; i < FX_NR_CLIENTS; i++)
+		if (fx->clients[i])
+			xalloc_client_destroy(fx->clients[i]);
+	if (fx->arena)
+		xalloc_arena_destroy(fx->arena);
+	if (fx->file)
+		fput(fx->file);
+	flush_delayed_fput();
+	memset(fx->pins, 0, sizeof(fx->pins));
+	memset(fx->clients, 0, sizeof(fx->clients));
+	fx->arena = NULL;
+	fx->file = NULL;
+}
+
+void fx_exit(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	u32 i;
+
+	if (!fx)
+		return;
+	fx_drop_all(fx);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_nothing_counted(fx)));
+	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+		KUNIT_EXPECT_EQ_MSG(test, fx_counted(fx, i), 0, "counter %u after the end", i);
+	KUNIT_EXPECT_EQ(test, nr_given_back_pinned, 0);
+}
+

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The fixture of a case: an arena, its clients and references to its memory from outside,
+ * which are plain ones to the folio, as a pipe holds them.
+ *
+ * A case begins and ends with the counters of the module where they were, so that each of
+ * them shows that nothing leaks. Whatever it leaves in the fixture is dropped at its end.
+ */
+#ifndef XALLOC_KUNIT_FIXTURE_H
+#define XALLOC_KUNIT_FIXTURE_H
+
+#include <linux/delay.h>
+
+#include "helpers.h"
+
+#define FX_NR_CLIENTS 4
+#define FX_NR_PINS 8
+
+#define FX_MIB(n) ((n) * 1048576ull)
+
+struct fixture {
+	long before[XALLOC_NR_COUNTERS];
+	struct xalloc_arena *arena;
+	struct xalloc_client *clients[FX_NR_CLIENTS];
+	struct folio *pins[FX_NR_PINS];
+	struct file *file;	/* or this, which has an arena and a client of its own */
+};
+
+/* Segments to be had from the arena's backing: at 1 the next is refused, at 0 none is. */
+extern u32 fx_backing_countdown;
+
+struct fx_alive {
+	u32 nr_pages;
+	u32 nr_granted_slices;
+	u32 nr_committed;
+	u32 nr_idle;
+};
+
+long fx_counted(struct fixture *fx, enum xalloc_counter counter);
+bool fx_nothing_counted(struct fixture *fx);
+struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
+void fx_make_payer(struct xalloc_arena *arena, u32 more_segments);
+void fx_drop_arena(struct kunit *test);
+struct xalloc_client *fx_make_client(struct kunit *test);
+void fx_drop_client(struct kunit *test, struct xalloc_client *client);
+struct folio *fx_folio_at(struct xalloc_arena *arena, u32 index);
+struct folio *fx_pin(struct kunit *test, u32 index);
+void fx_unpin(struct kunit *test, struct folio *folio);
+int fx_grant_batch(struct xalloc_client *client, struct xalloc_page_grant *grants, u32 nr);
+int fx_grant(struct xalloc_client *client, u32 nr_slices, u32 flags, struct xalloc_page_grant *got);
+int fx_grant_at(struct xalloc_client *client, u32 nr_slices, u32 flags);
+int fx_free_offset(struct xalloc_client *client, u64 offset);
+int fx_free_at(struct xalloc_client *client, u32 slice);
+void *fx_slice_memory(struct xalloc_arena *arena, u32 slice);
+bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
+void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
+bool fx_faults_in(struct xalloc_arena *arena, u32 index);
+struct fx_alive fx_alive(struct kunit *test);
+int fx_init(struct kunit *test);
+void fx_drop_all(struct fixture *fx);
+void fx_exit(struct kunit *test);
+
+/* Waits for the worker to make @condition true, longer than it ever waits itself. */
+#define fx_wait_for(condition) ({					\
+	bool _met;							\
+	int _ms;							\
+									\
+	for (_ms = 0; !(_met = (condition)) && _ms < 10000; _ms += 20)	\
+		msleep(20);						\
+	_met;								\
+})
+
+/* Pages, granted slices, committed segments, idle segments; and all records agree. */
+#define FX_EXPECT_ALIVE(test, ...) do {						\
+	struct fx_alive _want = { __VA_ARGS__ }, _now = fx_alive(test);		\
+	struct fixture *_fx = (test)->priv;					\
+										\
+	KUNIT_EXPECT_EQ(test, _now.nr_pages, _want.nr_pages);			\
+	KUNIT_EXPECT_EQ(test, _now.nr_granted_slices, _want.nr_granted_slices);	\
+	KUNIT_EXPECT_EQ(test, _now.nr_committed, _want.nr_committed);		\
+	KUNIT_EXPECT_EQ(test, _now.nr_idle, _want.nr_idle);			\
+	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(_fx->arena));		\
+} while (0)
+
+#endif /* XALLOC_KUNIT_FIXTURE_H */

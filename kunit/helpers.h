@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the suites share. */
+#ifndef XALLOC_KUNIT_HELPERS_H
+#define XALLOC_KUNIT_HELPERS_H
+
+#include <kunit/test.h>
+#include <linux/prandom.h>
+#include <linux/string.h>
+
+#include "../module/internal.h"
+
+/* One for each file *_kunit.c here; scripts/kunit looks for them by these names. */
+extern struct kunit_suite xalloc_arena_suite;
+extern struct kunit_suite xalloc_failure_suite;
+extern struct kunit_suite xalloc_pin_suite;
+extern struct kunit_suite xalloc_placement_suite;
+extern struct kunit_suite xalloc_validate_suite;
+extern struct kunit_suite xalloc_walk_suite;
+
+/*
+ * Parameters NAME_gen_params from the array NAME of struct ROW, which has a member desc: a
+ * sentence of at most 127 characters, without a hash sign, that says what is tried.
+ */
+#define XALLOC_KUNIT_ROWS(name, row)					\
+	static void name##_desc(struct row const *_row, char *desc)	\
+	{								\
+		strscpy(desc, _row->desc, KUNIT_PARAM_DESC_SIZE);	\
+	}								\
+	KUNIT_ARRAY_PARAM(name, name, name##_desc)
+
+u32 xalloc_kunit_steps(u32 nr_short, u32 nr_long);
+void xalloc_kunit_seed(struct kunit *test, struct rnd_state *rnd);
+
+/* A number from 0 to @end - 1. */
+static inline u32 xalloc_kunit_below(struct rnd_state *rnd, u32 end)
+{
+	return prandom_u32_state(rnd) % end;
+}
+
+#endif /* XALLOC_KUNIT_HELPERS_H */
