@@ -2,8 +2,8 @@
 /*
  * vm-host [-t] DIR SECONDS SLOW ENGINE ARGUMENT...
  *
- * The host's end of the channel of scripts/vm: starts ENGINE (QEMU or UML) with the
- * channel as descriptor 3, its output in DIR/engine, and connects the guest's command
+ * The host's end of the channel of scripts/vm: starts ENGINE (QEMU or UML) in DIR with
+ * the channel as descriptor 3, its output in DIR/engine, and connects the guest's command
  * to its own stdin, stdout and stderr, with -t as a terminal. What became of the
  * guest goes to DIR/verdict, in one line:
  *
@@ -11,8 +11,8 @@
  *	signal N	we were told to end by signal N
  *	failed TEXT	there is no status: TEXT says why
  *
- * SECONDS is the most the command may take, from the boot on (0: no limit); SLOW is
- * the factor by which the kernel is slower than a stock one.
+ * SECONDS is the most the command may take (0: no limit); SLOW is the factor by which
+ * the kernel is slower than a stock one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +39,8 @@
 #define BOOT_SECONDS 180
 #define SILENCE_SECONDS 120
 #define PING_SECONDS 5
+/* For the guest to write to its log what hangs. */
+#define DUMP_SECONDS 3
 #define CHANNEL_FD 3
 
 static struct mux mux;
@@ -148,7 +150,8 @@ static void start_engine(char **argv, int channel, const sigset_t *mask)
 	snprintf(path, sizeof(path), "%s/engine", dir);
 	out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0644);
 	null = open("/dev/null", O_RDONLY);
-	if (out < 0 || null < 0)
+	/* UML leaves files where it runs, which must have a short name. */
+	if (out < 0 || null < 0 || chdir(dir))
 		_exit(127);
 	/* The numbers may overlap: first all of them out of the way. */
 	channel = fcntl(channel, F_DUPFD, 10);
@@ -254,6 +257,7 @@ int main(int argc, char **argv)
 		}
 		if (hello && !streams) {
 			streams = true;
+			began = seconds();
 			mux_open_source(&mux, 0, 0);
 			mux_open_sink(&mux, 1, 1, MUX_WINDOW_BYTES);
 			mux_open_sink(&mux, 2, 2, MUX_WINDOW_BYTES);
@@ -289,13 +293,14 @@ int main(int argc, char **argv)
 			finish("the guest did not boot in time", -1);
 		if (hello && now - heard > SILENCE_SECONDS * slow)
 			finish("the guest stopped: it does not answer", -1);
-		if (limit && now - began >= limit && !dumped) {
+		if (!hello || !limit)
+			continue;
+		if (now - began >= limit && !dumped) {
 			dumped = true;
 			mux_send(&mux, MUX_DUMP, 0, NULL, 0);
 		}
-		if (limit && now - began >= limit + 3)
-			finish(!hello ? "timeout: the guest did not finish its boot" :
-			       now - heard > 3 * PING_SECONDS ?
+		if (now - began >= limit + DUMP_SECONDS)
+			finish(now - heard > 3 * PING_SECONDS ?
 			       "timeout: the guest stopped, it does not answer" :
 			       "timeout: the command is still running", -1);
 	}

@@ -35,6 +35,7 @@
 
 #include "vm-mux.h"
 
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define GROUP "xalloc"
 #define CONFIG_MAX 4096
 
@@ -59,11 +60,13 @@ static struct {
 static void log_line(const char *text)
 {
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	char line[1200];
 
-	if (fd >= 0) {
-		dprintf(fd, "vm-init: %s\n", text);
-		close(fd);
-	}
+	/* Not dprintf(): it gives up on a file with an lseek() of its own kind. */
+	snprintf(line, sizeof(line), "vm-init: %s\n", text);
+	if (write(fd, line, strlen(line)) < 0)
+		perror("vm-init: cannot write to the kernel's log");
+	close(fd);
 }
 
 __attribute__((noreturn, format(printf, 1, 2)))
@@ -309,7 +312,7 @@ static void enter_root(bool uml)
 		fail("cannot change to the new root: %m");
 
 	umask(0);
-	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
 		/* Kernels without the file system have no directory for it in /sys. */
 		if (mkdir(mounts[i].target, 0755) && errno != EEXIST && mounts[i].optional)
 			continue;
@@ -318,7 +321,7 @@ static void enter_root(bool uml)
 			fail("cannot mount %s at %s: %m", mounts[i].type, mounts[i].target);
 	}
 	umask(022);
-	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
 		if (symlink(links[i][0], links[i][1]) && errno != EEXIST)
 			fail("cannot make %s: %m", links[i][1]);
 	make_dir("/run/lock");
