@@ -118,12 +118,13 @@ TEST_F(mmap_fault, every_byte_is_kept)
 
 TEST_F(mmap_fault, pmd_only_where_touched)
 {
-	unsigned char *map = arena_map(self->arena, ARENA_BYTES);
+	unsigned char *map;
 	unsigned int i;
 
-	ASSERT_NE(NULL, map);
 	if (!self->has_pmd)
 		SKIP(return, "this kernel has no transparent huge pages");
+	map = arena_map(self->arena, ARENA_BYTES);
+	ASSERT_NE(NULL, map);
 	grant_all(_metadata, self->arena, ARENA_BYTES);
 	EXPECT_EQ(0, smaps_kb(map, ARENA_BYTES, "FilePmdMapped"));
 	for (i = 0; i < 4; i++) {
@@ -648,9 +649,38 @@ TEST_F(mmap_fault, madvise_loses_no_data)
 	EXPECT_EQ(-1, madvise(map, ARENA_BYTES, MADV_REMOVE));
 	EXPECT_EQ(-1, madvise(map, ARENA_BYTES, MADV_DODUMP));
 	madvise(map, ARENA_BYTES, MADV_FREE);
+	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 61));
+	munmap(map, ARENA_BYTES);
+}
+
+/* Hints to reclaim what cannot be reclaimed: whole, in part, and by small entries. */
+TEST_F(mmap_fault, reclaim_hints_lose_no_data)
+{
+	unsigned char *map, *range, *askew;
+
+	if (!self->has_pmd)
+		SKIP(return, "MADV_COLD of a large page never ends on a kernel without transparent huge pages");
+	range = range_reserve(2 * ARENA_BYTES, XALLOC_SEGMENT_BYTES);
+	ASSERT_NE(NULL, range);
+	map = arena_map(self->arena, ARENA_BYTES);
+	ASSERT_NE(NULL, map);
+	askew = mmap(range + KPAGE_BYTES, ARENA_BYTES, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_FIXED, self->arena, 0);
+	ASSERT_EQ(range + KPAGE_BYTES, askew);
+	grant_all(_metadata, self->arena, ARENA_BYTES);
+	pattern_fill(map, ARENA_BYTES, 62);
+	EXPECT_EQ(-1, pattern_mismatch(askew, ARENA_BYTES, 62));
 	madvise(map, ARENA_BYTES, MADV_COLD);
 	madvise(map, ARENA_BYTES, MADV_PAGEOUT);
-	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 61));
+	madvise(map + KPAGE_BYTES, XALLOC_SEGMENT_BYTES, MADV_COLD);
+	madvise(map + KPAGE_BYTES, XALLOC_SEGMENT_BYTES, MADV_PAGEOUT);
+	madvise(askew, ARENA_BYTES, MADV_COLD);
+	madvise(askew, ARENA_BYTES, MADV_PAGEOUT);
+	madvise(askew + XALLOC_SLICE_BYTES, XALLOC_SLICE_BYTES, MADV_COLD);
+	madvise(askew + XALLOC_SLICE_BYTES, XALLOC_SLICE_BYTES, MADV_PAGEOUT);
+	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 62));
+	EXPECT_EQ(-1, pattern_mismatch(askew, ARENA_BYTES, 62));
+	munmap(askew, ARENA_BYTES);
 	munmap(map, ARENA_BYTES);
 }
 
