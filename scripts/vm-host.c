@@ -72,8 +72,7 @@ static void end_engine(void)
 		;
 }
 
-__attribute__((noreturn))
-static void finish(const char *verdict, int number)
+static _Noreturn void finish(const char *verdict, int number)
 {
 	char path[4200];
 	FILE *file;
@@ -274,9 +273,8 @@ int main(int argc, char **argv)
 		}
 		if (engine_ended()) {
 			drain();
-			if (status < 0)
-				finish(failure[0] ? failure :
-				       "the guest ended without a status of the command", -1);
+			if (status < 0 && !failure[0])
+				finish("the guest ended without a status of the command", -1);
 			continue;
 		}
 
@@ -299,9 +297,10 @@ int main(int argc, char **argv)
 			dumped = true;
 			mux_send(&mux, MUX_DUMP, 0, NULL, 0);
 		}
-		if (now - began >= limit + DUMP_SECONDS)
-			finish(now - heard > 3 * PING_SECONDS ?
-			       "timeout: the guest stopped, it does not answer" :
-			       "timeout: the command is still running", -1);
+		if (now - began < limit + DUMP_SECONDS)
+			continue;
+		if (now - heard > 3 * PING_SECONDS)
+			finish("timeout: the guest stopped, it does not answer", -1);
+		finish("timeout: the command is still running", -1);
 	}
 }

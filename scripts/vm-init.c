@@ -45,10 +45,10 @@ static uint32_t stdin_window = MUX_WINDOW_BYTES;
 
 static struct {
 	const char *cwd;
-	const char *user;	/* NULL: root, with the caller's environment as it is */
-	const char *build;	/* the directory that is written through */
-	const char *module;	/* xalloc.ko */
-	const char *modules;	/* tree for /lib/modules/RELEASE, or NULL */
+	const char *user;    /* NULL: root, with the caller's environment as it is */
+	const char *build;   /* the directory that is written through */
+	const char *module;  /* xalloc.ko */
+	const char *modules; /* tree for /lib/modules/RELEASE, or NULL */
 	bool tty;
 	bool kmemleak;
 	struct winsize winsize;
@@ -69,8 +69,7 @@ static void log_line(const char *text)
 	close(fd);
 }
 
-__attribute__((noreturn, format(printf, 1, 2)))
-static void fail(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
 {
 	struct pollfd nothing = { .fd = -1 };
 	char text[1024];
@@ -99,8 +98,8 @@ static void make_dir(const char *path)
 		fail("cannot make the directory %s: %m", path);
 }
 
-static void mount_at(const char *source, const char *target, const char *type,
-		     unsigned long flags, const char *options)
+static void mount_at(const char *source, const char *target, const char *type, unsigned long flags,
+		     const char *options)
 {
 	if (mount(source, target, type, flags, options))
 		fail("cannot mount %s (%s) at %s: %m", type, source, target);
@@ -290,7 +289,7 @@ static void enter_root(bool uml)
 		{ "tracefs", "/sys/kernel/tracing", 0, NULL, true },
 		{ "hugetlbfs", "/dev/hugepages", 0, NULL, true },
 	};
-	static const char * const links[][2] = {
+	static const char *const links[][2] = {
 		{ "/proc/self/fd", "/dev/fd" },
 		{ "/proc/self/fd/0", "/dev/stdin" },
 		{ "/proc/self/fd/1", "/dev/stdout" },
@@ -307,8 +306,7 @@ static void enter_root(bool uml)
 	mount_at("root", "/tmp/root", "overlay", 0,
 		 uml ? "lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work" :
 		       "lowerdir=/host,upperdir=/tmp/upper,workdir=/tmp/work");
-	if (chdir("/tmp/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") ||
-	    chdir("/"))
+	if (chdir("/tmp/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		fail("cannot change to the new root: %m");
 
 	umask(0);
@@ -317,7 +315,8 @@ static void enter_root(bool uml)
 		if (mkdir(mounts[i].target, 0755) && errno != EEXIST && mounts[i].optional)
 			continue;
 		if (mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags,
-			  mounts[i].options) && !mounts[i].optional)
+			  mounts[i].options) &&
+		    !mounts[i].optional)
 			fail("cannot mount %s at %s: %m", mounts[i].type, mounts[i].target);
 	}
 	umask(022);
@@ -445,8 +444,7 @@ static gid_t group_with_member(const char *member)
 		gid = free_id(900);
 		fprintf(to, "%s:x:%u:%s\n", GROUP, gid, member ? member : "");
 	}
-	if (fclose(to) || chmod("/etc/group.new", 0644) ||
-	    rename("/etc/group.new", "/etc/group"))
+	if (fclose(to) || chmod("/etc/group.new", 0644) || rename("/etc/group.new", "/etc/group"))
 		fail("cannot rewrite /etc/group: %m");
 	return gid;
 }
@@ -508,8 +506,7 @@ static void set_env(const char *key, const char *value)
 	config.env[config.nr_env] = NULL;
 }
 
-__attribute__((noreturn))
-static void run_command(const int fds[MUX_STREAMS], const struct passwd *pw)
+static _Noreturn void run_command(const int fds[MUX_STREAMS], const struct passwd *pw)
 {
 	sigset_t none;
 

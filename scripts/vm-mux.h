@@ -5,8 +5,9 @@
  *
  * A frame is a struct mux_frame and @len bytes. A stream flows one way. Its receiver
  * grants credit for as many bytes as it has room to store, frames' heads counted, so
- * that a stream nobody reads stops alone and never holds up the channel. Both ends say MUX_END once: the
- * sender after its last byte, the receiver when nobody will read any more.
+ * that a stream nobody reads stops alone and never holds up the channel. Both ends say
+ * MUX_END once: the sender after its last byte, the receiver when nobody will read any
+ * more.
  */
 #ifndef VM_MUX_H
 #define VM_MUX_H
@@ -17,16 +18,16 @@
 #include <stdint.h>
 
 enum mux_type {
-	MUX_HELLO = 'H',	/* guest: the kernel reached user space */
-	MUX_DATA = 'D',		/* bytes of a stream */
-	MUX_END = 'E',		/* of a stream, from either end */
-	MUX_CREDIT = 'C',	/* of a stream: uint32_t, bytes it may send beyond those so far */
-	MUX_WINSIZE = 'W',	/* host: struct winsize of its terminal */
-	MUX_PING = 'p',		/* host: answer me */
-	MUX_PONG = 'P',		/* guest: here */
-	MUX_DUMP = 'T',		/* host: write what hangs to the kernel log */
-	MUX_FAILED = 'F',	/* guest: text; the command's status is worth nothing */
-	MUX_STATUS = 'S',	/* guest: uint32_t, status of the command; the last frame */
+	MUX_HELLO = 'H',   /* guest: the kernel reached user space */
+	MUX_DATA = 'D',    /* bytes of a stream */
+	MUX_END = 'E',     /* of a stream, from either end */
+	MUX_CREDIT = 'C',  /* of a stream: uint32_t, bytes it may send beyond those so far */
+	MUX_WINSIZE = 'W', /* host: struct winsize of its terminal */
+	MUX_PING = 'p',    /* host: answer me */
+	MUX_PONG = 'P',    /* guest: here */
+	MUX_DUMP = 'T',    /* host: write what hangs to the kernel log */
+	MUX_FAILED = 'F',  /* guest: text; the command's status is worth nothing */
+	MUX_STATUS = 'S',  /* guest: uint32_t, status of the command; the last frame */
 };
 
 #define MUX_STREAMS 3
@@ -41,18 +42,18 @@ struct mux_frame {
 
 struct mux_stream {
 	int fd;
-	bool incoming;		/* from the channel to @fd */
+	bool incoming; /* from the channel to @fd */
 	bool open;
-	bool ending;		/* incoming: the sender is done, @nr bytes are left */
-	uint32_t credit;	/* outgoing: bytes the receiver has room for */
-	uint32_t first, nr;	/* incoming: the bytes of @buf not yet written to @fd */
-	uint32_t window;	/* incoming: credit in all */
-	uint32_t owed;		/* incoming: credit that came back since it was last granted */
+	bool ending;        /* incoming: the sender is done, @nr bytes are left */
+	uint32_t credit;    /* outgoing: bytes the receiver has room for */
+	uint32_t first, nr; /* incoming: the bytes of @buf not yet written to @fd */
+	uint32_t window;    /* incoming: credit in all */
+	uint32_t owed;      /* incoming: credit that came back since it was last granted */
 	char buf[MUX_WINDOW_BYTES];
 };
 
 struct mux {
-	int fd;			/* -1 once the other end is gone */
+	int fd; /* -1 once the other end is gone */
 	struct mux_stream streams[MUX_STREAMS];
 	/* Called for frames that concern no stream. @data has a NUL after its end. */
 	void (*handle)(enum mux_type type, const char *data, size_t len);
