@@ -21,8 +21,10 @@ static void say(const char *format, va_list args)
 
 	if (len < 0)
 		return;
-	if ((size_t)len > sizeof(line) - 1)
+	if ((size_t)len > sizeof(line) - 1) {
 		len = sizeof(line) - 1;
+		line[len - 1] = '\n';
+	}
 	xl_os_say(line, len);
 }
 

@@ -39,7 +39,9 @@ static int first_malloc_is_einval(void *arg)
 
 TEST_F(lib_process, bad_variables_are_einval_and_one_line_that_names_them)
 {
+	static char nines[1000];
 	static const char *const variables[][2] = {
+		{ "XALLOC_LIMIT", nines }, { "XALLOC_OPTIONS", nines },
 		{ "XALLOC_LIMIT", "" }, { "XALLOC_LIMIT", "0" }, { "XALLOC_LIMIT", "1M" },
 		{ "XALLOC_LIMIT", "lots" }, { "XALLOC_LIMIT", "-4M" }, { "XALLOC_LIMIT", "4m" },
 		{ "XALLOC_LIMIT", "4MB" }, { "XALLOC_LIMIT", "4 M" }, { "XALLOC_LIMIT", " 4M" },
@@ -52,6 +54,7 @@ TEST_F(lib_process, bad_variables_are_einval_and_one_line_that_names_them)
 	char text[1024];
 	size_t i;
 
+	memset(nines, '9', sizeof(nines) - 1);
 	for (i = 0; i < ARRAY_SIZE(variables); i++) {
 		ASSERT_EQ(0, run_child(first_malloc_is_einval, (void *)variables[i], text,
 				       sizeof(text))) {
