@@ -127,23 +127,23 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, s
 	arena->limit_bytes = limit_bytes < arena_bytes ? limit_bytes : arena_bytes;
 	xl_list_init(&arena->heaps);
 
-	ret = place(p, arena);
-	if (ret)
-		goto err_put;
 	ret = create_file(arena->bytes, arena->limit_bytes, &arena->id);
 	if (ret < 0)
-		goto err_unplace;
+		goto err_put;
 	arena->fd = ret;
-	ret = xl_os_map_arena((void *)arena->base, arena->bytes, arena->fd);
+	ret = place(p, arena);
 	if (ret)
 		goto err_close;
+	ret = xl_os_map_arena((void *)arena->base, arena->bytes, arena->fd);
+	if (ret)
+		goto err_unplace;
 	atomic_store(&arena->alive, true);
 	return arena;
 
-err_close:
-	xl_os_close(arena->fd);
 err_unplace:
 	xl_list_del(&arena->link);
+err_close:
+	xl_os_close(arena->fd);
 err_put:
 	xl_meta_put(XL_POOL_ARENA, arena);
 	errno = -ret;

@@ -93,6 +93,9 @@ TEST_F(lib_arena, sizes_no_arena_can_have_are_efbig)
 	ASSERT_EQ(EFBIG, errno);
 	ASSERT_EQ(NULL, arena_of(SEGMENT, SIZE_MAX));
 	ASSERT_EQ(EFBIG, errno);
+	/* Also where the range has no room for it. */
+	ASSERT_EQ(NULL, arena_of(1UL << 62, 0));
+	ASSERT_EQ(EFBIG, errno);
 	/* The range has room for it: 64 GiB at least. */
 	if (info.arena_bytes_max + SEGMENT < 64UL << 30) {
 		ASSERT_EQ(NULL, arena_of(info.arena_bytes_max + SEGMENT, 0));
