@@ -85,16 +85,19 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uint32_t *nr_slices,
 		 struct xl_grant *granted)
 {
+	size_t first = -arena->base & (alignment - 1);
 	size_t more;
 	int ret;
 
+	if (first > arena->bytes - *nr_slices * XL_SLICE)
+		return -EFBIG;
 	ret = xl_os_grant(arena->fd, *nr_slices, tag, granted);
 	if (ret || (arena->base + granted->offset) % alignment == 0)
 		return ret;
 	xl_page_free_offsets(arena, &granted->offset, 1);
 	more = *nr_slices + alignment / XL_SLICE - 1;
 	if (more > arena->bytes / XL_SLICE)
-		return -EFBIG;
+		more = arena->bytes / XL_SLICE; /* starts at 0, so @first is in it */
 	*nr_slices = more;
 	return xl_os_grant(arena->fd, *nr_slices, tag, granted);
 }

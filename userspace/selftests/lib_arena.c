@@ -138,6 +138,21 @@ TEST_F(lib_arena, what_one_heap_keeps_serves_another)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+TEST_F(lib_arena, what_a_heap_keeps_is_not_in_the_way_of_an_alignment)
+{
+	struct xalloc_arena *arena = arena_of(4 * MIB, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	void *ptr;
+
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 16));
+	xalloc_free(ptr);
+	/* Only the start of the arena is aligned so, where the empty slab is. */
+	ASSERT_NE(NULL, ptr = xalloc_heap_aligned_alloc(heap, 4 * MIB, 2 * SLICE));
+	ASSERT_EQ(0, (uintptr_t)ptr % (4 * MIB));
+	xalloc_free(ptr);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
 TEST_F(lib_arena, heap_destroy_gives_all_its_blocks_back)
 {
 	struct xalloc_arena *arena = arena_of(32 * MIB, 0);
