@@ -150,17 +150,15 @@ err_put:
 	return NULL;
 }
 
-bool xl_arena_trim(struct xalloc_arena *arena)
+void xl_arena_trim(struct xalloc_arena *arena)
 {
 	struct xl_process *p = xl_process_peek();
 	struct xl_list *pos;
-	bool any = false;
 
 	pthread_mutex_lock(&p->lock);
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
-		any |= xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
+		xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
 	pthread_mutex_unlock(&p->lock);
-	return any;
 }
 
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)

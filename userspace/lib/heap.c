@@ -61,10 +61,9 @@ static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	xl_page_free_offsets(heap->arena, &offset, 1);
 }
 
-bool xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
+void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 {
 	unsigned int cls;
-	bool any = false;
 
 	pthread_mutex_lock(&heap->lock);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
@@ -78,10 +77,8 @@ bool xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 		xl_list_del(&page->partial);
 		pages->nr_empty = 0;
 		release(p, heap, page);
-		any = true;
 	}
 	pthread_mutex_unlock(&heap->lock);
-	return any;
 }
 
 /* The address of a new block, or 0 with *@error set to -errno. */
@@ -143,8 +140,10 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		pthread_mutex_unlock(&heap->lock);
 		if (address)
 			return (void *)address;
-		if (again || error == -EFBIG || !xl_arena_trim(arena))
+		if (again || error == -EFBIG)
 			break;
+		/* Also when it finds nothing: another thread may just have made the room. */
+		xl_arena_trim(arena);
 	}
 	errno = xl_arena_refused(arena, size, -error);
 	return NULL;

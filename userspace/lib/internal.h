@@ -177,8 +177,8 @@ struct xalloc_arena {
 int xl_arena_bytes_max(size_t *bytes);
 /* The caller holds lock 1. NULL with errno set. */
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
-/* Takes back what heaps keep without need. Takes locks 1 and 2. Returns whether there was any. */
-bool xl_arena_trim(struct xalloc_arena *arena);
+/* Takes back what heaps keep without need. Takes locks 1 and 2. */
+void xl_arena_trim(struct xalloc_arena *arena);
 /* Notes and explains that @bytes were refused with @error, an errno. Returns the caller's errno. */
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 
@@ -234,8 +234,8 @@ struct xalloc_heap {
 struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena);
 /* Takes lock 2; the caller holds lock 1. */
 void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
-/* Gives the empty pages back. Takes lock 2. Returns whether there was one. */
-bool xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
+/* Gives the empty pages back. Takes lock 2. */
+void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 
 /* @zero, unless NULL: whether all bytes of the block are zero. NULL with errno set. */
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero);

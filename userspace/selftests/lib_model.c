@@ -241,6 +241,50 @@ TEST_F_TIMEOUT(lib_model, threads_free_each_others_blocks, TEST_TIMEOUT_LONG)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+static pthread_barrier_t barrier;
+
+static void *allocate_at_once(void *arg)
+{
+	struct thread *thread = arg;
+	void *ptr;
+
+	pthread_barrier_wait(&barrier);
+	ptr = xalloc_heap_malloc(heaps[1 + thread->seed], 12 * SLICE);
+	thread->nr_refused += !ptr;
+	return ptr;
+}
+
+/* Each is refused first; one of them finds that the other has made the room for both. */
+TEST_F(lib_model, what_a_heap_kept_serves_two_threads_at_once)
+{
+	struct xalloc_arena *arena = arena_of(SEGMENT, 0);
+	size_t round, size, i;
+	void *ptr;
+
+	for (i = 1; i < NR_HEAPS; i++)
+		ASSERT_NE(NULL, heaps[i] = xalloc_heap_create(arena));
+	ASSERT_EQ(0, pthread_barrier_init(&barrier, NULL, 2));
+	for (round = 0; round < (is_long_run() ? 2000 : 100); round++) {
+		for (size = 16; stats_of(arena).granted_bytes < 21 * SLICE; size += 16) {
+			ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heaps[1], size));
+			xalloc_free(ptr);
+		}
+		for (i = 0; i < 2; i++) {
+			threads[i] = (struct thread){ .seed = i };
+			ASSERT_EQ(0, pthread_create(&threads[i].id, NULL, allocate_at_once,
+						    &threads[i]));
+		}
+		for (i = 0; i < 2; i++) {
+			ASSERT_EQ(0, pthread_join(threads[i].id, &ptr));
+			ASSERT_EQ(0, threads[i].nr_refused) {
+				TH_LOG("round %zu", round);
+			}
+			xalloc_free(ptr);
+		}
+	}
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
 static void *create_and_destroy(void *arg)
 {
 	struct thread *thread = arg;
