@@ -39,8 +39,10 @@
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
  *	the library starts anew, with a default heap and arenas of its own; arenas and heaps
  *	of the parent give ESTALE, and freeing one of the parent's blocks does nothing, so
- *	that destructors may run. The descriptors of the parent's arenas are inherited (not
- *	across exec) and keep what is allocated there alive while the child has them.
+ *	that destructors may run; the same goes for the parent's forebears, as far as the
+ *	fourth process back that allocated. The descriptors of the parent's arenas are
+ *	inherited (not across exec) and keep what is allocated there alive while the child
+ *	has them.
  *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G

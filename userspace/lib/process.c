@@ -6,12 +6,16 @@
  * started, and no lock is held, also when another thread of the parent was in the
  * middle of a call. The child reserves a range of its own, if it allocates. The range of the
  * parent, which it does not have, it reserves at once, so that nothing of the child gets the
- * address of a block of the parent. A child of the child is rid of it.
+ * address of a block of the parent. A child of the child does so with both ranges, and so on
+ * up to XL_FOREBEARS of them.
  */
 #include <errno.h>
 
 #include "internal.h"
 #include "os.h"
+
+/* Bounds the addresses reserved, a range for each. */
+#define XL_FOREBEARS 4
 
 static struct xl_process *_Atomic process;
 
@@ -23,7 +27,8 @@ static struct xl_ranges {
 	struct xl_range {
 		uintptr_t base;
 		atomic_size_t bytes;
-	} owned, inherited;
+	} owned, inherited[XL_FOREBEARS];
+	unsigned int nr_inherited; /* ever; the latest are kept */
 } ranges;
 
 static void set_range(struct xl_range *range, uintptr_t base, size_t bytes)
@@ -38,17 +43,40 @@ static bool holds(const struct xl_range *range, uintptr_t address)
 	return address - range->base < range->bytes;
 }
 
+static bool is_inherited(uintptr_t address)
+{
+	unsigned int i;
+
+	for (i = 0; i < XL_FOREBEARS; i++)
+		if (holds(&ranges.inherited[i], address))
+			return true;
+	return false;
+}
+
 static bool overlaps_inherited(uintptr_t base, size_t bytes)
 {
-	return ranges.inherited.bytes &&
-	       (holds(&ranges.inherited, base) || ranges.inherited.base - base < bytes);
+	unsigned int i;
+
+	for (i = 0; i < XL_FOREBEARS; i++)
+		if (ranges.inherited[i].bytes && ranges.inherited[i].base - base < bytes)
+			return true;
+	return is_inherited(base);
+}
+
+static void reserve_again(const struct xl_range *range)
+{
+	if (range->bytes)
+		xl_os_reserve_free((void *)range->base, range->bytes);
 }
 
 /* In a new child, before anything else can take the addresses. */
 static void reserve_parents(void)
 {
-	if (ranges.owned.bytes)
-		xl_os_reserve_free((void *)ranges.owned.base, ranges.owned.bytes);
+	unsigned int i;
+
+	reserve_again(&ranges.owned);
+	for (i = 0; i < XL_FOREBEARS; i++)
+		reserve_again(&ranges.inherited[i]);
 }
 
 /* So that arenas of sizes that are powers of two fill the range. */
@@ -106,7 +134,8 @@ static int start(struct xl_process *p)
 	}
 	if (ranges.owned.bytes) {
 		reserve_parents();
-		set_range(&ranges.inherited, ranges.owned.base, ranges.owned.bytes);
+		set_range(&ranges.inherited[ranges.nr_inherited++ % XL_FOREBEARS],
+			  ranges.owned.base, ranges.owned.bytes);
 		set_range(&ranges.owned, 0, 0);
 	}
 
@@ -197,9 +226,8 @@ bool xl_inherited(uintptr_t address)
 	if (!p)
 		return false;
 	pthread_mutex_lock(&p->lock);
-	ret = holds(&ranges.inherited, address) ||
-	      (!atomic_load_explicit(&p->ready, memory_order_relaxed) &&
-	       holds(&ranges.owned, address));
+	ret = is_inherited(address) || (!atomic_load_explicit(&p->ready, memory_order_relaxed) &&
+					holds(&ranges.owned, address));
 	pthread_mutex_unlock(&p->lock);
 	return ret;
 }

@@ -382,6 +382,42 @@ TEST_F(lib_process, a_forked_child_starts_anew)
 	ASSERT_EQ(0, xalloc_arena_destroy(parent.arena));
 }
 
+/* Allocates, so that a range of its own comes between those of its parent and its child. */
+static int grandchild_frees(void *arg)
+{
+	struct parent *parent = arg;
+
+	CHECK(xalloc_malloc(100));
+	xalloc_free(parent->small);
+	xalloc_free(parent->large);
+	CHECK(touch_read(parent->small, NULL) == SIGSEGV);
+	return 0;
+}
+
+static int child_allocates_and_forks(void *arg)
+{
+	char text[1024];
+	int status;
+
+	CHECK(xalloc_malloc(100));
+	status = run_child(grandchild_frees, arg, text, sizeof(text));
+	fputs(text, stderr);
+	return status;
+}
+
+TEST_F(lib_process, a_grandchild_may_free_what_it_does_not_have)
+{
+	struct parent parent = { .small = xalloc_malloc(100), .large = xalloc_malloc(100000) };
+	char text[1024];
+
+	guard_install();
+	ASSERT_NE(NULL, parent.small);
+	ASSERT_NE(NULL, parent.large);
+	ASSERT_EQ(0, run_child(child_allocates_and_forks, &parent, text, sizeof(text))) {
+		TH_LOG("%s", text);
+	}
+}
+
 static atomic_bool stop;
 
 static void *allocate_until_stop(void *arg)
