@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The system calls of libxalloc: open, ioctl, mmap and a few questions. */
+/*
+ * The system calls of libxalloc: open, ioctl, mmap and a few questions.
+ *
+ * open(), close() and write() of libc are cancellation points: a thread that is cancelled there
+ * would keep the locks of the library for ever. syscall() is none.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -14,14 +19,14 @@
 
 int xl_os_open(const char *path)
 {
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
 }
 
 void xl_os_close(int fd)
 {
-	close(fd);
+	syscall(SYS_close, fd);
 }
 
 static int call(int fd, unsigned long request, void *arg)
@@ -189,6 +194,6 @@ bool xl_os_memlock_exempt(void)
 void xl_os_say(const char *text, size_t bytes)
 {
 	/* Nobody is left to tell when this fails. */
-	if (write(STDERR_FILENO, text, bytes) < 0)
+	if (syscall(SYS_write, STDERR_FILENO, text, bytes) < 0)
 		return;
 }

@@ -418,6 +418,50 @@ TEST_F(lib_process, a_grandchild_may_free_what_it_does_not_have)
 	}
 }
 
+static atomic_bool went_on;
+
+/* What opens, closes and writes, with a cancellation pending. */
+static void *call_cancelled(void *arg)
+{
+	struct xalloc_arena *arena;
+
+	pthread_cancel(pthread_self());
+	xalloc_free(xalloc_malloc(100));
+	arena = arena_of(SEGMENT, 0);
+	if (arena)
+		xalloc_arena_destroy(arena);
+	arg = xalloc_malloc(100 * MIB);
+	atomic_store(&went_on, true);
+	pthread_testcancel();
+	return arg;
+}
+
+static int cancelled_thread_keeps_nothing(void *arg)
+{
+	pthread_t thread;
+	void *result;
+
+	(void)arg;
+	alarm(60);
+	setenv("XALLOC_OPTIONS", "verbose", 1);
+	CHECK(!pthread_create(&thread, NULL, call_cancelled, NULL));
+	CHECK(!pthread_join(thread, &result));
+	CHECK(result == PTHREAD_CANCELED);
+	CHECK(xalloc_malloc(100));
+	CHECK(atomic_load(&went_on));
+	return 0;
+}
+
+TEST_F(lib_process, a_cancelled_thread_keeps_no_lock)
+{
+	char text[1024];
+
+	ASSERT_EQ(0, run_child(cancelled_thread_keeps_nothing, NULL, text, sizeof(text))) {
+		TH_LOG("%s", text);
+	}
+	ASSERT_NE(NULL, strstr(text, "refused"));
+}
+
 static atomic_bool stop;
 
 static void *allocate_until_stop(void *arg)
