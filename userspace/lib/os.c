@@ -117,8 +117,13 @@ void xl_os_unreserve(void *addr, size_t bytes)
 int xl_os_map_arena(void *addr, size_t bytes, int arena)
 {
 	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, arena, 0);
+	int error = errno;
 
-	return got == MAP_FAILED ? -errno : 0;
+	if (got != MAP_FAILED)
+		return 0;
+	/* The kernel has unmapped what was there if the file refused: not for others to take. */
+	xl_os_reserve_free(addr, bytes);
+	return -error;
 }
 
 int xl_os_unmap_arena(void *addr, size_t bytes)
