@@ -164,13 +164,15 @@ void xl_arena_trim(struct xalloc_arena *arena)
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 {
 	struct xl_process *p = xl_process_peek();
+	struct xalloc_heap *heap;
 	const char *why;
 
 	atomic_store_explicit(&arena->refused, error, memory_order_relaxed);
 	atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed);
 	switch (error) {
 	case EDQUOT:
-		why = arena == p->default_arena ?
+		heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
+		why = heap && heap->arena == arena ?
 			      "the limit of the default heap; XALLOC_LIMIT sets it" :
 			      "the limit of the arena";
 		break;
@@ -207,7 +209,7 @@ static bool round_up(size_t *bytes)
 
 static int read_config(const struct xalloc_arena_config *from, struct xalloc_arena_config *config)
 {
-	const char *tail = (const char *)from + sizeof(*config);
+	const char *tail;
 	size_t i;
 
 	*config = (struct xalloc_arena_config){ 0 };
@@ -215,6 +217,7 @@ static int read_config(const struct xalloc_arena_config *from, struct xalloc_are
 		return 0;
 	if (from->size < sizeof(*config))
 		return -EINVAL;
+	tail = (const char *)from + sizeof(*config);
 	for (i = 0; i < from->size - sizeof(*config); i++)
 		if (tail[i])
 			return -E2BIG;
