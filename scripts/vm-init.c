@@ -37,7 +37,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define GROUP "xalloc"
-#define CONFIG_MAX 4096
+#define CONFIG_MAX 65536
 
 static struct mux mux;
 static int winsize_fd = -1;
