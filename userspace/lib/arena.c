@@ -150,14 +150,26 @@ err_put:
 	return NULL;
 }
 
-void xl_arena_trim(struct xalloc_arena *arena)
+static void trim_heaps(struct xl_process *p, struct xalloc_arena *arena)
+{
+	struct xl_list *pos;
+
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
+		xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
+}
+
+void xl_arenas_trim(const struct xalloc_arena *only)
 {
 	struct xl_process *p = xl_process_peek();
 	struct xl_list *pos;
 
 	pthread_mutex_lock(&p->lock);
-	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
-		xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
+	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
+		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
+
+		if (!only || only == arena)
+			trim_heaps(p, arena);
+	}
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -4,7 +4,8 @@
  *
  * A heap keeps at most one page of each class without a used block, so that a program that
  * allocates and frees one block in turns does not call the kernel each time. These pages go
- * back when the kernel refuses an allocation in the same arena, which is then tried again.
+ * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
+ * the memory of the user or of the machine ran out, of all arenas. It is then tried again.
  */
 #include <errno.h>
 
@@ -143,7 +144,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
-		xl_arena_trim(arena);
+		xl_arenas_trim(error == -ENOBUFS || error == -ENOMEM ? NULL : arena);
 	}
 	errno = xl_arena_refused(arena, size, -error);
 	return NULL;

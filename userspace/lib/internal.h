@@ -177,8 +177,8 @@ struct xalloc_arena {
 int xl_arena_bytes_max(size_t *bytes);
 /* The caller holds lock 1. NULL with errno set. */
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
-/* Takes back what heaps keep without need. Takes locks 1 and 2. */
-void xl_arena_trim(struct xalloc_arena *arena);
+/* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
+void xl_arenas_trim(const struct xalloc_arena *only);
 /* Notes and explains that @bytes were refused with @error, an errno. Returns the caller's errno. */
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 

@@ -272,6 +272,32 @@ TEST_F(lib_process, an_ordinary_user_gets_rlimit_memlock)
 	}
 }
 
+static int user_has_what_another_arena_kept(void *arg)
+{
+	struct xalloc_heap *heap;
+	size_t nr;
+
+	(void)arg;
+	CHECK(!become_user(true, 8 * MIB));
+	heap = xalloc_heap_create(arena_of(8 * MIB, 0));
+	CHECK(heap);
+	xalloc_free(xalloc_malloc(16));
+	CHECK(stats_of(xalloc_arena_default()).charged_bytes == SEGMENT);
+	for (nr = 0; nr < 4; nr++)
+		CHECK(xalloc_heap_malloc(heap, SEGMENT));
+	CHECK(!stats_of(xalloc_arena_default()).charged_bytes);
+	return 0;
+}
+
+TEST_F(lib_process, what_one_arena_keeps_serves_another_of_the_user)
+{
+	char text[1024];
+
+	ASSERT_EQ(0, run_user(user_has_what_another_arena_kept, text, sizeof(text))) {
+		TH_LOG("%s", text);
+	}
+}
+
 static int user_without_rights(void *arg)
 {
 	(void)arg;
