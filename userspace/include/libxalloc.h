@@ -118,7 +118,8 @@ void *xalloc_calloc(size_t nmemb, size_t size);
  * @size: new size in bytes; zero counts as one and does not free
  *
  * The block stays in the heap it is from, and where it is as long as its size class
- * stays; otherwise the contents move. An address that a device knows does not follow.
+ * stays; otherwise the contents move. An address that a device knows does not follow. Aborts
+ * when @ptr is neither NULL nor the start of a live block.
  *
  * Return: the block, or NULL with errno set and @ptr as it was. Shrinking does not fail.
  */
