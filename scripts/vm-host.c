@@ -257,6 +257,7 @@ int main(int argc, char **argv)
 		if (hello && !streams) {
 			streams = true;
 			began = seconds();
+			heard = began;
 			mux_open_source(&mux, 0, 0);
 			mux_open_sink(&mux, 1, 1, MUX_WINDOW_BYTES);
 			mux_open_sink(&mux, 2, 2, MUX_WINDOW_BYTES);
@@ -299,7 +300,7 @@ int main(int argc, char **argv)
 		}
 		if (now - began < limit + DUMP_SECONDS)
 			continue;
-		if (now - heard > 3 * PING_SECONDS)
+		if (now - heard > 3 * PING_SECONDS * slow)
 			finish("timeout: the guest stopped, it does not answer", -1);
 		finish("timeout: the command is still running", -1);
 	}
