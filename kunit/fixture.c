@@ -10,13 +10,20 @@
  * One for all cases, which run one after the other.
  */
 u32 fx_backing_countdown;
+bool fx_backing_then_fail;
 static u32 nr_given_back_pinned;
 
 static struct folio *backing_alloc(void)
 {
+	struct folio *folio;
+
 	if (fx_backing_countdown && !--fx_backing_countdown)
 		return NULL;
-	return xalloc_backing_huge.alloc();
+	folio = xalloc_backing_huge.alloc();
+#ifdef CONFIG_FAULT_INJECTION
+	current->make_it_fail = fx_backing_then_fail;
+#endif
+	return folio;
 }
 
 static void backing_free(struct folio *folio)
@@ -256,6 +263,7 @@ int fx_init(struct kunit *test)
 	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
 		fx->before[i] = atomic_long_read(&xalloc_counters[i]);
 	fx_backing_countdown = 0;
+	fx_backing_then_fail = false;
 	nr_given_back_pinned = 0;
 	test->priv = fx;
 	return 0;
