@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/uio.h>
 
 #define NR_SEGMENTS 4
 #define ARENA_BYTES (NR_SEGMENTS * XALLOC_SEGMENT_BYTES)
@@ -44,6 +45,7 @@ struct shared {
 	atomic_bool stop;
 	atomic_long nr_done;	/* turns of the thread under test, to show it was not idle */
 	atomic_long nr_faults;	/* SIGBUS taken */
+	atomic_long nr_spliced;
 	atomic_size_t hot;	/* offset of what was granted last */
 	atomic_int wrong_line;
 	long wrong_value;
@@ -192,6 +194,20 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
  * A fault that lost the race and installed its page all the same would show there.
  */
 
+/*
+ * What is written at @offset of the arena in turn @turn. It names the offset, so that memory
+ * which turns up elsewhere while somebody still has it is seen.
+ */
+static uint64_t word_of(uint64_t turn, size_t offset)
+{
+	return turn << 32 | offset;
+}
+
+static bool is_word_of_place(uint64_t value, size_t offset)
+{
+	return !value || (uint32_t)value == offset;
+}
+
 /* Mostly where the memory is that comes and goes, so that the two meet. */
 static size_t touch_place(struct shared *s, uint32_t *seed)
 {
@@ -207,16 +223,17 @@ static void *touch_both(void *arg)
 {
 	struct shared *s = arg;
 	uint32_t seed = thread_seed();
+	uint64_t value;
 	size_t at;
 	int sig;
 
 	while (!atomic_load(&s->stop)) {
 		at = touch_place(s, &seed);
-		sig = touch_read(s->map + at, NULL);
-		check(s, !sig || sig == SIGBUS, sig);
+		sig = touch_read(s->map + at, &value);
+		check(s, sig ? sig == SIGBUS : is_word_of_place(value, at), at);
 		atomic_fetch_add(&s->nr_faults, sig == SIGBUS);
-		sig = touch_read(s->second + at, NULL);
-		check(s, !sig || sig == SIGBUS, sig);
+		sig = touch_read(s->second + at, &value);
+		check(s, sig ? sig == SIGBUS : is_word_of_place(value, at), at);
 		atomic_fetch_add(&s->nr_faults, sig == SIGBUS);
 	}
 	return NULL;
@@ -259,12 +276,45 @@ static void *map_and_unmap(void *arg)
 	return NULL;
 }
 
-/* Grants @bytes, writes through one mapping, compares through the other, frees. */
-static void grant_compare_free(struct shared *s, uint32_t nr_slices, uint64_t seed)
+/* Holds memory of the arena in a pipe, across whatever happens to it meanwhile. */
+static void *splice_and_read(void *arg)
 {
-	size_t bytes = nr_slices * XALLOC_SLICE_BYTES, at;
+	struct shared *s = arg;
+	uint32_t seed = thread_seed();
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK)) {
+		note_wrong(s, __LINE__, errno);
+		return NULL;
+	}
+	while (!atomic_load(&s->stop)) {
+		size_t at = touch_place(s, &seed) & ~(XALLOC_SLICE_BYTES - 1);
+		struct iovec iov = { s->map + at, sizeof(uint64_t) };
+		uint64_t value = 0;
+		ssize_t rc = vmsplice(ends[1], &iov, 1, 0);
+
+		if (rc < 0) {
+			check(s, errno == EFAULT, errno);
+			continue;
+		}
+		check(s, rc == sizeof(value), rc);
+		spin(random_next(&seed) % 100000);
+		rc = read(ends[0], &value, sizeof(value));
+		check(s, rc == sizeof(value), rc);
+		check(s, is_word_of_place(value, at), at);
+		atomic_fetch_add(&s->nr_spliced, 1);
+	}
+	close(ends[0]);
+	close(ends[1]);
+	return NULL;
+}
+
+/* Grants, writes through one mapping, compares through the other, frees. */
+static void grant_compare_free(struct shared *s, uint32_t nr_slices, uint64_t turn)
+{
 	struct xalloc_page_grant page;
-	uint64_t value;
+	uint64_t value, word;
+	size_t at, end;
 	int rc, sig;
 
 	rc = grant_page(s->arena, nr_slices, 0, &page);
@@ -272,22 +322,24 @@ static void grant_compare_free(struct shared *s, uint32_t nr_slices, uint64_t se
 	if (rc != 1)
 		return;
 	atomic_store(&s->hot, page.offset);
-	for (at = 0; at < bytes; at += XALLOC_SLICE_BYTES) {
-		sig = touch_read(s->second + page.offset + at, &value);
+	end = page.offset + nr_slices * XALLOC_SLICE_BYTES;
+	for (at = page.offset; at < end; at += XALLOC_SLICE_BYTES) {
+		word = word_of(turn, at);
+		sig = touch_read(s->second + at, &value);
 		check(s, !sig, sig);
-		if (page.flags & XALLOC_PAGE_ZERO)
-			check(s, !value, value);
-		sig = touch_write(s->map + page.offset + at, seed + at);
+		check(s, page.flags & XALLOC_PAGE_ZERO ? !value : is_word_of_place(value, at), at);
+		sig = touch_write(s->map + at, word);
 		check(s, !sig, sig);
-		sig = touch_read(s->second + page.offset + at, &value);
-		check(s, !sig && value == seed + at, value);
+		sig = touch_read(s->second + at, &value);
+		check(s, !sig && value == word, at);
 	}
 	/* The other way round, at the far end of each slice. */
-	for (at = XALLOC_SLICE_BYTES - 8; at < bytes; at += XALLOC_SLICE_BYTES) {
-		sig = touch_write(s->second + page.offset + at, seed ^ at);
+	for (at = page.offset + XALLOC_SLICE_BYTES - 8; at < end; at += XALLOC_SLICE_BYTES) {
+		word = word_of(turn, at);
+		sig = touch_write(s->second + at, word);
 		check(s, !sig, sig);
-		sig = touch_read(s->map + page.offset + at, &value);
-		check(s, !sig && value == (seed ^ at), value);
+		sig = touch_read(s->map + at, &value);
+		check(s, !sig && value == word, at);
 	}
 	rc = free_page(s->arena, page.offset);
 	check(s, rc == 1, rc);
@@ -295,13 +347,13 @@ static void grant_compare_free(struct shared *s, uint32_t nr_slices, uint64_t se
 }
 
 static void fault_against_give_back(struct __test_metadata *_metadata, int device,
-				    bool misaligned)
+				    bool misaligned, bool pinned)
 {
 	uint64_t end = now_ms() + duration_ms(), turn = 0;
 	struct shared s = { .device = device };
 	unsigned char *range = range_reserve(2 * ARENA_BYTES, XALLOC_SEGMENT_BYTES), *fresh;
 	uint32_t seed = thread_seed();
-	pthread_t threads[2];
+	pthread_t threads[3];
 	uint64_t value;
 	size_t at;
 
@@ -315,16 +367,25 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	ASSERT_NE(MAP_FAILED, s.second);
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, touch_both, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, map_and_unmap, &s));
+	if (pinned) {
+		ASSERT_EQ(0, pthread_create(&threads[2], NULL, splice_and_read, &s));
+	}
 	while (now_ms() < end && !atomic_load(&s.wrong_line)) {
 		uint32_t nr_slices = random_next(&seed) % 4 ? SEGMENT_SLICES :
 				     1 + random_next(&seed) % (3 * SEGMENT_SLICES);
 
-		grant_compare_free(&s, nr_slices, ++turn * 1000003);
+		grant_compare_free(&s, nr_slices, ++turn);
 	}
 	atomic_store(&s.stop, true);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
-	TH_LOG("%ld grants, %ld SIGBUS", atomic_load(&s.nr_done), atomic_load(&s.nr_faults));
+	if (pinned) {
+		pthread_join(threads[2], NULL);
+		EXPECT_LT(0, atomic_load(&s.nr_spliced));
+		EXPECT_TRUE(pinned_wait(s.arena, 0, 10000));
+	}
+	TH_LOG("%ld grants, %ld SIGBUS, %ld times in a pipe", atomic_load(&s.nr_done),
+	       atomic_load(&s.nr_faults), atomic_load(&s.nr_spliced));
 	expect_nothing_wrong(&s);
 	EXPECT_LT(0, atomic_load(&s.nr_done));
 	EXPECT_LT(0, atomic_load(&s.nr_faults));
@@ -349,12 +410,18 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 
 TEST_F_TIMEOUT(race, fault_against_give_back, TEST_TIMEOUT_LONG)
 {
-	fault_against_give_back(_metadata, self->device, false);
+	fault_against_give_back(_metadata, self->device, false, false);
 }
 
 TEST_F_TIMEOUT(race, fault_against_give_back_small_entries, TEST_TIMEOUT_LONG)
 {
-	fault_against_give_back(_metadata, self->device, true);
+	fault_against_give_back(_metadata, self->device, true, false);
+}
+
+/* The kernel takes references to memory that is being given back, and keeps them for a while. */
+TEST_F_TIMEOUT(race, pin_against_give_back, TEST_TIMEOUT_LONG)
+{
+	fault_against_give_back(_metadata, self->device, false, true);
 }
 
 /* Slices are nobody's or one thread's: two grants that overlap find each other here. */
@@ -501,7 +568,7 @@ static void *grant_in_a_loop(void *arg)
 	uint64_t turn = 0;
 
 	while (!atomic_load(&s->stop) && !atomic_load(&s->wrong_line))
-		grant_compare_free(s, SEGMENT_SLICES, ++turn * 7);
+		grant_compare_free(s, SEGMENT_SLICES, ++turn);
 	return NULL;
 }
 
