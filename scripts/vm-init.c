@@ -326,10 +326,31 @@ static void enter_root(bool uml)
 	make_dir("/run/lock");
 }
 
+/*
+ * Let every user of the guest reach @dir: a clone in root's home is out of reach for
+ * others. Done in the overlay, so that the host's directories stay as they are.
+ */
+static void open_way_to(const char *dir)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	for (size_t len = 1; len < sizeof(path) && len <= strlen(dir); len++) {
+		if (dir[len] && dir[len] != '/')
+			continue;
+		snprintf(path, sizeof(path), "%.*s", (int)len, dir);
+		if (!stat(path, &st) && !(st.st_mode & 0001) &&
+		    chmod(path, (st.st_mode & 07777) | 0001))
+			fail("cannot open %s to all users: %m", path);
+	}
+}
+
 static void mount_project(bool uml, const char *release)
 {
 	char path[300];
 
+	open_way_to(config.build);
+	open_way_to(config.cwd);
 	if (uml)
 		mount_at("none", config.build, "hostfs", 0, config.build);
 	else
