@@ -39,23 +39,23 @@ XALLOC_KUNIT_ROWS(bad_creates, create_row);
 static void create_refuses(struct kunit *test)
 {
 	const struct create_row *row = test->param_value;
-	struct xalloc_arena *arena = xalloc_arena_create(row->arena_bytes, row->limit_bytes);
+	struct xalloc_arena *arena = fx_create_arena(row->arena_bytes, row->limit_bytes, 0);
 
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(arena), row->err);
 	if (!IS_ERR(arena))
 		xalloc_arena_destroy(arena);
 }
 
-static void create_takes_all_memory_and_no_more(struct kunit *test)
+static void create_takes_the_largest_and_no_more(struct kunit *test)
 {
 	struct fixture *fx = test->priv;
 	u64 most = xalloc_arena_bytes_max();
 	struct xalloc_arena *arena;
 
 	KUNIT_EXPECT_EQ(test, most % XALLOC_SEGMENT_BYTES, 0);
-	arena = xalloc_arena_create(most + XALLOC_SEGMENT_BYTES, 0);
+	arena = fx_create_arena(most + XALLOC_SEGMENT_BYTES, 0, 0);
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(arena), -EFBIG);
-	fx->arena = xalloc_arena_create(most, 0);
+	fx->arena = fx_create_arena(most, 0, 0);
 	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(fx->arena), 0);
 	KUNIT_EXPECT_EQ(test, fx->arena->nr_segments, most / XALLOC_SEGMENT_BYTES);
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
@@ -76,10 +76,10 @@ static void create_sets_the_limit(struct kunit *test)
 	const struct create_row *row = test->param_value;
 	struct fixture *fx = test->priv;
 
-	fx->arena = xalloc_arena_create(row->arena_bytes, row->limit_bytes);
+	fx->arena = fx_create_arena(row->arena_bytes, row->limit_bytes, 0);
 	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(fx->arena), 0);
 	KUNIT_EXPECT_EQ(test, fx->arena->nr_segments, 4);
-	KUNIT_EXPECT_EQ(test, fx->arena->limit_segments, row->err);
+	KUNIT_EXPECT_EQ(test, fx->arena->limit_slices / XALLOC_SLICES_PER_SEGMENT, row->err);
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
 }
 
@@ -427,19 +427,34 @@ static void client_takes_its_pages_with_it(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
 }
 
-static void broken_arena_grants_and_frees_no_more(struct kunit *test)
+/* Slice 5 is free to placement, and of a page. */
+static void contradicting_records_fence_their_segments(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_arena(test, 4, 0);
 	struct xalloc_client *client = fx_make_client(test);
+	struct xalloc_ioc_stat stat = {};
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 40, 0), 0);
-	arena->broken = true;
-	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -EUCLEAN);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 40);
+	KUNIT_ASSERT_EQ(test, xalloc_placement_give(&arena->placement, 5, 1), 0);
 	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), -EUCLEAN);
-	FX_EXPECT_ALIVE(test, 1, 40, 2, 0);
-	/* Death still gives back. */
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), -EUCLEAN);
+	/* Neither slice 5 nor the rest of the second segment is granted; others are. */
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), 64);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 40), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 63, 0), 65);
+	/* What is granted there stays. */
+	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 0));
+	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 1));
+	mutex_lock(&arena->lock);
+	xalloc_arena_stat(arena, &stat);
+	mutex_unlock(&arena->lock);
+	KUNIT_EXPECT_EQ(test, stat.fenced_bytes, FX_MIB(4));
+	/* The end of the arena still gives back all of it. */
 	fx_drop_client(test, client);
-	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
+	fx_drop_arena(test);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_nothing_counted(test->priv)));
 }
 
 /* Zero */
@@ -525,7 +540,8 @@ static void payers_limit_is_enobufs(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -ENOBUFS);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), -ENOBUFS);
 	FX_EXPECT_ALIVE(test, row->nr_segments, row->nr_segments * 32, row->nr_segments, 0);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CHARGED_SEGMENTS), row->nr_segments);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CHARGED_SLICES),
+			row->nr_segments * XALLOC_SLICES_PER_SEGMENT);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&user->locked_vm),
 			locked_vm + row->locked_kpages +
 			row->nr_segments * XALLOC_SEGMENT_KPAGES);
@@ -582,7 +598,7 @@ static struct xalloc_arena *create_as(struct kunit *test, bool capable, unsigned
 		cap_clear(cred->cap_effective);
 	old = override_creds(cred);
 	limit->rlim_cur = memlock;
-	arena = xalloc_arena_create(arena_bytes, 0);
+	arena = fx_create_arena(arena_bytes, 0, 0);
 	*limit = before;
 	revert_creds(old);
 	put_cred(cred);
@@ -604,39 +620,38 @@ static void creator_becomes_the_payer(struct kunit *test)
 			row->memlock < XALLOC_SEGMENT_BYTES ? -ENOBUFS : 0);
 }
 
-/* What an empty arena costs is bounded too: 1/256 of the machine's memory for all of a user. */
-static void empty_arenas_of_a_user_have_a_limit(struct kunit *test)
+/* An offset space costs memory where it is used: tables come with a grant and go with it. */
+static void unused_offsets_cost_nothing(struct kunit *test)
 {
-	const u32 most = 4096;
-	struct xalloc_arena **arenas = kunit_kzalloc(test, most * sizeof(*arenas), GFP_KERNEL);
-	u64 size = xalloc_arena_bytes_max(), table_bytes;
 	struct fixture *fx = test->priv;
-	u32 nr, i;
+	struct xalloc_client *client;
+	int slice;
 
-	KUNIT_ASSERT_NOT_NULL(test, arenas);
-	table_bytes = xalloc_placement_table_bytes(size / XALLOC_SEGMENT_BYTES);
-	for (nr = 0; nr < most; nr++) {
-		arenas[nr] = create_as(test, false, 0, size);
-		if (IS_ERR(arenas[nr]))
-			break;
-	}
-	KUNIT_EXPECT_GT(test, nr, 1);
-	KUNIT_EXPECT_LT(test, nr, most);
-	KUNIT_EXPECT_LE(test, nr * table_bytes, totalram_pages() * PAGE_SIZE / 256);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_ARENAS), nr);
-	if (nr < most)
-		KUNIT_EXPECT_EQ(test, PTR_ERR(arenas[nr]), -ENOMEM);
-	/* Another who does not pay is not refused for it, and room that is left can be used. */
-	fx->arena = create_as(test, true, 0, size);
-	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(fx->arena), 0);
-	if (nr) {
-		xalloc_arena_destroy(arenas[nr - 1]);
-		arenas[nr - 1] = create_as(test, false, 0, size);
-		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(arenas[nr - 1]), 0);
-	}
-	for (i = 0; i < nr; i++)
-		if (!IS_ERR(arenas[i]))
-			xalloc_arena_destroy(arenas[i]);
+	fx->arena = fx_create_arena(xalloc_arena_bytes_max(), 0, 0);
+	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(fx->arena), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_table_bytes(&fx->arena->placement), 0);
+	client = fx_make_client(test);
+	slice = fx_grant_at(client, 33, 0);
+	KUNIT_ASSERT_EQ(test, slice, 0);
+	KUNIT_EXPECT_LE(test, xalloc_placement_table_bytes(&fx->arena->placement) * 500,
+			2 * XALLOC_SEGMENT_BYTES);
+	FX_EXPECT_ALIVE(test, 1, 33, 2, 0);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, slice), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_table_bytes(&fx->arena->placement), 0);
+	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
+}
+
+/* Nor is one bound to the machine's memory, which is what can be committed. */
+static void more_than_all_memory_is_refused_at_once(struct kunit *test)
+{
+	u32 most = totalram_pages() / XALLOC_SEGMENT_KPAGES + 1;
+	struct fixture *fx = test->priv;
+
+	fx->arena = fx_create_arena(xalloc_arena_bytes_max(), 0, 0);
+	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(fx->arena), 0);
+	KUNIT_EXPECT_LE(test, fx->arena->limit_slices / XALLOC_SLICES_PER_SEGMENT, most);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx_make_client(test), (most + 1) * 32, 0), -EDQUOT);
+	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
 }
 
 /* Files */
@@ -644,7 +659,7 @@ static void empty_arenas_of_a_user_have_a_limit(struct kunit *test)
 static void file_is_the_arena(struct kunit *test)
 {
 	struct fixture *fx = test->priv;
-	struct file *file = xalloc_file_create(FX_MIB(8), FX_MIB(4));
+	struct file *file = fx_create_file(FX_MIB(8), FX_MIB(4));
 	struct xalloc_client *client;
 
 	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(file), 0);
@@ -652,7 +667,7 @@ static void file_is_the_arena(struct kunit *test)
 	client = file->private_data;
 	fx->arena = client->arena;
 	KUNIT_EXPECT_EQ(test, i_size_read(file_inode(file)), FX_MIB(8));
-	KUNIT_EXPECT_EQ(test, fx->arena->limit_segments, 2);
+	KUNIT_EXPECT_EQ(test, fx->arena->limit_slices, 2 * XALLOC_SLICES_PER_SEGMENT);
 	KUNIT_EXPECT_PTR_EQ(test, fx->arena->mapping, file->f_mapping);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 40, 0), 0);
 	KUNIT_EXPECT_TRUE(test, fx_faults_in(fx->arena, 1));
@@ -666,7 +681,7 @@ static void file_is_the_arena(struct kunit *test)
 static void file_refuses_what_create_refuses(struct kunit *test)
 {
 	const struct create_row *row = test->param_value;
-	struct file *file = xalloc_file_create(row->arena_bytes, row->limit_bytes);
+	struct file *file = fx_create_file(row->arena_bytes, row->limit_bytes);
 
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(file), row->err);
 	if (!IS_ERR(file))
@@ -675,7 +690,7 @@ static void file_refuses_what_create_refuses(struct kunit *test)
 
 static struct kunit_case cases[] = {
 	KUNIT_CASE_PARAM(create_refuses, bad_creates_gen_params),
-	KUNIT_CASE(create_takes_all_memory_and_no_more),
+	KUNIT_CASE(create_takes_the_largest_and_no_more),
 	KUNIT_CASE_PARAM(create_sets_the_limit, limits_gen_params),
 	KUNIT_CASE(ids_are_not_used_again),
 	KUNIT_CASE_PARAM(grant_commits_and_free_gives_back, grants_gen_params),
@@ -690,12 +705,13 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(page_cannot_be_freed_before_it_is_known),
 	KUNIT_CASE(grant_that_nobody_learns_of_is_taken_back),
 	KUNIT_CASE(client_takes_its_pages_with_it),
-	KUNIT_CASE(broken_arena_grants_and_frees_no_more),
+	KUNIT_CASE(contradicting_records_fence_their_segments),
 	KUNIT_CASE(zero_is_said_of_zero_memory_only),
 	KUNIT_CASE_PARAM(payers_limit_is_enobufs, charges_gen_params),
 	KUNIT_CASE(no_memory_is_not_charged),
 	KUNIT_CASE_PARAM(creator_becomes_the_payer, creators_gen_params),
-	KUNIT_CASE(empty_arenas_of_a_user_have_a_limit),
+	KUNIT_CASE(unused_offsets_cost_nothing),
+	KUNIT_CASE(more_than_all_memory_is_refused_at_once),
 	KUNIT_CASE(file_is_the_arena),
 	KUNIT_CASE_PARAM(file_refuses_what_create_refuses, bad_creates_gen_params),
 	{}

@@ -11,15 +11,19 @@
  */
 u32 fx_backing_countdown;
 bool fx_backing_then_fail;
+bool fx_backing_no_huge;
 static u32 nr_given_back_pinned;
 
-static struct folio *backing_alloc(void)
+static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
+				   bool *warm)
 {
 	struct folio *folio;
 
 	if (fx_backing_countdown && !--fx_backing_countdown)
 		return NULL;
-	folio = xalloc_backing_huge.alloc();
+	if (fx_backing_no_huge && order == XALLOC_SEGMENT_ORDER)
+		return NULL;
+	folio = xalloc_backing_kernel.alloc(arena, order, warm);
 #ifdef CONFIG_FAULT_INJECTION
 	current->make_it_fail = fx_backing_then_fail;
 #endif
@@ -30,7 +34,7 @@ static void backing_free(struct folio *folio)
 {
 	if (folio_ref_count(folio) != 1)
 		nr_given_back_pinned++;
-	xalloc_backing_huge.free(folio);
+	xalloc_backing_kernel.free(folio);
 }
 
 static const struct xalloc_backing backing = {
@@ -47,23 +51,52 @@ bool fx_nothing_counted(struct fixture *fx)
 {
 	int i;
 
-	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+	for (i = 0; i < XALLOC_NR_ARENA_COUNTERS; i++)
 		if (fx_counted(fx, i))
 			return false;
 	return true;
 }
 
-struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments)
+struct xalloc_arena *fx_create_arena(u64 arena_bytes, u64 limit_bytes, u32 policy)
+{
+	const struct xalloc_arena_config config = {
+		.arena_bytes = arena_bytes,
+		.limit_bytes = limit_bytes,
+		.policy = policy,
+		.node = NUMA_NO_NODE,
+	};
+
+	return xalloc_arena_create(&config);
+}
+
+struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes)
+{
+	const struct xalloc_arena_config config = {
+		.arena_bytes = arena_bytes,
+		.limit_bytes = limit_bytes,
+		.node = NUMA_NO_NODE,
+	};
+
+	return xalloc_file_create(&config);
+}
+
+struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
+				      u32 policy)
 {
 	struct fixture *fx = test->priv;
 	struct xalloc_arena *arena;
 
-	arena = xalloc_arena_create(nr_segments * (u64)XALLOC_SEGMENT_BYTES,
-				    limit_segments * (u64)XALLOC_SEGMENT_BYTES);
+	arena = fx_create_arena(nr_segments * (u64)XALLOC_SEGMENT_BYTES,
+				limit_segments * (u64)XALLOC_SEGMENT_BYTES, policy);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(arena));
 	arena->backing = &backing;
 	fx->arena = arena;
 	return arena;
+}
+
+struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments)
+{
+	return fx_make_arena_by(test, nr_segments, limit_segments, XALLOC_POLICY_HUGE);
 }
 
 /* The current task's user pays, for @more_segments at most. */
@@ -110,18 +143,23 @@ void fx_drop_client(struct kunit *test, struct xalloc_client *client)
 	xalloc_client_destroy(client);
 }
 
-struct folio *fx_folio_at(struct xalloc_arena *arena, u32 index)
+struct folio *fx_folio_at(struct xalloc_arena *arena, u32 slice)
 {
-	struct xalloc_segment *seg = xa_load(&arena->segments, index);
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
 
-	return seg ? seg->folio : NULL;
+	return seg ? seg->folio[slice % XALLOC_SLICES_PER_SEGMENT] : NULL;
 }
 
-/* A reference from outside to the memory of a segment. */
+/* A reference from outside to the memory of a segment's first slice. */
 struct folio *fx_pin(struct kunit *test, u32 index)
 {
+	return fx_pin_slice(test, index * XALLOC_SLICES_PER_SEGMENT);
+}
+
+struct folio *fx_pin_slice(struct kunit *test, u32 slice)
+{
 	struct fixture *fx = test->priv;
-	struct folio *folio = fx_folio_at(fx->arena, index);
+	struct folio *folio = fx_folio_at(fx->arena, slice);
 	u32 i;
 
 	for (i = 0; i < FX_NR_PINS && fx->pins[i]; i++)
@@ -189,8 +227,9 @@ int fx_free_at(struct xalloc_client *client, u32 slice)
 
 void *fx_slice_memory(struct xalloc_arena *arena, u32 slice)
 {
-	return folio_address(fx_folio_at(arena, slice / XALLOC_SLICES_PER_SEGMENT)) +
-	       slice % XALLOC_SLICES_PER_SEGMENT * XALLOC_SLICE_BYTES;
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+
+	return page_address(xalloc_segment_kpage(seg, slice % XALLOC_SLICES_PER_SEGMENT));
 }
 
 bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
@@ -211,10 +250,15 @@ void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
 		memset(fx_slice_memory(arena, i), 0x5a, XALLOC_SLICE_BYTES);
 }
 
-/* Whether the fault would map the segment. */
+/* Whether the fault would map the segment, or its first slice. */
 bool fx_faults_in(struct xalloc_arena *arena, u32 index)
 {
-	struct folio *folio = xalloc_segment_lock_folio(arena, index);
+	return fx_slice_faults_in(arena, index * XALLOC_SLICES_PER_SEGMENT);
+}
+
+bool fx_slice_faults_in(struct xalloc_arena *arena, u32 slice)
+{
+	struct folio *folio = xalloc_segment_lock_folio(arena, slice);
 
 	if (!folio)
 		return false;
@@ -236,11 +280,13 @@ struct fx_alive fx_alive(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stat.granted_bytes,
 			fx_counted(fx, XALLOC_NR_GRANTED_SLICES) * XALLOC_SLICE_BYTES);
 	KUNIT_EXPECT_EQ(test, stat.committed_bytes,
-			fx_counted(fx, XALLOC_NR_SEGMENTS) * XALLOC_SEGMENT_BYTES);
-	KUNIT_EXPECT_EQ(test, stat.pinned_bytes,
-			fx_counted(fx, XALLOC_NR_IDLE_SEGMENTS) * XALLOC_SEGMENT_BYTES);
+			fx_counted(fx, XALLOC_NR_COMMITTED_SLICES) * XALLOC_SLICE_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.reserved_bytes,
+			fx_counted(fx, XALLOC_NR_RESERVED_SLICES) * XALLOC_SLICE_BYTES);
+	KUNIT_EXPECT_EQ(test, stat.pinned_bytes + stat.reserved_bytes,
+			fx_counted(fx, XALLOC_NR_IDLE_SLICES) * XALLOC_SLICE_BYTES);
 	KUNIT_EXPECT_EQ(test, stat.charged_bytes,
-			fx_counted(fx, XALLOC_NR_CHARGED_SEGMENTS) * XALLOC_SEGMENT_BYTES);
+			fx_counted(fx, XALLOC_NR_CHARGED_SLICES) * XALLOC_SLICE_BYTES);
 	KUNIT_EXPECT_EQ(test, stat.clients, fx_counted(fx, XALLOC_NR_CLIENTS));
 	KUNIT_EXPECT_EQ(test, stat.arenas, 1);
 	mutex_unlock(&fx->arena->lock);
@@ -248,7 +294,10 @@ struct fx_alive fx_alive(struct kunit *test)
 		.nr_pages = stat.pages,
 		.nr_granted_slices = stat.granted_bytes / XALLOC_SLICE_BYTES,
 		.nr_committed = stat.committed_bytes / XALLOC_SEGMENT_BYTES,
-		.nr_idle = stat.pinned_bytes / XALLOC_SEGMENT_BYTES,
+		.nr_idle = (stat.pinned_bytes + stat.reserved_bytes) / XALLOC_SEGMENT_BYTES,
+		.nr_reserved = stat.reserved_bytes / XALLOC_SEGMENT_BYTES,
+		.nr_small_slices = stat.small_bytes / XALLOC_SLICE_BYTES,
+		.nr_cold_slices = stat.cold_bytes / XALLOC_SLICE_BYTES,
 	};
 	return now;
 }
@@ -264,6 +313,7 @@ int fx_init(struct kunit *test)
 		fx->before[i] = atomic_long_read(&xalloc_counters[i]);
 	fx_backing_countdown = 0;
 	fx_backing_then_fail = false;
+	fx_backing_no_huge = false;
 	nr_given_back_pinned = 0;
 	test->priv = fx;
 	return 0;
@@ -300,7 +350,7 @@ void fx_exit(struct kunit *test)
 		return;
 	fx_drop_all(fx);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_nothing_counted(fx)));
-	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+	for (i = 0; i < XALLOC_NR_ARENA_COUNTERS; i++)
 		KUNIT_EXPECT_EQ_MSG(test, fx_counted(fx, i), 0, "counter %u after the end", i);
 	KUNIT_EXPECT_EQ(test, nr_given_back_pinned, 0);
 }

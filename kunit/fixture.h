@@ -30,23 +30,34 @@ struct fixture {
 extern u32 fx_backing_countdown;
 /* After one was had, every allocation of the case fails, until it clears make_it_fail. */
 extern bool fx_backing_then_fail;
+/* No order-9 folio is to be had. */
+extern bool fx_backing_no_huge;
 
 struct fx_alive {
 	u32 nr_pages;
 	u32 nr_granted_slices;
 	u32 nr_committed;
 	u32 nr_idle;
+	u32 nr_reserved;
+	/* Not looked at by FX_EXPECT_ALIVE(). */
+	u32 nr_small_slices;
+	u32 nr_cold_slices;
 };
 
 long fx_counted(struct fixture *fx, enum xalloc_counter counter);
 bool fx_nothing_counted(struct fixture *fx);
+struct xalloc_arena *fx_create_arena(u64 arena_bytes, u64 limit_bytes, u32 policy);
+struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes);
+struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
+				      u32 policy);
 struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments);
 void fx_drop_arena(struct kunit *test);
 struct xalloc_client *fx_make_client(struct kunit *test);
 void fx_drop_client(struct kunit *test, struct xalloc_client *client);
-struct folio *fx_folio_at(struct xalloc_arena *arena, u32 index);
+struct folio *fx_folio_at(struct xalloc_arena *arena, u32 slice);
 struct folio *fx_pin(struct kunit *test, u32 index);
+struct folio *fx_pin_slice(struct kunit *test, u32 slice);
 void fx_unpin(struct kunit *test, struct folio *folio);
 int fx_grant_batch(struct xalloc_client *client, struct xalloc_page_grant *grants, u32 nr);
 int fx_grant(struct xalloc_client *client, u32 nr_slices, u32 flags, struct xalloc_page_grant *got);
@@ -57,6 +68,7 @@ void *fx_slice_memory(struct xalloc_arena *arena, u32 slice);
 bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 bool fx_faults_in(struct xalloc_arena *arena, u32 index);
+bool fx_slice_faults_in(struct xalloc_arena *arena, u32 slice);
 struct fx_alive fx_alive(struct kunit *test);
 int fx_init(struct kunit *test);
 void fx_drop_all(struct fixture *fx);
@@ -72,7 +84,7 @@ void fx_exit(struct kunit *test);
 	_met;								\
 })
 
-/* Pages, granted slices, committed segments, idle segments; and all records agree. */
+/* Pages, granted slices, committed, idle and reserved segments; and all records agree. */
 #define FX_EXPECT_ALIVE(test, ...) do {						\
 	struct fx_alive _want = { __VA_ARGS__ }, _now = fx_alive(test);		\
 	struct fixture *_fx = (test)->priv;					\
@@ -81,6 +93,7 @@ void fx_exit(struct kunit *test);
 	KUNIT_EXPECT_EQ(test, _now.nr_granted_slices, _want.nr_granted_slices);	\
 	KUNIT_EXPECT_EQ(test, _now.nr_committed, _want.nr_committed);		\
 	KUNIT_EXPECT_EQ(test, _now.nr_idle, _want.nr_idle);			\
+	KUNIT_EXPECT_EQ(test, _now.nr_reserved, _want.nr_reserved);		\
 	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(_fx->arena));		\
 } while (0)
 

@@ -36,9 +36,14 @@ void xalloc_kunit_seed(struct kunit *test, struct rnd_state *rnd)
 
 static struct kunit_suite *suites[] = {
 	&xalloc_placement_suite,
+	&xalloc_placement_model_suite,
+	&xalloc_placement_table_suite,
+	&xalloc_placement_damage_suite,
 	&xalloc_arena_suite,
 	&xalloc_pin_suite,
 	&xalloc_failure_suite,
+	&xalloc_policy_suite,
+	&xalloc_reserve_suite,
 	&xalloc_validate_suite,
 	&xalloc_walk_suite,
 };

@@ -13,7 +13,12 @@
 extern struct kunit_suite xalloc_arena_suite;
 extern struct kunit_suite xalloc_failure_suite;
 extern struct kunit_suite xalloc_pin_suite;
+extern struct kunit_suite xalloc_placement_damage_suite;
+extern struct kunit_suite xalloc_placement_model_suite;
 extern struct kunit_suite xalloc_placement_suite;
+extern struct kunit_suite xalloc_placement_table_suite;
+extern struct kunit_suite xalloc_policy_suite;
+extern struct kunit_suite xalloc_reserve_suite;
 extern struct kunit_suite xalloc_validate_suite;
 extern struct kunit_suite xalloc_walk_suite;
 
@@ -35,6 +40,36 @@ void xalloc_kunit_seed(struct kunit *test, struct rnd_state *rnd);
 static inline u32 xalloc_kunit_below(struct rnd_state *rnd, u32 end)
 {
 	return prandom_u32_state(rnd) % end;
+}
+
+/* Bits of a field that are wrong. */
+struct flip {
+	size_t offset;
+	size_t size;
+	u64 bits;
+};
+
+#define FLIP(type, field, _bits) {					\
+	.offset = offsetof(struct type, field),				\
+	.size = sizeof_field(struct type, field),			\
+	.bits = (_bits),						\
+}
+
+static inline void flip(void *object, const struct flip *flip)
+{
+	void *field = object + flip->offset;
+
+	switch (flip->size) {
+	case 1:
+		*(u8 *)field ^= flip->bits;
+		break;
+	case 4:
+		*(u32 *)field ^= flip->bits;
+		break;
+	case 8:
+		*(u64 *)field ^= flip->bits;
+		break;
+	}
 }
 
 #endif /* XALLOC_KUNIT_HELPERS_H */

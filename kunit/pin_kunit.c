@@ -13,7 +13,7 @@ static void pinned_segment_stays_until_it_is_let_go(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 1));
 	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
 	FX_EXPECT_ALIVE(test, 0, 0, 1, 1);
-	KUNIT_EXPECT_PTR_EQ(test, fx_folio_at(arena, 1), folio);
+	KUNIT_EXPECT_PTR_EQ(test, fx_folio_at(arena, 32), folio);
 	KUNIT_EXPECT_FALSE(test, fx_faults_in(arena, 1));
 	/* The worker looks a few times, in vain. */
 	msleep(300);
@@ -197,12 +197,12 @@ static void destroyed_arena_counts_until_the_pin_drops(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_ARENAS), 1);
 	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CLIENTS), 0);
 	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_PAGES), 0);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_SEGMENTS), 1);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_COMMITTED_SLICES), 32);
 	msleep(300);
 	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_ARENAS), 1);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_SEGMENTS), 1);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_IDLE_SEGMENTS), 1);
-	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CHARGED_SEGMENTS), row->charged);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_COMMITTED_SLICES), 32);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_IDLE_SLICES), 32);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CHARGED_SLICES), 32 * row->charged);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&user->locked_vm) - locked_vm,
 			row->charged * (long)XALLOC_SEGMENT_KPAGES);
 

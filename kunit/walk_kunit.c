@@ -182,9 +182,9 @@ static void walk_grant(struct walk *w)
 		KUNIT_ASSERT_TRUE(w->test, rc != -ENOBUFS || w->arena->payer.user);
 	}
 	if (rc == -EDQUOT)
-		KUNIT_ASSERT_GT(w->test, w->arena->nr_committed +
+		KUNIT_ASSERT_GT(w->test, w->arena->nr_committed_slices / PER_SEGMENT +
 				(batch[0].nr_slices + 30) / PER_SEGMENT + 1,
-				w->arena->limit_segments);
+				w->arena->limit_slices / PER_SEGMENT);
 	fx_backing_countdown = 0;
 	for (i = 0; keep && (int)i < rc; i++)
 		note_grant(w, client, &batch[i], flags[i]);
@@ -252,7 +252,7 @@ static void check_pins(struct walk *w)
 	u32 i;
 
 	for (i = 0; i < w->nr_pins; i++)
-		KUNIT_ASSERT_PTR_EQ(w->test, fx_folio_at(w->arena, w->pins[i].index),
+		KUNIT_ASSERT_PTR_EQ(w->test, fx_folio_at(w->arena, PER_SEGMENT * w->pins[i].index),
 				    w->pins[i].folio);
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Charging: whose RLIMIT_MEMLOCK a segment counts against.
+ * Charging: whose RLIMIT_MEMLOCK memory counts against.
  *
  * The payer is the user who created the arena, with the limit in force at that moment,
- * whoever commits later. Segments are charged to user->locked_vm, where io_uring and
+ * whoever commits later. Memory is charged to user->locked_vm, where io_uring and
  * others that pin for a file count too, not to an mm: an arena outlives address spaces.
  */
 #include <linux/capability.h>
@@ -23,18 +23,26 @@ void xalloc_payer_init(struct xalloc_payer *payer)
 	payer->user = capable(CAP_IPC_LOCK) ? NULL : get_uid(current_user());
 }
 
+/** xalloc_payer_exempt() - have nobody pay; nothing was charged yet */
+void xalloc_payer_exempt(struct xalloc_payer *payer)
+{
+	free_uid(payer->user);
+	payer->user = NULL;
+}
+
 void xalloc_payer_fini(struct xalloc_payer *payer)
 {
 	free_uid(payer->user);
 }
 
 /**
- * xalloc_payer_charge() - charge one segment
+ * xalloc_payer_charge() - charge memory
  * @payer: the payer
+ * @nr_slices: how much, in slices
  *
  * Return: 0, or -ENOBUFS with nothing charged.
  */
-int xalloc_payer_charge(struct xalloc_payer *payer)
+int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices)
 {
 	long old, new;
 
@@ -42,19 +50,19 @@ int xalloc_payer_charge(struct xalloc_payer *payer)
 		return 0;
 	old = atomic_long_read(&payer->user->locked_vm);
 	do {
-		new = old + XALLOC_SEGMENT_KPAGES;
+		new = old + nr_slices * XALLOC_SLICE_KPAGES;
 		if ((unsigned long)new > payer->limit_kpages)
 			return -ENOBUFS;
 	} while (!atomic_long_try_cmpxchg(&payer->user->locked_vm, &old, new));
-	xalloc_count(XALLOC_NR_CHARGED_SEGMENTS, 1);
+	xalloc_count(XALLOC_NR_CHARGED_SLICES, nr_slices);
 	return 0;
 }
 
-/** xalloc_payer_uncharge() - take back one xalloc_payer_charge() */
-void xalloc_payer_uncharge(struct xalloc_payer *payer)
+/** xalloc_payer_uncharge() - take back a xalloc_payer_charge(), or a part of it */
+void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices)
 {
 	if (!payer->user)
 		return;
-	atomic_long_sub(XALLOC_SEGMENT_KPAGES, &payer->user->locked_vm);
-	xalloc_count(XALLOC_NR_CHARGED_SEGMENTS, -1);
+	atomic_long_sub(nr_slices * XALLOC_SLICE_KPAGES, &payer->user->locked_vm);
+	xalloc_count(XALLOC_NR_CHARGED_SLICES, -(long)nr_slices);
 }

@@ -7,17 +7,22 @@
  * alive, a zombie: segments and payer, no more. A worker looks after zombies and after
  * living arenas with idle segments or pages in quarantine until they have none.
  *
- * With arena->lock free:
+ * With arena->lock free, and no grant and no filling of the reserve under way:
  *
  *	slices taken in placement	== sum of nr_slices over arena->pages
  *	nr_granted_slices		== the same over pages not in quarantine
- *					== sum of nr_granted over segments
- *	nr_committed			== entries in arena->segments <= limit_segments
- *	nr_idle				== segments with nr_granted 0, all on arena->idle
- *	every slice of a page lies in a segment that has memory
+ *					== sum of granted over segments
+ *	nr_committed_slices		== sum of present and populating over segments
+ *					<= limit_slices
+ *	nr_idle_slices			== sum of idle over segments; those with any are on
+ *					arena->idle
+ *	nr_reserved			== reserved segments, each of order 9, idle and whole
+ *					but for slices of a grant under way
+ *	every slice of a granted page has memory
  *
  * which xalloc_arena_is_valid() checks.
  */
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -31,97 +36,92 @@ static struct workqueue_struct *reap_wq;
 static LIST_HEAD(zombies);
 static DEFINE_SPINLOCK(zombies_lock);	/* protects zombies and arena->zombie */
 static atomic64_t last_arena_id;
-static LIST_HEAD(arenas);
-static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->link */
-
-/*
- * What an arena costs without a page, most of it the table of its placement, is kernel
- * memory that RLIMIT_MEMLOCK does not bound, and a user may have very many arenas. Those
- * of one user take at most this part of the machine's memory.
- */
-#define EMPTY_PART_OF_RAM 256
-
-static size_t empty_bytes(const struct xalloc_arena *arena)
-{
-	/* Arena, client, inode, dentry and file together come to less than a kpage. */
-	return PAGE_SIZE + xalloc_placement_table_bytes(arena->nr_segments);
-}
-
-/* Enter @arena, whose size and payer are known, if its payer may have it. */
-static int enter_arena(struct xalloc_arena *arena)
-{
-	size_t bytes = empty_bytes(arena);
-	struct xalloc_arena *other;
-	int err = 0;
-
-	mutex_lock(&arenas_lock);
-	list_for_each_entry(other, &arenas, link)
-		if (other->payer.user == arena->payer.user)
-			bytes += empty_bytes(other);
-	if (arena->payer.user && bytes / PAGE_SIZE > totalram_pages() / EMPTY_PART_OF_RAM)
-		err = -ENOMEM;
-	else
-		list_add(&arena->link, &arenas);
-	mutex_unlock(&arenas_lock);
-	return err;
-}
-
-static void leave_arena(struct xalloc_arena *arena)
-{
-	mutex_lock(&arenas_lock);
-	list_del(&arena->link);
-	mutex_unlock(&arenas_lock);
-}
 
 /**
  * xalloc_arena_bytes_max() - how large an arena can be
- * Return: bytes; as much as the machine has memory.
+ * Return: bytes; an offset space costs memory only where it is used.
  */
 u64 xalloc_arena_bytes_max(void)
 {
-	u64 ram = (u64)totalram_pages() << PAGE_SHIFT;
-
-	return min_t(u64, round_down(ram, XALLOC_SEGMENT_BYTES),
-		     (u64)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SEGMENT_BYTES);
+	return (u64)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SEGMENT_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_bytes_max);
 
 /**
- * xalloc_arena_contradiction() - note that the records of an arena contradict each other
+ * xalloc_arena_contradiction() - records contradict each other
  * @arena: the arena
+ * @first: first segment of which that is seen
+ * @last: last one
  *
- * A fault of this module, not of its users. The arena grants and frees no more; what
- * is granted stays mapped.
+ * A fault of this module, not of its users. Nothing more is granted in these segments, for
+ * good; what is granted there stays as it is, and the arena goes on elsewhere.
  *
+ * Context: arena->lock held.
  * Return: -EUCLEAN.
  */
-int xalloc_arena_contradiction(struct xalloc_arena *arena)
+int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last)
 {
 	lockdep_assert_held(&arena->lock);
-	WARN_ONCE(!arena->broken, "xalloc: records of arena %llu contradict each other",
-		  arena->id);
-	arena->broken = true;
+	for (; first <= last; first++)
+		xalloc_placement_fence(&arena->placement, first);
+	xalloc_arena_tell_fenced(arena);
 	return -EUCLEAN;
 }
 
+/**
+ * xalloc_arena_tell_fenced() - warn if segments were taken out of use since the last call
+ * @arena: the arena
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_arena_tell_fenced(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (arena->nr_fenced == arena->placement.nr_fenced)
+		return;
+	arena->nr_fenced = arena->placement.nr_fenced;
+	WARN_ONCE(!xalloc_is_in_kunit(), "xalloc: records of arena %llu contradict each other",
+		  arena->id);
+}
+
+/**
+ * xalloc_placement_alloc() - memory for a table of placement, charged to the memcg
+ * @bytes: its size
+ *
+ * Context: Process context, may sleep.
+ * Return: zeroed memory, or NULL.
+ */
+void *xalloc_placement_alloc(size_t bytes)
+{
+	return kzalloc(bytes, GFP_KERNEL_ACCOUNT);
+}
+
+/** xalloc_placement_free() - free a table of placement */
+void xalloc_placement_free(void *table)
+{
+	kfree(table);
+}
+
+/* Something waits for somebody to let go of it. */
 static bool has_rest(const struct xalloc_arena *arena)
 {
-	return !list_empty(&arena->idle) || !list_empty(&arena->quarantine);
+	return arena->nr_idle_slices > arena->nr_reserved * XALLOC_SLICES_PER_SEGMENT ||
+	       !list_empty(&arena->quarantine);
 }
 
 /**
  * xalloc_arena_reap() - let go of all that nobody refers to any more
  * @arena: the arena
+ * @nr_reserve: most segments to keep in the reserve
  *
- * Ends what quarantine can be ended and gives back what idle segments can be given
- * back.
+ * Ends what quarantine can be ended and gives back what idle memory can be given back.
  *
  * Context: Process context, may sleep. arena->lock held.
- * Return: whether a segment was given back.
+ * Return: the number of slices given back.
  */
-bool xalloc_arena_reap(struct xalloc_arena *arena)
+u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve)
 {
-	u32 before = arena->nr_committed;
+	u32 before = arena->nr_committed_slices;
 	struct xalloc_segment *seg, *next_seg;
 	struct xalloc_page *page, *next_page;
 
@@ -131,12 +131,15 @@ bool xalloc_arena_reap(struct xalloc_arena *arena)
 		cond_resched();
 	}
 	list_for_each_entry_safe(seg, next_seg, &arena->idle, idle) {
-		if (xalloc_placement_is_whole(&arena->placement, seg->index))
-			xalloc_segment_destroy(arena, seg);
+		xalloc_segment_settle(arena, seg, nr_reserve);
 		cond_resched();
 	}
-	return before != arena->nr_committed;
+	/* What has come back to it is to be zeroed. */
+	if (nr_reserve)
+		xalloc_reserve_check(arena);
+	return before - arena->nr_committed_slices;
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_reap);
 
 /**
  * xalloc_arena_reap_soon() - have the worker look for what can be let go
@@ -162,12 +165,12 @@ void xalloc_arena_reap_soon(struct xalloc_arena *arena)
 
 static void free_arena(struct xalloc_arena *arena)
 {
-	leave_arena(arena);
 	xalloc_payer_fini(&arena->payer);
+	mem_cgroup_put(arena->memcg);
 	xa_destroy(&arena->pages);
 	xa_destroy(&arena->segments);
 	mutex_destroy(&arena->lock);
-	kvfree(arena->placement.segment);
+	xalloc_placement_fini(&arena->placement);
 	kfree(arena);
 	xalloc_count(XALLOC_NR_ARENAS, -1);
 }
@@ -190,8 +193,8 @@ static void reap_work(struct work_struct *work)
 	bool empty;
 
 	mutex_lock(&arena->lock);
-	xalloc_arena_reap(arena);
-	empty = !arena->nr_committed;
+	xalloc_arena_reap(arena, arena->reserve_high);
+	empty = !arena->nr_committed_slices;
 	if (has_rest(arena)) {
 		arena->reap_delay = min_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MAX);
 		queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
@@ -203,62 +206,66 @@ static void reap_work(struct work_struct *work)
 		free_arena(arena);
 }
 
+static int check_config(const struct xalloc_arena_config *config)
+{
+	if (!config->arena_bytes || config->arena_bytes % XALLOC_SEGMENT_BYTES ||
+	    config->limit_bytes % XALLOC_SEGMENT_BYTES || config->policy > XALLOC_POLICY_SMALL)
+		return -EINVAL;
+	if (config->arena_bytes > xalloc_arena_bytes_max())
+		return -EFBIG;
+	if (config->node != NUMA_NO_NODE &&
+	    (config->node < 0 || config->node >= nr_node_ids ||
+	     !node_state(config->node, N_MEMORY)))
+		return -ENODEV;
+	return 0;
+}
+
 /**
  * xalloc_arena_create() - create an arena
- * @arena_bytes: size of the offset space, in bytes
- * @limit_bytes: most memory to commit, in bytes; 0 or above @arena_bytes: @arena_bytes
+ * @config: what it is to be like
  *
- * The current task's user becomes the payer.
+ * The current task's user and memcg become the payers.
  *
  * Context: Process context, may sleep.
- * Return: the arena, or -EINVAL, -EFBIG, -ENOMEM.
+ * Return: the arena, or -EINVAL, -EFBIG, -ENODEV, -ENOMEM.
  */
-struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes)
+struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config)
 {
 	struct xalloc_arena *arena;
-	void *table;
+	u64 limit_bytes;
 	int err;
 
-	if (!arena_bytes || arena_bytes % XALLOC_SEGMENT_BYTES ||
-	    limit_bytes % XALLOC_SEGMENT_BYTES)
-		return ERR_PTR(-EINVAL);
-	if (arena_bytes > xalloc_arena_bytes_max())
-		return ERR_PTR(-EFBIG);
-	if (!limit_bytes || limit_bytes > arena_bytes)
-		limit_bytes = arena_bytes;
-
+	err = check_config(config);
+	if (err)
+		return ERR_PTR(err);
 	arena = kzalloc(sizeof(*arena), GFP_KERNEL_ACCOUNT);
 	if (!arena)
 		return ERR_PTR(-ENOMEM);
-	arena->nr_segments = arena_bytes / XALLOC_SEGMENT_BYTES;
-	arena->limit_segments = limit_bytes / XALLOC_SEGMENT_BYTES;
+	arena->nr_segments = config->arena_bytes / XALLOC_SEGMENT_BYTES;
+	xalloc_placement_init(&arena->placement, arena->nr_segments);
+	limit_bytes = min(config->limit_bytes ?: config->arena_bytes, config->arena_bytes);
+	/* More cannot be committed, and tables are not made for more. */
+	limit_bytes = min_t(u64, limit_bytes, round_up((u64)totalram_pages() << PAGE_SHIFT,
+						       XALLOC_SEGMENT_BYTES));
+	arena->limit_slices = limit_bytes / XALLOC_SLICE_BYTES;
+	arena->policy = config->policy;
+	arena->node = config->node;
 	xalloc_payer_init(&arena->payer);
-	err = enter_arena(arena);
-	if (err)
-		goto err_free;
-	err = -ENOMEM;
-	table = kvzalloc(xalloc_placement_table_bytes(arena->nr_segments), GFP_KERNEL_ACCOUNT);
-	if (!table)
-		goto err_leave;
-	xalloc_placement_init(&arena->placement, arena->nr_segments, table);
+	arena->memcg = get_mem_cgroup_from_mm(current->mm);
 	arena->id = atomic64_inc_return(&last_arena_id);
-	arena->backing = &xalloc_backing_huge;
+	arena->backing = &xalloc_backing_kernel;
 	mutex_init(&arena->lock);
 	xa_init(&arena->segments);
 	xa_init(&arena->pages);
 	INIT_LIST_HEAD(&arena->idle);
 	INIT_LIST_HEAD(&arena->quarantine);
 	INIT_LIST_HEAD(&arena->zombie);
+	init_waitqueue_head(&arena->populated);
 	INIT_DELAYED_WORK(&arena->reap, reap_work);
+	arena->reap_delay = REAP_DELAY_MIN;
+	xalloc_reserve_init(arena);
 	xalloc_count(XALLOC_NR_ARENAS, 1);
 	return arena;
-
-err_leave:
-	leave_arena(arena);
-err_free:
-	xalloc_payer_fini(&arena->payer);
-	kfree(arena);
-	return ERR_PTR(err);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
 
@@ -275,21 +282,27 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	struct xalloc_page *page, *next;
 	bool empty;
 
+	/* First, for the worker to stop at once. */
+	mutex_lock(&arena->lock);
+	arena->dying = true;
+	arena->reserve_low = 0;
+	arena->reserve_high = 0;
+	mutex_unlock(&arena->lock);
+	xalloc_reserve_fini(arena);
 	cancel_delayed_work_sync(&arena->reap);
 	mutex_lock(&arena->lock);
 	WARN_ON_ONCE(arena->nr_clients || arena->nr_granted_slices);
 	arena->mapping = NULL;
 	/* Nobody is granted anything here again: quarantine has lost its purpose. */
 	list_for_each_entry_safe(page, next, &arena->quarantine, link) {
-		xalloc_placement_give(&arena->placement, page->slice, page->nr_slices);
 		list_del(&page->link);
 		xalloc_page_forget(arena, page);
 	}
 	spin_lock(&zombies_lock);
 	list_add(&arena->zombie, &zombies);
 	spin_unlock(&zombies_lock);
-	xalloc_arena_reap(arena);
-	empty = !arena->nr_committed;
+	xalloc_arena_reap(arena, 0);
+	empty = !arena->nr_committed_slices;
 	mutex_unlock(&arena->lock);
 
 	/* The worker may free the arena, so not before the lock is let go entirely. */
@@ -308,9 +321,15 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->clients = arena->nr_clients;
 	stat->pages = arena->nr_pages;
 	stat->granted_bytes = (u64)arena->nr_granted_slices * XALLOC_SLICE_BYTES;
-	stat->committed_bytes = (u64)arena->nr_committed * XALLOC_SEGMENT_BYTES;
-	stat->pinned_bytes = (u64)arena->nr_idle * XALLOC_SEGMENT_BYTES;
+	stat->committed_bytes = (u64)arena->nr_committed_slices * XALLOC_SLICE_BYTES;
+	stat->reserved_bytes = (u64)arena->nr_reserved * XALLOC_SEGMENT_BYTES;
+	stat->pinned_bytes = (u64)arena->nr_idle_slices * XALLOC_SLICE_BYTES -
+			     stat->reserved_bytes;
 	stat->charged_bytes = arena->payer.user ? stat->committed_bytes : 0;
+	stat->small_bytes = (u64)arena->nr_small_slices * XALLOC_SLICE_BYTES;
+	stat->off_node_bytes = (u64)arena->nr_off_node_slices * XALLOC_SLICE_BYTES;
+	stat->fenced_bytes = (u64)arena->placement.nr_fenced * XALLOC_SEGMENT_BYTES;
+	stat->cold_bytes = arena->nr_cold_slices * XALLOC_SLICE_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_stat);
 
@@ -330,14 +349,14 @@ int xalloc_arena_init(void)
  */
 static void drop_zombie(struct xalloc_arena *arena)
 {
-	struct xalloc_segment *seg, *next;
+	struct xalloc_segment *seg;
+	unsigned long index;
 
 	cancel_delayed_work_sync(&arena->reap);
-	list_for_each_entry_safe(seg, next, &arena->idle, idle) {
-		arena->backing->free(seg->folio);
-		xalloc_payer_uncharge(&arena->payer);
-		kfree(seg);
-	}
+	mutex_lock(&arena->lock);
+	xa_for_each(&arena->segments, index, seg)
+		xalloc_segment_drop(arena, seg);
+	mutex_unlock(&arena->lock);
 	free_arena(arena);
 }
 

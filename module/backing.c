@@ -1,40 +1,98 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Backing: where the memory of segments comes from, which is the buddy allocator.
+ * Backing: where the memory of segments comes from, and where it goes.
  *
- * A segment is one compound page of order 9, because that is what the page tables map
- * with one entry and what fast GUP pins with one reference. It is charged to the memcg
- * of the task that commits, zeroed, and of no movable kind, so that a long-term pin
- * need not migrate it first.
+ * Order 9, because that is what the page tables map with one entry and what fast GUP pins
+ * with one reference; order 4 is the fallback, because fast GUP takes its slow path for
+ * order 0 here. All of it is charged to the memcg of the arena's maker, zeroed, and of no
+ * movable kind, so that a long-term pin need not migrate it first.
  */
 #include <linux/gfp.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/page-flags.h>
+#include <linux/sched/mm.h>
 
 #include "internal.h"
 
-static struct folio *backing_alloc(void)
+/*
+ * How hard to try. An order-9 folio is had at once or not: what compaction makes of the
+ * memory nearby is taken, but nothing is reclaimed over and over for it. The nodes are those
+ * that the cpuset of who commits has.
+ */
+static const gfp_t huge_gfp = GFP_USER | __GFP_ACCOUNT | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN |
+			      __GFP_NORETRY;
+static const gfp_t piece_gfp = GFP_USER | __GFP_ACCOUNT | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN |
+			       __GFP_RETRY_MAYFAIL;
+
+static struct page *alloc_charged(const struct xalloc_arena *arena, unsigned int order)
 {
-	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN;
+	gfp_t gfp = order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
+	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
+	struct mem_cgroup *old = set_active_memcg(arena->memcg);
 	struct page *kpage;
 
-	/* What the local node has at hand, then what compaction can make anywhere. */
-	kpage = alloc_pages(gfp | __GFP_NORETRY | __GFP_THISNODE, XALLOC_SEGMENT_ORDER);
-	if (!kpage)
-		kpage = alloc_pages(gfp | __GFP_RETRY_MAYFAIL, XALLOC_SEGMENT_ORDER);
+	kpage = alloc_pages_node(nid, gfp | __GFP_THISNODE, order);
+	/* Another node does where none was asked for, and where one was only preferred. */
+	if (!kpage && (arena->node == NUMA_NO_NODE ||
+		       arena->policy == XALLOC_POLICY_HUGE_PREFERRED))
+		kpage = alloc_pages_node(nid, gfp, order);
+	set_active_memcg(old);
+	return kpage;
+}
+
+/* Sets @warm if nobody had to wait for memory to be zeroed. */
+static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
+				   bool *warm)
+{
+	struct page *kpage = alloc_charged(arena, order);
+	struct folio *folio;
+
+	*warm = false;
 	if (!kpage)
 		return NULL;
-	xalloc_count(XALLOC_NR_SEGMENTS, 1);
-	return page_folio(kpage);
+	folio = page_folio(kpage);
+	xalloc_count(XALLOC_NR_COMMITTED_SLICES, folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
+	return folio;
+}
+
+static bool folio_is_poisoned(struct folio *folio)
+{
+	unsigned long i;
+
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		return false;
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		if (PageHWPoison(folio_page(folio, i)))
+			return true;
+	return false;
+}
+
+/**
+ * xalloc_backing_put() - drop a folio of nobody, to the kernel unless hardware has broken it
+ * @folio: the folio, with the one reference that is dropped
+ *
+ * The buddy allocator would hand a broken kpage out again inside of a large one. What is
+ * kept from it stays charged to its memcg.
+ */
+void xalloc_backing_put(struct folio *folio)
+{
+	if (folio_is_poisoned(folio))
+		xalloc_count(XALLOC_NR_POISONED_SLICES,
+			     folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
+	else
+		folio_put(folio);
 }
 
 static void backing_free(struct folio *folio)
 {
-	xalloc_count(XALLOC_NR_SEGMENTS, -1);
-	folio_put(folio);
+	xalloc_count(XALLOC_NR_COMMITTED_SLICES,
+		     -(long)(folio_nr_pages(folio) / XALLOC_SLICE_KPAGES));
+	xalloc_backing_put(folio);
 }
 
-const struct xalloc_backing xalloc_backing_huge = {
+const struct xalloc_backing xalloc_backing_kernel = {
 	.alloc = backing_alloc,
 	.free = backing_free,
 };
-EXPORT_SYMBOL_IF_KUNIT(xalloc_backing_huge);
+EXPORT_SYMBOL_IF_KUNIT(xalloc_backing_kernel);

@@ -48,7 +48,7 @@ void xalloc_client_destroy(struct xalloc_client *client)
 		cond_resched();
 	}
 	arena->nr_clients--;
-	xalloc_arena_reap(arena);
+	xalloc_arena_reap(arena, arena->reserve_high);
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	xalloc_count(XALLOC_NR_CLIENTS, -1);
@@ -70,21 +70,23 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 			struct list_head *granted)
 {
 	struct xalloc_arena *arena = client->arena;
-	int err;
+	struct xalloc_page *page;
+	int err = 0;
 	u32 i;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	err = arena->broken ? -EUCLEAN : 0;
-	for (i = 0; i < nr && !err; i++) {
+	for (i = 0; i < nr; i++) {
 		err = xalloc_page_grant(client, &grants[i], granted);
 		if (err)
 			break;
 	}
 	/* Memory for a page that was not to be had as a whole went back, or is still held. */
-	if (err)
-		xalloc_arena_reap_soon(arena);
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
+	list_for_each_entry(page, granted, link)
+		if (page->to_zero)
+			xalloc_page_zero(arena, page);
 	return i ? i : err;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant);
@@ -131,17 +133,17 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
 int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 {
 	struct xalloc_arena *arena = client->arena;
-	int err;
+	int err = 0;
 	u32 i;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	err = arena->broken ? -EUCLEAN : 0;
-	for (i = 0; i < nr && !err; i++) {
+	for (i = 0; i < nr; i++) {
 		err = xalloc_page_free(client, offsets[i]);
 		if (err)
 			break;
 	}
+	xalloc_reserve_check(arena);
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return i ? i : err;

@@ -16,6 +16,7 @@
 #include <linux/huge_mm.h>
 #include <linux/module.h>
 #include <linux/mount.h>
+#include <linux/poll.h>
 #include <linux/pseudo_fs.h>
 
 #include "internal.h"
@@ -88,6 +89,15 @@ static int file_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Ready when the worker is not at the reserve; how much it had is in the statistics. */
+static __poll_t file_poll(struct file *file, struct poll_table_struct *wait)
+{
+	struct xalloc_client *client = file->private_data;
+
+	poll_wait(file, &client->arena->filled, wait);
+	return READ_ONCE(client->arena->filling) ? 0 : EPOLLOUT | EPOLLWRNORM;
+}
+
 static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
 	.open = file_open,	/* only by /proc/self/fd */
@@ -95,6 +105,7 @@ static const struct file_operations arena_fops = {
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,
+	.poll = file_poll,
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 
@@ -128,7 +139,7 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 }
 
 /* A file on a new client of @inode, whose reference it takes over if it succeeds. */
-static struct file *create_file(struct inode *inode)
+static struct file *create_file(struct inode *inode, int flags)
 {
 	struct xalloc_client *client = xalloc_client_create(inode->i_private);
 	struct file *file;
@@ -137,7 +148,7 @@ static struct file *create_file(struct inode *inode)
 		return ERR_CAST(client);
 	/* fput() drops it; alloc_file_pseudo() does not take it. */
 	__module_get(THIS_MODULE);
-	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
+	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", flags, &arena_fops);
 	if (IS_ERR(file)) {
 		module_put(THIS_MODULE);
 		xalloc_client_destroy(client);
@@ -150,14 +161,13 @@ static struct file *create_file(struct inode *inode)
 
 /**
  * xalloc_file_create() - create an arena and open its first file
- * @arena_bytes: as for xalloc_arena_create()
- * @limit_bytes: as for xalloc_arena_create()
+ * @config: as for xalloc_arena_create()
  *
  * Context: Process context, may sleep.
- * Return: the file, whose private_data is the client, or -EINVAL, -EFBIG, -ENOMEM,
- * -ENFILE. Dropping it undoes all.
+ * Return: the file, whose private_data is the client, or -EINVAL, -EFBIG, -ENODEV,
+ * -ENOMEM, -ENFILE. Dropping it undoes all.
  */
-struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes)
+struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 {
 	struct xalloc_arena *arena;
 	struct inode *inode;
@@ -167,7 +177,7 @@ struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes)
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return ERR_PTR(err);
-	arena = xalloc_arena_create(arena_bytes, limit_bytes);
+	arena = xalloc_arena_create(config);
 	if (IS_ERR(arena)) {
 		file = ERR_CAST(arena);
 		goto err_release_fs;
@@ -177,7 +187,7 @@ struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes)
 		file = ERR_CAST(inode);
 		goto err_release_fs;
 	}
-	file = create_file(inode);
+	file = create_file(inode, O_RDWR);
 	if (IS_ERR(file))
 		goto err_put_inode;
 	return file;

@@ -3,11 +3,13 @@
  * The words and the lock order of xalloc, and what its files share.
  *
  *	arena	a space of offsets with a budget; a file
- *	segment	2 MiB of an arena with memory, one order-9 folio
+ *	segment	2 MiB of an arena with memory: one order-9 folio, or order-4 folios, its
+ *		pieces
  *	slice	64 KiB; 32 to a segment
  *	page	a run of slices that was granted at once. A struct page is a kpage here
  *	client	one struct file on an arena
  *	payer	whose RLIMIT_MEMLOCK an arena is charged to
+ *	reserve	segments of an arena with memory and without a page, kept for grants
  *
  * Lock order, outermost first:
  *
@@ -20,7 +22,7 @@
  *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
- * it only under the folio lock. arenas_lock and zombies_lock in arena.c are leaves.
+ * it only under the folio lock. zombies_lock in arena.c is a leaf; reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
  */
 #ifndef XALLOC_INTERNAL_H
 #define XALLOC_INTERNAL_H
@@ -38,19 +40,28 @@
 
 #define XALLOC_SEGMENT_ORDER (const_ilog2(XALLOC_SEGMENT_BYTES) - PAGE_SHIFT)
 #define XALLOC_SEGMENT_KPAGES (XALLOC_SEGMENT_BYTES / PAGE_SIZE)
+#define XALLOC_PIECE_ORDER (const_ilog2(XALLOC_SLICE_BYTES) - PAGE_SHIFT)
+#define XALLOC_SLICE_KPAGES (XALLOC_SLICE_BYTES / PAGE_SIZE)
 
 /*
- * What is alive in the whole module, changed where a thing is made and where it is
- * unmade and nowhere else, so that what leaks stays counted.
+ * What there is in the whole module, changed where a thing is made and where it is unmade
+ * and nowhere else, so that what leaks stays counted.
  */
 enum xalloc_counter {
 	XALLOC_NR_ARENAS,
 	XALLOC_NR_CLIENTS,
 	XALLOC_NR_PAGES,
 	XALLOC_NR_GRANTED_SLICES,
-	XALLOC_NR_SEGMENTS,
-	XALLOC_NR_IDLE_SEGMENTS,
-	XALLOC_NR_CHARGED_SEGMENTS,
+	XALLOC_NR_COMMITTED_SLICES,
+	XALLOC_NR_IDLE_SLICES,
+	XALLOC_NR_RESERVED_SLICES,
+	XALLOC_NR_CHARGED_SLICES,
+	/* Those above are zero when no arena is left. */
+	XALLOC_NR_ARENA_COUNTERS,
+	XALLOC_NR_POOLED_SLICES = XALLOC_NR_ARENA_COUNTERS,
+	/* These only grow. */
+	XALLOC_NR_COLD_SLICES,
+	XALLOC_NR_POISONED_SLICES,
 	XALLOC_NR_COUNTERS,
 };
 
@@ -67,36 +78,62 @@ struct xalloc_payer {
 	unsigned long limit_kpages;	/* RLIMIT_MEMLOCK then in force */
 };
 
-/* Where segments come from; tests put failures in its place. */
+struct xalloc_arena;
+
+/* Where the memory of segments comes from; tests put failures in its place. */
 struct xalloc_backing {
-	struct folio *(*alloc)(void);
+	struct folio *(*alloc)(const struct xalloc_arena *arena, unsigned int order, bool *warm);
 	void (*free)(struct folio *folio);
 };
 
 /**
- * struct xalloc_segment - a segment that has memory
- * @folio: its memory; the segment holds one reference
+ * struct xalloc_segment - a segment that has memory, or is just being given some
  * @index: number of the segment in the arena
- * @nr_granted: slices in pages of living clients. While it is zero the segment is
- *	idle and the fault refuses it; written with arena->lock held
- * @touched: slices granted since the folio was zeroed
- * @idle: on arena->idle while idle
+ * @present: slices that have memory
+ * @granted: slices in pages of living clients; written with arena->lock held
+ * @touched: slices granted since their memory was zeroed
+ * @broken: slices of pages in quarantine because hardware has broken some of their memory
+ * @populating: slices being given memory by somebody who has let go of arena->lock
+ * @in_pieces: by folios of order 4, a slice each; else one of order 9 is all slices
+ * @reserved: idle, and part of the arena's reserve
+ * @dirty: reserved, and to be zeroed
+ * @idle: on arena->idle while a part of it is idle
  * @rcu: the fault may still look at it
+ * @folio: the memory of each slice; the segment holds one reference to each folio
  */
 struct xalloc_segment {
-	struct folio *folio;
 	u32 index;
-	u32 nr_granted;
+	u32 present;
+	u32 granted;
 	u32 touched;
+	u32 broken;
+	u32 populating;
+	bool in_pieces;
+	bool reserved;
+	bool dirty;
 	struct list_head idle;
 	struct rcu_head rcu;
+	struct folio *folio[XALLOC_SLICES_PER_SEGMENT];
 };
+
+/* First kpage of a slice that has memory. */
+static inline struct page *xalloc_segment_kpage(const struct xalloc_segment *seg, u32 slice)
+{
+	return folio_page(seg->folio[slice], seg->in_pieces ? 0 : slice * XALLOC_SLICE_KPAGES);
+}
+
+/* For xalloc_segment_populate(). */
+#define XALLOC_POPULATE_HUGE BIT(0)
+#define XALLOC_POPULATE_BACKGROUND BIT(1)
 
 struct xalloc_arena {
 	u64 id;
 	u32 nr_segments;		/* size of the offset space */
-	u32 limit_segments;		/* most segments with memory */
+	u32 limit_slices;		/* most slices with memory */
+	u32 policy;			/* XALLOC_POLICY_* */
+	int node;			/* or NUMA_NO_NODE */
 	struct xalloc_payer payer;
+	struct mem_cgroup *memcg;	/* of the maker, which pays too */
 	const struct xalloc_backing *backing;
 	struct address_space *mapping;	/* NULL: cannot be mapped (tests, zombies) */
 
@@ -104,18 +141,42 @@ struct xalloc_arena {
 	struct xalloc_placement placement;
 	struct xarray segments;		/* segment number -> struct xalloc_segment */
 	struct xarray pages;		/* first slice -> struct xalloc_page */
-	struct list_head idle;		/* segments without a page of a living client */
-	struct list_head quarantine;	/* pages of dead clients, slices still taken */
+	struct list_head idle;		/* segments with idle slices */
+	struct list_head quarantine;	/* pages of nobody, slices still taken */
+	wait_queue_head_t populated;	/* some segment's populating has become 0 */
 	struct delayed_work reap;
 	unsigned long reap_delay;	/* jiffies; doubles while something remains */
 	u32 nr_clients;
 	u32 nr_pages;
 	u32 nr_granted_slices;
-	u32 nr_committed;		/* segments with memory */
-	u32 nr_idle;
-	bool broken;			/* records contradict each other */
+	u32 nr_committed_slices;	/* with memory, or about to be given some */
+	u32 nr_idle_slices;
+	u32 nr_small_slices;		/* committed, in pieces */
+	u32 nr_off_node_slices;		/* committed, not on node */
+	u64 nr_cold_slices;		/* that grants had to wait for, ever */
+	u32 nr_fenced;			/* segments out of use, of which was told */
+	bool dying;			/* no client will come any more */
+
+	u32 reserve_low;		/* marks, in segments */
+	u32 reserve_high;
+	u32 nr_reserved;		/* segments */
+	u32 nr_dirty;			/* those of them that are to be zeroed */
+	bool reserve_low_seen;		/* below the low mark since it was last filled */
+	bool filling;			/* the worker is at it, or will be */
+	bool reserve_populating;	/* the worker has let go of lock for that */
+	unsigned long fill_not_before;	/* jiffies */
+	struct delayed_work fill;
+	wait_queue_head_t filled;	/* filling has become false */
+	struct list_head reserve_link;	/* by reserves_lock in reserve.c */
 	struct list_head zombie;	/* by zombies_lock in arena.c */
-	struct list_head link;		/* all arenas, by arenas_lock in arena.c */
+};
+
+/* What an arena is made from. */
+struct xalloc_arena_config {
+	u64 arena_bytes;	/* a multiple of XALLOC_SEGMENT_BYTES */
+	u64 limit_bytes;	/* likewise; 0 or above @arena_bytes: @arena_bytes */
+	u32 policy;		/* XALLOC_POLICY_* */
+	int node;		/* or NUMA_NO_NODE */
 };
 
 struct xalloc_client {
@@ -132,6 +193,7 @@ struct xalloc_client {
  * @slice: first slice
  * @nr_slices: length
  * @granted: false until the client was told
+ * @to_zero: to be zeroed before that
  */
 struct xalloc_page {
 	struct xalloc_client *client;
@@ -140,28 +202,49 @@ struct xalloc_page {
 	u32 slice;
 	u32 nr_slices;
 	bool granted;
+	bool to_zero;
 };
 
 /* account.c */
 void xalloc_payer_init(struct xalloc_payer *payer);
+void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);
-int xalloc_payer_charge(struct xalloc_payer *payer);
-void xalloc_payer_uncharge(struct xalloc_payer *payer);
+int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices);
+void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices);
 
 /* backing.c */
-extern const struct xalloc_backing xalloc_backing_huge;
+extern const struct xalloc_backing xalloc_backing_kernel;
+void xalloc_backing_put(struct folio *folio);
+
+/* reserve.c */
+int xalloc_reserve_module_init(void);
+void xalloc_reserve_module_fini(void);
+void xalloc_reserve_init(struct xalloc_arena *arena);
+void xalloc_reserve_fini(struct xalloc_arena *arena);
+void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high);
+bool xalloc_reserve_release(struct xalloc_arena *arena);
+void xalloc_reserve_check(struct xalloc_arena *arena);
 
 /* segment.c */
-struct xalloc_segment *xalloc_segment_create(struct xalloc_arena *arena, u32 index);
-bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg);
-bool xalloc_segment_destroy(struct xalloc_arena *arena, struct xalloc_segment *seg);
-void xalloc_segment_add_granted(struct xalloc_arena *arena, struct xalloc_segment *seg, s32 by);
-struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 index);
+int xalloc_segment_wait(struct xalloc_arena *arena);
+int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how);
+bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
+bool xalloc_segment_is_poisoned(const struct xalloc_segment *seg, u32 slices);
+u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index);
+void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 nr_reserve);
+void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg);
+bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg);
+void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg);
+void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
+u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
+void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
+struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
 
 /* page.c */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted);
 int xalloc_page_free(struct xalloc_client *client, u64 offset);
+void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
@@ -170,12 +253,13 @@ void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_arena_init(void);
 void xalloc_arena_fini(void);
 u64 xalloc_arena_bytes_max(void);
-struct xalloc_arena *xalloc_arena_create(u64 arena_bytes, u64 limit_bytes);
+struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
-bool xalloc_arena_reap(struct xalloc_arena *arena);
+u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
 void xalloc_arena_reap_soon(struct xalloc_arena *arena);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
-int xalloc_arena_contradiction(struct xalloc_arena *arena);
+int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last);
+void xalloc_arena_tell_fenced(struct xalloc_arena *arena);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);
 
 /* client.c */
@@ -188,7 +272,7 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
 /* file.c */
-struct file *xalloc_file_create(u64 arena_bytes, u64 limit_bytes);
+struct file *xalloc_file_create(const struct xalloc_arena_config *config);
 
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);

@@ -20,6 +20,8 @@ union call_args {
 	struct xalloc_ioc_arena_create arena_create;
 	struct xalloc_ioc_grant grant;
 	struct xalloc_ioc_free free;
+	struct xalloc_ioc_reserve reserve;
+	struct xalloc_ioc_trim trim;
 };
 
 struct call {
@@ -69,13 +71,23 @@ static long device_stat(struct file *file, union call_args *args, void __user *u
 		return -EINVAL;
 	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
 		now[i] = atomic_long_read(&xalloc_counters[i]);
-	stat->arenas = now[XALLOC_NR_ARENAS];
-	stat->clients = now[XALLOC_NR_CLIENTS];
-	stat->pages = now[XALLOC_NR_PAGES];
-	stat->granted_bytes = now[XALLOC_NR_GRANTED_SLICES] * XALLOC_SLICE_BYTES;
-	stat->committed_bytes = now[XALLOC_NR_SEGMENTS] * XALLOC_SEGMENT_BYTES;
-	stat->pinned_bytes = now[XALLOC_NR_IDLE_SEGMENTS] * XALLOC_SEGMENT_BYTES;
-	stat->charged_bytes = now[XALLOC_NR_CHARGED_SEGMENTS] * XALLOC_SEGMENT_BYTES;
+	*stat = (struct xalloc_ioc_stat){
+		.size = stat->size,
+		.arenas = now[XALLOC_NR_ARENAS],
+		.clients = now[XALLOC_NR_CLIENTS],
+		.pages = now[XALLOC_NR_PAGES],
+		.granted_bytes = now[XALLOC_NR_GRANTED_SLICES] * XALLOC_SLICE_BYTES,
+		.committed_bytes = now[XALLOC_NR_COMMITTED_SLICES] * XALLOC_SLICE_BYTES,
+		/* They are changed one after the other. */
+		.pinned_bytes = (now[XALLOC_NR_IDLE_SLICES] -
+				 min(now[XALLOC_NR_IDLE_SLICES], now[XALLOC_NR_RESERVED_SLICES])) *
+				XALLOC_SLICE_BYTES,
+		.charged_bytes = now[XALLOC_NR_CHARGED_SLICES] * XALLOC_SLICE_BYTES,
+		.reserved_bytes = now[XALLOC_NR_RESERVED_SLICES] * XALLOC_SLICE_BYTES,
+		.cold_bytes = now[XALLOC_NR_COLD_SLICES] * XALLOC_SLICE_BYTES,
+		.pooled_bytes = now[XALLOC_NR_POOLED_SLICES] * XALLOC_SLICE_BYTES,
+		.poisoned_bytes = now[XALLOC_NR_POISONED_SLICES] * XALLOC_SLICE_BYTES,
+	};
 	return respond(user, args, sizeof(*stat));
 }
 
@@ -95,16 +107,24 @@ static long arena_stat(struct file *file, union call_args *args, void __user *us
 static long arena_create(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_arena_create *create = &args->arena_create;
+	const struct xalloc_arena_config config = {
+		.arena_bytes = create->arena_bytes,
+		.limit_bytes = create->limit_bytes,
+		.policy = create->policy,
+		.node = create->flags & XALLOC_ARENA_NODE ? create->node : NUMA_NO_NODE,
+	};
 	struct xalloc_client *client;
 	struct file *arena_file;
 	int fd, err;
 
-	if (create->flags)
+	if (create->flags & ~XALLOC_ARENA_NODE)
 		return -EOPNOTSUPP;
+	if (create->flags & XALLOC_ARENA_NODE ? create->node > INT_MAX : create->node)
+		return -EINVAL;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	arena_file = xalloc_file_create(create->arena_bytes, create->limit_bytes);
+	arena_file = xalloc_file_create(&config);
 	if (IS_ERR(arena_file)) {
 		err = PTR_ERR(arena_file);
 		goto err_fd;
@@ -128,13 +148,17 @@ err_fd:
 /* Whether @grant is something that an arena like @arena could ever grant. */
 static int check_grant(const struct xalloc_arena *arena, const struct xalloc_page_grant *grant)
 {
-	if (grant->flags & ~XALLOC_PAGE_CONTIG)
+	u32 arena_slices = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
+	bool contig = grant->flags & XALLOC_PAGE_CONTIG;
+
+	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO) ||
+	    (contig && arena->policy == XALLOC_POLICY_SMALL))
 		return -EOPNOTSUPP;
-	if (grant->pad || !grant->nr_slices)
+	if (!grant->nr_slices || grant->align_slices & (grant->align_slices - 1))
 		return -EINVAL;
-	if (grant->nr_slices > arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+	if (grant->nr_slices > arena_slices || grant->align_slices > arena_slices)
 		return -EFBIG;
-	if (grant->flags & XALLOC_PAGE_CONTIG && grant->nr_slices > XALLOC_SLICES_PER_SEGMENT)
+	if (contig && grant->nr_slices > XALLOC_SLICES_PER_SEGMENT)
 		return -EFBIG;
 	return 0;
 }
@@ -202,17 +226,61 @@ static long free_pages_of_client(struct file *file, union call_args *args, void 
 	return rc;
 }
 
+static long reserve(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_reserve *reserve = &args->reserve;
+	struct xalloc_client *client = file->private_data;
+	struct xalloc_arena *arena = client->arena;
+
+	if (reserve->flags || arena->policy == XALLOC_POLICY_SMALL)
+		return -EOPNOTSUPP;
+	if (reserve->low_bytes % XALLOC_SEGMENT_BYTES ||
+	    reserve->high_bytes % XALLOC_SEGMENT_BYTES || reserve->low_bytes > reserve->high_bytes)
+		return -EINVAL;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	if (reserve->high_bytes > (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
+		return -EFBIG;
+	xalloc_reserve_set(arena, reserve->low_bytes / XALLOC_SEGMENT_BYTES,
+			   reserve->high_bytes / XALLOC_SEGMENT_BYTES);
+	return 0;
+}
+
+static long trim(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_trim *trim = &args->trim;
+	struct xalloc_client *client = file->private_data;
+	struct xalloc_arena *arena = client->arena;
+	u64 keep_bytes = min_t(u64, trim->keep_bytes,
+			       (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES);
+	u32 nr_keep;
+
+	if (trim->flags)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	nr_keep = min_t(u64, DIV_ROUND_UP_ULL(keep_bytes, XALLOC_SEGMENT_BYTES),
+			arena->reserve_high);
+	trim->trimmed_bytes = (u64)xalloc_arena_reap(arena, nr_keep) * XALLOC_SLICE_BYTES;
+	mutex_unlock(&arena->lock);
+	return respond(user, args, sizeof(*trim));
+}
+
 static const struct call device_calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, charged_bytes, device_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, poisoned_bytes, device_stat),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, arena_create),
 };
 
 static const struct call arena_calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, charged_bytes, arena_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, poisoned_bytes, arena_stat),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, grant),
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, free_pages_of_client),
+	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, reserve),
+	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, trim),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

@@ -9,9 +9,12 @@ static int __init xalloc_init(void)
 {
 	int err;
 
-	err = xalloc_arena_init();
+	err = xalloc_reserve_module_init();
 	if (err)
 		return err;
+	err = xalloc_arena_init();
+	if (err)
+		goto err_reserve;
 	/* Last: from here on there are users. */
 	err = xalloc_dev_init();
 	if (err)
@@ -20,6 +23,8 @@ static int __init xalloc_init(void)
 
 err_arena:
 	xalloc_arena_fini();
+err_reserve:
+	xalloc_reserve_module_fini();
 	return err;
 }
 
@@ -27,6 +32,7 @@ static void __exit xalloc_exit(void)
 {
 	xalloc_dev_fini();
 	xalloc_arena_fini();
+	xalloc_reserve_module_fini();
 }
 
 module_init(xalloc_init);

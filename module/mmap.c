@@ -17,10 +17,10 @@ static vm_fault_t mmap_fault(struct vm_fault *vmf)
 	struct xalloc_arena *arena = file_inode(vmf->vma->vm_file)->i_private;
 	struct folio *folio;
 
-	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_SEGMENT_ORDER);
+	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
-	vmf->page = folio_page(folio, vmf->pgoff & (XALLOC_SEGMENT_KPAGES - 1));
+	vmf->page = folio_page(folio, vmf->pgoff - folio->index);
 	/* Refused here, because the core would look for it in folio->mapping. */
 	if (PageHWPoison(vmf->page)) {
 		folio_unlock(folio);

@@ -7,12 +7,11 @@
  * belongs to exactly one record, and no other slice does.
  *
  *	granted		on its client's list, counted
- *	quarantine	its client is gone and somebody may still refer to its memory: the
- *			slices stay taken, so that nobody is granted them, until every
- *			segment below them was seen quiet
+ *	quarantine	its client is gone and somebody may still refer to its memory, or
+ *			hardware has broken it: the slices stay taken, so that nobody is
+ *			granted them, until the memory below them was seen quiet
  */
 #include <linux/bitops.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -32,66 +31,73 @@ static u32 slices_in(const struct xalloc_page *page, u32 index)
 	return xalloc_placement_mask(index, page->slice, page->nr_slices);
 }
 
-/* Back to the placement; segments that this leaves without a taken slice stay idle. */
+static int contradiction(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	return xalloc_arena_contradiction(arena, first_segment(page), last_segment(page));
+}
+
+/* Back to the placement; the segments below are settled by the caller. */
 static int give_run(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
-	if (!xalloc_placement_give(&arena->placement, page->slice, page->nr_slices))
-		return xalloc_arena_contradiction(arena);
+	if (xalloc_placement_give(&arena->placement, page->slice, page->nr_slices))
+		return contradiction(arena, page);
+	xalloc_arena_tell_fenced(arena);
 	return 0;
 }
 
-/* Give back what idle segments below @page can be given back. */
-static void destroy_idle_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
+/* Give back what of the segments below @page can be given back, or keep it in reserve. */
+static void settle_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
 	unsigned long index;
 
 	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		if (xalloc_placement_is_whole(&arena->placement, index))
-			xalloc_segment_destroy(arena, seg);
+		xalloc_segment_settle(arena, seg, arena->reserve_high);
 }
 
+/* Slices to commit before @page has memory everywhere. */
 static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
-	u32 nr_missing = last_segment(page) - first_segment(page) + 1;
+	u32 index, slices, nr_missing = 0;
 	struct xalloc_segment *seg;
-	unsigned long index;
 
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		nr_missing--;
+	for (index = first_segment(page); index <= last_segment(page); index++) {
+		seg = xa_load(&arena->segments, index);
+		slices = slices_in(page, index);
+		if (seg)
+			nr_missing += hweight32(slices & ~seg->present & ~seg->populating);
+		else if (arena->policy == XALLOC_POLICY_SMALL)
+			nr_missing += hweight32(slices);
+		else
+			nr_missing += XALLOC_SLICES_PER_SEGMENT;
+	}
 	return nr_missing;
 }
 
 static bool exceeds_limit(const struct xalloc_arena *arena, u32 nr_more)
 {
-	return nr_more > arena->limit_segments - arena->nr_committed;
+	return nr_more > arena->limit_slices - arena->nr_committed_slices;
 }
 
-/* What it created before an error stays idle. */
-static int create_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
+/* What was had before an error stays, idle. */
+static int populate_segments(struct xalloc_arena *arena, const struct xalloc_page *page,
+			     unsigned int how)
 {
-	u32 nr_missing = count_missing(arena, page);
-	struct xalloc_segment *seg;
 	u32 index;
+	int err;
 
 	/* Before memory is zeroed in vain. What only waited for a pin to drop makes room. */
-	if (exceeds_limit(arena, nr_missing)) {
-		xalloc_arena_reap(arena);
-		nr_missing = count_missing(arena, page);
-		if (exceeds_limit(arena, nr_missing))
+	if (exceeds_limit(arena, count_missing(arena, page))) {
+		xalloc_reserve_release(arena);
+		if (exceeds_limit(arena, count_missing(arena, page)))
 			return -EDQUOT;
 	}
-	for (index = first_segment(page); nr_missing; index++) {
-		if (xa_load(&arena->segments, index))
-			continue;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		seg = xalloc_segment_create(arena, index);
-		if (IS_ERR(seg) && xalloc_arena_reap(arena))
-			seg = xalloc_segment_create(arena, index);
-		if (IS_ERR(seg))
-			return PTR_ERR(seg);
-		nr_missing--;
+	for (index = first_segment(page); index <= last_segment(page); index++) {
+		err = xalloc_segment_populate(arena, index, slices_in(page, index), how);
+		if (err && err != -EINTR && xalloc_reserve_release(arena))
+			err = xalloc_segment_populate(arena, index, slices_in(page, index), how);
+		if (err)
+			return err;
 		cond_resched();
 	}
 	return 0;
@@ -102,35 +108,41 @@ static int undo_take_run(struct xalloc_arena *arena, const struct xalloc_page *p
 	int err = give_run(arena, page);
 
 	if (!err)
-		destroy_idle_segments(arena, page);
+		settle_segments(arena, page);
 	return err;
 }
 
 /*
- * Take a run and give memory to the segments below it. If that memory cannot be had,
- * another run may do with less, or with none.
+ * Take a run and give memory to the slices below it. If that memory cannot be had, another
+ * run may do with less, or with none.
  */
-static int take_run(struct xalloc_arena *arena, struct xalloc_page *page, bool contig)
+static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
+		    const struct xalloc_placement_request *request)
 {
+	unsigned int how = request->contig ? XALLOC_POPULATE_HUGE : 0;
 	u32 nr_missing;
 	int err, rc;
 
-	page->slice = xalloc_placement_take(&arena->placement, page->nr_slices, contig);
-	if (page->slice == XALLOC_PLACEMENT_NONE)
-		return -ENOSPC;
+	/* Before tables are made in vain. */
+	if (page->nr_slices > arena->limit_slices &&
+	    page->nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+		return -EDQUOT;
+	err = xalloc_placement_take(&arena->placement, request, &page->slice);
+	xalloc_arena_tell_fenced(arena);
+	if (err)
+		return err;
 	nr_missing = count_missing(arena, page);
-	err = create_segments(arena, page);
+	err = populate_segments(arena, page, how);
 	if (!err)
 		return 0;
 	rc = undo_take_run(arena, page);
 	if (rc || err == -EINTR)
 		return rc ?: err;
 
-	page->slice = xalloc_placement_take_frugal(&arena->placement, page->nr_slices, contig);
-	if (page->slice == XALLOC_PLACEMENT_NONE)
+	if (xalloc_placement_take_frugal(&arena->placement, request, &page->slice))
 		return err;
 	if (count_missing(arena, page) < nr_missing)
-		err = create_segments(arena, page);
+		err = populate_segments(arena, page, how);
 	if (!err)
 		return 0;
 	rc = undo_take_run(arena, page);
@@ -138,18 +150,19 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page, bool c
 }
 
 /* Returns whether no slice of it was granted since it was zeroed. */
-static bool count_granted(struct xalloc_arena *arena, const struct xalloc_page *page)
+static bool count_granted(struct xalloc_arena *arena, const struct xalloc_page *page,
+			  u32 *contig_bytes)
 {
-	bool zero = true;
 	struct xalloc_segment *seg;
 	unsigned long index;
+	bool zero = true;
 
+	*contig_bytes = XALLOC_SEGMENT_BYTES;
 	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page)) {
-		u32 slices = slices_in(page, index);
-
-		zero = zero && !(seg->touched & slices);
-		seg->touched |= slices;
-		xalloc_segment_add_granted(arena, seg, hweight32(slices));
+		if (xalloc_segment_grant(arena, seg, slices_in(page, index)))
+			zero = false;
+		if (seg->in_pieces)
+			*contig_bytes = XALLOC_SLICE_BYTES;
 	}
 	arena->nr_pages++;
 	xalloc_count(XALLOC_NR_PAGES, 1);
@@ -162,25 +175,46 @@ static void uncount_granted(struct xalloc_arena *arena, const struct xalloc_page
 	unsigned long index;
 
 	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		xalloc_segment_add_granted(arena, seg, -(s32)hweight32(slices_in(page, index)));
+		xalloc_segment_ungrant(arena, seg, slices_in(page, index));
 	arena->nr_pages--;
 	xalloc_count(XALLOC_NR_PAGES, -1);
+}
+
+static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page)) {
+		if (xalloc_segment_is_poisoned(seg, slices_in(page, index)))
+			return true;
+		cond_resched();
+	}
+	return false;
 }
 
 /**
  * xalloc_page_grant() - grant one page
  * @client: to whom
- * @grant: nr_slices, flags and tag, checked against the arena's size; the rest is
- *	written
+ * @grant: nr_slices, align_slices, flags and tag, checked against the arena's size; the
+ *	rest is written
  * @granted: list to which the page is added; it can be freed once the caller has
  *	marked it granted
  *
- * Context: Process context, may sleep. arena->lock held.
- * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -ENOMEM, -EINTR with nothing changed.
+ * Memory that XALLOC_PAGE_ZERO asks for is zeroed by xalloc_page_zero().
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again where
+ * memory has to be had.
+ * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -ENOMEM, -EINTR, -EUCLEAN with nothing changed.
  */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)
 {
+	const struct xalloc_placement_request request = {
+		.nr_slices = grant->nr_slices,
+		.align_slices = grant->align_slices,
+		.contig = grant->flags & XALLOC_PAGE_CONTIG,
+	};
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page *page;
 	int err;
@@ -192,21 +226,22 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	page->client = client;
 	page->tag = grant->tag;
 	page->nr_slices = grant->nr_slices;
-	err = take_run(arena, page, grant->flags & XALLOC_PAGE_CONTIG);
+	err = take_run(arena, page, &request);
 	if (err)
 		goto err_free;
 	err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
 	if (err == -EBUSY)
-		err = xalloc_arena_contradiction(arena);
+		err = contradiction(arena, page);
 	if (err)
 		goto err_give;
 
-	grant->flags &= XALLOC_PAGE_CONTIG;
-	if (count_granted(arena, page))
+	if (count_granted(arena, page, &grant->contig_bytes))
 		grant->flags |= XALLOC_PAGE_ZERO;
+	else
+		page->to_zero = grant->flags & XALLOC_PAGE_ZERO;
 	grant->offset = (u64)page->slice * XALLOC_SLICE_BYTES;
-	grant->contig_bytes = XALLOC_SEGMENT_BYTES;
 	list_add_tail(&page->link, granted);
+	xalloc_reserve_check(arena);
 	return 0;
 
 err_give:
@@ -217,12 +252,28 @@ err_free:
 }
 
 /**
+ * xalloc_page_zero() - zero the memory of a page that its client does not know of yet
+ * @arena: the arena
+ * @page: a page on the list of a grant under way
+ *
+ * Context: Process context, may sleep. Needs no lock: nobody else can free the page.
+ */
+void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
+		xalloc_segment_zero(seg, slices_in(page, index));
+}
+
+/**
  * xalloc_page_free() - free a page of a living client
  * @client: who frees
  * @offset: where the page begins, in bytes
  *
- * The slices can be granted again at once. Segments that become idle are given back
- * as far as nobody refers to them.
+ * The slices can be granted again at once. What becomes idle is given back as far as
+ * nobody refers to it, or kept in the arena's reserve.
  *
  * Context: Process context, may sleep. arena->lock held.
  * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
@@ -243,11 +294,17 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 		return -ENOENT;
 	if (page->client != client)
 		return -EPERM;
+	/* Broken memory is granted to nobody: it stays taken while its segment is in use. */
+	if (is_poisoned(arena, page)) {
+		xalloc_page_abandon(arena, page);
+		xalloc_page_let_go(arena, page);
+		return 0;
+	}
 	err = give_run(arena, page);
 	if (err)
 		return err;
 	uncount_granted(arena, page);
-	destroy_idle_segments(arena, page);
+	settle_segments(arena, page);
 	list_del(&page->link);
 	xalloc_page_forget(arena, page);
 	return 0;
@@ -268,6 +325,18 @@ void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page)
 	list_move_tail(&page->link, &arena->quarantine);
 }
 
+/*
+ * Broken memory leaves its segment only with the folio: a piece does so by itself, an
+ * order-9 folio when the pages that are left in it are all here for that reason.
+ */
+static bool may_leave(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	if (seg->in_pieces || !xalloc_segment_is_poisoned(seg, slices))
+		return true;
+	seg->broken |= slices;
+	return !~(xalloc_segment_untaken(arena, seg->index) | seg->broken);
+}
+
 /**
  * xalloc_page_let_go() - end the quarantine of a page if nobody refers to its memory
  * @arena: the arena
@@ -283,12 +352,19 @@ int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 	int err;
 
 	lockdep_assert_held(&arena->lock);
+	/* All before the first is unmapped under other users of it. */
 	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		if (!xalloc_segment_is_quiet(arena, seg))
+		if (!may_leave(arena, seg, slices_in(page, index)))
+			return -EBUSY;
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
+		if (!xalloc_segment_is_quiet(arena, seg, slices_in(page, index)))
 			return -EBUSY;
 	err = give_run(arena, page);
 	if (err)
 		return err;
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
+		seg->broken &= ~slices_in(page, index);
+	settle_segments(arena, page);
 	list_del(&page->link);
 	xalloc_page_forget(arena, page);
 	return 0;

@@ -1,336 +1,374 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-#include "placement.h"
+#include "placement_tree.h"
 
-#ifdef __KERNEL__
-#include "internal.h"
-#else
-#define EXPORT_SYMBOL_IF_KUNIT(...)
-#endif
+#define WHOLE_HUGE (1ull << (XALLOC_QUEUE_WHOLE - 1))
+#define PARTLY_HUGE (WHOLE_HUGE - 1)
+#define WHOLE_PIECES (WHOLE_HUGE << XALLOC_QUEUE_PIECES)
+#define PARTLY_PIECES (PARTLY_HUGE << XALLOC_QUEUE_PIECES)
 
-#define NONE XALLOC_PLACEMENT_NONE
-#define PER_SEGMENT XALLOC_SLICES_PER_SEGMENT
-#define ALL_FREE (~0u)
+/* An aligned run is looked for in so many segments of each queue before others are tried. */
+#define NR_PROBES 4
 
-static uint32_t round_up_pow2(uint32_t n)
+#define NR_SORTS 4
+
+/* --- queues */
+
+static uint32_t queue_of(const struct xalloc_placement_segment *seg)
 {
-	return n <= 1 ? 1 : 1u << (32 - __builtin_clz(n - 1));
+	if (!seg->free || !needs_record(seg))
+		return XALLOC_QUEUE_NONE;
+	return longest_run(seg->free) +
+	       (seg->backing == XALLOC_BACKING_PIECES ? XALLOC_QUEUE_PIECES : 0);
 }
 
-static uint32_t low_run(uint32_t free)
+static bool links_lead_back(const struct xalloc_placement *pl,
+			    const struct xalloc_placement_segment *seg)
 {
-	return free == ALL_FREE ? PER_SEGMENT : (uint32_t)__builtin_ctz(~free);
+	return seg->next && seg->prev && seg->next->prev == seg && seg->prev->next == seg &&
+	       (seg->next != seg || pl->head[seg->queue] == seg);
 }
 
-static uint32_t high_run(uint32_t free)
+/* What is relied on when a segment that has been on a queue is taken from or changed. */
+static bool is_sound(const struct xalloc_placement *pl, const struct xalloc_placement_segment *seg)
 {
-	return free == ALL_FREE ? PER_SEGMENT : (uint32_t)__builtin_clz(~free);
+	return seg->queue == queue_of(seg) &&
+	       (seg->queue == XALLOC_QUEUE_NONE || links_lead_back(pl, seg));
 }
 
-/* Each step shortens every run by one, so the longest one dies last. */
-static uint32_t longest_run(uint32_t free)
+static void queue_del(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
 {
-	uint32_t n = 0;
-
-	for (; free; free &= free >> 1)
-		n++;
-	return n;
-}
-
-/* Lowest start of @nr free slices in a row; @nr is 1 to 32. NONE if there is none. */
-static uint32_t find_run(uint32_t free, uint32_t nr)
-{
-	uint32_t have = 1;
-
-	/* Invariant: bit n of free is set if slices n to n + have - 1 are free. */
-	while (have < nr) {
-		uint32_t step = nr - have < have ? nr - have : have;
-
-		free &= free >> step;
-		have += step;
-	}
-	return free ? (uint32_t)__builtin_ctz(free) : NONE;
-}
-
-static void queue_del(struct xalloc_placement *pl, uint32_t s)
-{
-	struct xalloc_placement_segment *seg = &pl->segment[s];
-
-	if (seg->queue == XALLOC_QUEUE_NONE)
-		return;
-	if (seg->next == s) {
-		pl->head[seg->queue] = NONE;
-		pl->queues &= ~(1ull << seg->queue);
+	if (seg->next == seg) {
+		pl->head[seg->queue] = NULL;
+		pl->queues &= ~(1ull << (seg->queue - 1));
 	} else {
-		pl->segment[seg->prev].next = seg->next;
-		pl->segment[seg->next].prev = seg->prev;
-		if (pl->head[seg->queue] == s)
+		seg->prev->next = seg->next;
+		seg->next->prev = seg->prev;
+		if (pl->head[seg->queue] == seg)
 			pl->head[seg->queue] = seg->next;
 	}
 	seg->queue = XALLOC_QUEUE_NONE;
 }
 
-/* At the tail, so that untouched segments are taken from the low end of the arena. */
-static void queue_add(struct xalloc_placement *pl, uint32_t s, uint32_t queue)
+static void queue_add(struct xalloc_placement *pl, struct xalloc_placement_segment *seg,
+		      uint32_t queue)
 {
-	struct xalloc_placement_segment *seg = &pl->segment[s];
-	uint32_t head = pl->head[queue];
+	struct xalloc_placement_segment *head = pl->head[queue];
 
-	if (head == NONE) {
-		seg->prev = s;
-		seg->next = s;
-		pl->head[queue] = s;
-		pl->queues |= 1ull << queue;
+	if (!head) {
+		seg->prev = seg;
+		seg->next = seg;
+		pl->head[queue] = seg;
+		pl->queues |= 1ull << (queue - 1);
 	} else {
 		seg->next = head;
-		seg->prev = pl->segment[head].prev;
-		pl->segment[seg->prev].next = s;
-		pl->segment[head].prev = s;
+		seg->prev = head->prev;
+		seg->prev->next = seg;
+		head->prev = seg;
 	}
 	seg->queue = (uint8_t)queue;
 }
 
-static uint32_t queue_of(const struct xalloc_placement_segment *seg)
+/* Compute all that follows from bitmaps and backings anew. */
+static void rebuild(struct xalloc_placement *pl)
 {
-	if (seg->free == ALL_FREE)
-		return seg->backed ? XALLOC_QUEUE_WHOLE : XALLOC_QUEUE_BARE;
-	return longest_run(seg->free);
-}
-
-static struct xalloc_placement_span leaf_span(uint32_t free)
-{
-	struct xalloc_placement_span span = { low_run(free), high_run(free), longest_run(free) };
-
-	return span;
-}
-
-/* @slices: length of each of the two halves. */
-static struct xalloc_placement_span join_spans(const struct xalloc_placement_span *a,
-					       const struct xalloc_placement_span *b,
-					       uint32_t slices)
-{
-	struct xalloc_placement_span span;
-
-	span.left = a->left == slices ? slices + b->left : a->left;
-	span.right = b->right == slices ? slices + a->right : b->right;
-	span.longest = a->longest > b->longest ? a->longest : b->longest;
-	if (a->right + b->left > span.longest)
-		span.longest = a->right + b->left;
-	return span;
-}
-
-static bool spans_equal(const struct xalloc_placement_span *a,
-			const struct xalloc_placement_span *b)
-{
-	return a->left == b->left && a->right == b->right && a->longest == b->longest;
-}
-
-/* Carry a change of segment @s up the tree, as far as it is seen. */
-static void update_spans(struct xalloc_placement *pl, uint32_t s)
-{
-	uint32_t node = pl->nr_leaves + s, slices = PER_SEGMENT;
-	struct xalloc_placement_span span = leaf_span(pl->segment[s].free);
-
-	while (!spans_equal(&pl->span[node], &span)) {
-		pl->span[node] = span;
-		node /= 2;
-		if (!node)
-			break;
-		span = join_spans(&pl->span[2 * node], &pl->span[2 * node + 1], slices);
-		slices *= 2;
-	}
-}
-
-static void set_free(struct xalloc_placement *pl, uint32_t s, uint32_t free)
-{
-	struct xalloc_placement_segment *seg = &pl->segment[s];
+	struct xalloc_placement_segment *seg;
+	struct cursor cur;
 	uint32_t queue;
+	bool more;
 
-	seg->free = free;
-	queue = queue_of(seg);
-	if (queue != seg->queue) {
-		queue_del(pl, s);
+	pl->queues = 0;
+	for (queue = 0; queue < XALLOC_NR_QUEUES; queue++)
+		pl->head[queue] = NULL;
+	pl->nr_free_slices = (pl->nr_segments - pl->nr_records) * PER_SEGMENT;
+	cursor_init(&cur, pl);
+	for (more = true; more && (seg = cursor_record(&cur, pl)); more = cursor_skip(&cur, pl)) {
+		pl->nr_free_slices += count_bits(seg->free);
+		xalloc_tree_update_spans(pl, seg, true);
+		seg->queue = XALLOC_QUEUE_NONE;
+		queue = queue_of(seg);
 		if (queue != XALLOC_QUEUE_NONE)
-			queue_add(pl, s, queue);
+			queue_add(pl, seg, queue);
 	}
-	update_spans(pl, s);
 }
 
-static void take_run(struct xalloc_placement *pl, uint32_t slice, uint32_t nr)
+static void fence(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
 {
-	uint32_t s;
-
-	for (s = slice / PER_SEGMENT; s <= (slice + nr - 1) / PER_SEGMENT; s++)
-		set_free(pl, s, pl->segment[s].free & ~xalloc_placement_mask(s, slice, nr));
-	pl->nr_free_slices -= nr;
+	if (seg->fenced)
+		return;
+	seg->fenced = true;
+	pl->nr_fenced++;
+	seg->lost = seg->free;
+	seg->free = 0;
 }
 
-/* Lowest run of @nr free slices anywhere, across segments where it must. */
-static uint32_t find_across(const struct xalloc_placement *pl, uint32_t nr)
+/* Take @seg, which is not what it should be, out of use; NULL if one was to be there. */
+static void mend(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
 {
-	uint32_t node = 1, first = 0, slices = pl->nr_leaves * PER_SEGMENT;
+	if (seg)
+		fence(pl, seg);
+	rebuild(pl);
+}
 
-	if (pl->span[1].longest < nr)
-		return NONE;
-	while (node < pl->nr_leaves) {
-		const struct xalloc_placement_span *a = &pl->span[2 * node];
-		const struct xalloc_placement_span *b = &pl->span[2 * node + 1];
+/* To the queue where it belongs now, from the one where it soundly was. */
+static void requeue(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
+{
+	uint32_t queue = queue_of(seg);
+	struct xalloc_placement_segment *head = pl->head[queue];
 
-		slices /= 2;
-		node = 2 * node;
-		if (a->longest >= nr)
-			continue;
-		if (a->right + b->left >= nr)
-			return first + slices - a->right;
-		node++;
-		first += slices;
+	if (queue == seg->queue)
+		return;
+	if (queue != XALLOC_QUEUE_NONE && head &&
+	    (head->queue != queue || !links_lead_back(pl, head))) {
+		mend(pl, head);
+		return;
 	}
-	return first + find_run(pl->segment[node - pl->nr_leaves].free, nr);
+	if (seg->queue != XALLOC_QUEUE_NONE)
+		queue_del(pl, seg);
+	if (queue != XALLOC_QUEUE_NONE)
+		queue_add(pl, seg, queue);
 }
 
-/* The tightest fit inside one segment, one that has memory before one that has none. */
-static uint32_t find_inside(const struct xalloc_placement *pl, uint32_t nr)
+/* @seg is sound and not fenced. */
+static void set_free(struct xalloc_placement *pl, struct xalloc_placement_segment *seg,
+		     uint32_t free)
 {
-	uint64_t queues = pl->queues & ~((1ull << nr) - 1);
-	uint32_t s;
-
-	if (!queues)
-		return NONE;
-	s = pl->head[__builtin_ctzll(queues)];
-	return s * PER_SEGMENT + find_run(pl->segment[s].free, nr);
+	pl->nr_free_slices += count_bits(free) - count_bits(seg->free);
+	seg->free = free;
+	requeue(pl, seg);
+	xalloc_tree_update_spans(pl, seg, false);
+	if (!needs_record(seg))
+		xalloc_tree_drop_record(pl, seg);
 }
 
 /*
- * The run of @nr free slices that lies over the fewest segments without memory, the
- * lowest such run. In proportion to the number of segments.
- *
- * A run that leaves its first segment does best to begin where that segment's free end
- * begins: that moves its own end as far down as it goes. So each segment is the first
- * one of at most two candidates, and going down, both how far the free slices above it
- * reach and how many segments there have no memory are known from the step before.
+ * The tightest fit: partly used segments before whole ones, so that these can go back, and
+ * pieces after the others of their sort. An aligned run of up to 32 slices is in every
+ * segment whose longest run is nr + align - 1, so also in every whole one.
  */
-static uint32_t find_frugal(const struct xalloc_placement *pl, uint32_t nr, bool contig)
+static uint32_t find_on_queues(struct xalloc_placement *pl,
+			       const struct xalloc_placement_request *request)
 {
-	/* Segments above the first that every run of nr slices reaches; some reach one more. */
-	const uint32_t above = (nr - 1) / PER_SEGMENT;
-	uint32_t fewest = NONE, best = NONE, s;
-	uint32_t nr_bare = 0;	/* segments without memory from s + 1 to s + above */
-	uint64_t reach = 0;	/* free slices in a row from the start of segment s + 1 */
+	static const uint64_t order[NR_SORTS] = {
+		PARTLY_HUGE, PARTLY_PIECES, WHOLE_HUGE, WHOLE_PIECES,
+	};
+	uint64_t fit = (ALL_FREE << (request->nr_slices - 1)) &
+		       (uint32_t)(PARTLY_HUGE | WHOLE_HUGE);
+	uint32_t i, probe, slice;
 
-	for (s = pl->nr_segments; s-- > 0;) {
-		const struct xalloc_placement_segment *seg = &pl->segment[s];
-		uint32_t high = high_run(seg->free), bare = !seg->backed + nr_bare;
+	if (!request->contig)
+		fit |= fit << XALLOC_QUEUE_PIECES;
+again:
+	for (i = 0; i < NR_SORTS; i++) {
+		uint64_t queues;
 
-		if (nr <= PER_SEGMENT && find_run(seg->free, nr) != NONE) {
-			if ((uint32_t)!seg->backed <= fewest) {
-				fewest = !seg->backed;
-				best = s * PER_SEGMENT + find_run(seg->free, nr);
-			}
-		} else if (!contig && high && high < nr && high + reach >= nr) {
-			if (high + above * PER_SEGMENT < nr)
-				bare += !pl->segment[s + above + 1].backed;
-			if (bare <= fewest) {
-				fewest = bare;
-				best = (s + 1) * PER_SEGMENT - high;
+		for (queues = pl->queues & order[i] & fit; queues; queues &= queues - 1) {
+			uint32_t queue = (uint32_t)__builtin_ctzll(queues) + 1;
+			struct xalloc_placement_segment *seg = pl->head[queue];
+
+			for (probe = 0; probe < NR_PROBES; probe++) {
+				if (!seg || seg->queue != queue || !is_sound(pl, seg)) {
+					mend(pl, seg);
+					goto again;
+				}
+				slice = find_in_segment(request, seg->index, seg->free);
+				if (slice != NONE)
+					return slice;
+				seg = seg->next;
+				if (seg == pl->head[queue])
+					break;
 			}
 		}
-		reach = seg->free == ALL_FREE ? PER_SEGMENT + reach : low_run(seg->free);
-		nr_bare += !seg->backed;
-		if (s + above < pl->nr_segments)
-			nr_bare -= !pl->segment[s + above].backed;
 	}
-	return best;
+	return NONE;
 }
 
-/**
- * xalloc_placement_table_bytes() - size of the table that a placement works on
- * @nr_segments: 1 to XALLOC_PLACEMENT_SEGMENTS_MAX
- *
- * Return: bytes that the caller hands to xalloc_placement_init(), 8-byte aligned.
- */
-size_t xalloc_placement_table_bytes(uint32_t nr_segments)
+static uint32_t find_tightest(struct xalloc_placement *pl,
+			      const struct xalloc_placement_request *request)
 {
-	return nr_segments * sizeof(struct xalloc_placement_segment) +
-	       2 * (size_t)round_up_pow2(nr_segments) * sizeof(struct xalloc_placement_span);
+	uint32_t align = align_of(request), slice, bare;
+
+	if (request->nr_slices > PER_SEGMENT)
+		return xalloc_run_find_across(pl, request);
+	if (align <= PER_SEGMENT) {
+		slice = find_on_queues(pl, request);
+		if (slice != NONE)
+			return slice;
+		bare = xalloc_placement_find_bare(pl);
+		if (bare != NONE)
+			return bare * PER_SEGMENT;
+	}
+	/* Without alignment there was a queue for whatever fits. */
+	slice = align > 1 ? xalloc_run_find_inside(pl, request, false) : NONE;
+	if (slice == NONE && !request->contig)
+		slice = xalloc_run_find_across(pl, request);
+	return slice;
 }
-EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_table_bytes);
+
+/* --- what others call */
 
 /**
- * xalloc_placement_init() - start with every slice free and no segment backed
+ * xalloc_placement_init() - start with every slice free and every segment bare
  * @pl: the placement
  * @nr_segments: 1 to XALLOC_PLACEMENT_SEGMENTS_MAX
- * @table: xalloc_placement_table_bytes() of zeroed memory; stays the caller's
  */
-void xalloc_placement_init(struct xalloc_placement *pl, uint32_t nr_segments, void *table)
+void xalloc_placement_init(struct xalloc_placement *pl, uint32_t nr_segments)
 {
-	uint32_t node, q, s, slices = PER_SEGMENT;
+	uint32_t queue;
 
 	pl->nr_segments = nr_segments;
-	pl->nr_leaves = round_up_pow2(nr_segments);
+	pl->nr_levels = 0;
+	while (1u << pl->nr_levels < nr_segments)
+		pl->nr_levels++;
 	pl->nr_free_slices = nr_segments * PER_SEGMENT;
+	pl->nr_records = 0;
+	pl->nr_fenced = 0;
+	pl->table_bytes = 0;
 	pl->queues = 0;
-	for (q = 0; q < XALLOC_NR_QUEUES; q++)
-		pl->head[q] = NONE;
-	pl->segment = table;
-	pl->span = (void *)(pl->segment + nr_segments);
-
-	for (s = 0; s < nr_segments; s++) {
-		pl->segment[s].free = ALL_FREE;
-		queue_add(pl, s, XALLOC_QUEUE_BARE);
-		pl->span[pl->nr_leaves + s] = leaf_span(ALL_FREE);
-	}
-	/* Leaves past the last segment stay zero: nothing is free there. */
-	for (node = pl->nr_leaves - 1; node; node--) {
-		pl->span[node] = join_spans(&pl->span[2 * node], &pl->span[2 * node + 1], slices);
-		if ((node & (node - 1)) == 0)
-			slices *= 2;
-	}
+	for (queue = 0; queue < XALLOC_NR_QUEUES; queue++)
+		pl->head[queue] = NULL;
+	pl->root.node = NULL;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_init);
 
 /**
+ * xalloc_placement_fini() - free the tables, whatever is taken
+ * @pl: the placement; afterwards as xalloc_placement_init() leaves it, but for queues
+ */
+void xalloc_placement_fini(struct xalloc_placement *pl)
+{
+	struct cursor cur;
+
+	for (;;) {
+		cursor_init(&cur, pl);
+		if (!cursor_record(&cur, pl))
+			break;
+		xalloc_tree_drop_record(pl, cur.at.segment);
+	}
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_fini);
+
+/* Drop records that get_records() made and that nothing needs. */
+static void drop_unneeded(struct xalloc_placement *pl, uint32_t first, uint32_t last)
+{
+	uint32_t s;
+
+	for (s = first; s <= last; s++) {
+		struct xalloc_placement_segment *seg = find_record(pl, s);
+
+		if (seg && !needs_record(seg))
+			xalloc_tree_drop_record(pl, seg);
+	}
+}
+
+/* A record for each segment of a run that was found, @last_seg's too; see that it is free. */
+static int get_records(struct xalloc_placement *pl, uint32_t slice, uint32_t nr,
+		       struct xalloc_placement_segment **last_seg)
+{
+	uint32_t first = slice / PER_SEGMENT, last = (slice + nr - 1) / PER_SEGMENT, s;
+
+	for (s = first; s <= last; s++) {
+		struct xalloc_placement_segment *seg = xalloc_tree_get_record(pl, s);
+		int err = 0;
+
+		*last_seg = seg;
+		if (!seg)
+			err = -ENOMEM;
+		else if (xalloc_placement_mask(s, slice, nr) & ~seg->free || !is_sound(pl, seg))
+			err = -EUCLEAN;
+		if (err == -EUCLEAN)
+			mend(pl, seg);
+		if (err) {
+			drop_unneeded(pl, first, s);
+			return err;
+		}
+	}
+	return 0;
+}
+
+static void take_run(struct xalloc_placement *pl, uint32_t slice, uint32_t nr,
+		     struct xalloc_placement_segment *last_seg)
+{
+	uint32_t last = (slice + nr - 1) / PER_SEGMENT, s;
+
+	for (s = slice / PER_SEGMENT; s <= last; s++) {
+		struct xalloc_placement_segment *seg = s < last ? find_record(pl, s) : last_seg;
+		uint32_t mask = xalloc_placement_mask(s, slice, nr);
+
+		if (seg->fenced)	/* since a moment ago, as the neighbour of another */
+			seg->lost &= ~mask;
+		else
+			set_free(pl, seg, seg->free & ~mask);
+	}
+}
+
+static int take(struct xalloc_placement *pl, const struct xalloc_placement_request *request,
+		uint32_t *slice,
+		uint32_t (*find)(struct xalloc_placement *pl,
+				 const struct xalloc_placement_request *request))
+{
+	uint32_t found, nr = request->nr_slices;
+	struct xalloc_placement_segment *last;
+	bool mended = false;
+	int err;
+
+	for (;;) {
+		if (nr > pl->nr_free_slices || (request->contig && nr > PER_SEGMENT))
+			return -ENOSPC;
+		found = find(pl, request);
+		if (found == NONE)
+			return -ENOSPC;
+		err = get_records(pl, found, nr, &last);
+		if (err != -EUCLEAN || mended)
+			break;
+		/* What misled is computed anew, so once is enough. */
+		mended = true;
+	}
+	if (err)
+		return err;
+	take_run(pl, found, nr, last);
+	*slice = found;
+	return 0;
+}
+
+/**
  * xalloc_placement_take() - take a run of free slices
  * @pl: the placement
- * @nr_slices: length of the run, at least 1
- * @contig: the run must lie inside one segment
+ * @request: what run
+ * @slice: where the first slice of the run is written
  *
- * Up to 32 slices come from the segment whose longest free run is the tightest fit,
- * and cross segments only where no single one has them. Longer runs take the lowest
- * offset where they fit and may start at any slice.
+ * Up to 32 slices come from the segment whose longest free run is the tightest fit:
+ * from a partly used one, then a whole one, then the lowest bare one, and in each sort
+ * from those of pieces last. They cross segments only where no single one has them.
+ * Longer runs take the lowest offset where they fit and may start at any slice; so do
+ * runs aligned to more than a segment.
  *
- * Return: the first slice of the run, or XALLOC_PLACEMENT_NONE with nothing changed.
+ * Context: May sleep for memory.
+ * Return: 0, or -ENOSPC, -ENOMEM with nothing changed, -EUCLEAN if the placement
+ * contradicts itself beyond mending.
  */
-uint32_t xalloc_placement_take(struct xalloc_placement *pl, uint32_t nr_slices, bool contig)
+int xalloc_placement_take(struct xalloc_placement *pl,
+			  const struct xalloc_placement_request *request, uint32_t *slice)
 {
-	uint32_t slice = NONE;
-
-	if (nr_slices <= PER_SEGMENT)
-		slice = find_inside(pl, nr_slices);
-	if (slice == NONE && !contig)
-		slice = find_across(pl, nr_slices);
-	if (slice != NONE)
-		take_run(pl, slice, nr_slices);
-	return slice;
+	return take(pl, request, slice, find_tightest);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take);
 
 /**
  * xalloc_placement_take_frugal() - take a run that needs as little new memory as any
  * @pl: the placement
- * @nr_slices: length of the run, at least 1
- * @contig: the run must lie inside one segment
+ * @request: what run
+ * @slice: where the first slice of the run is written
  *
  * For when memory for the run of xalloc_placement_take() could not be had. Looks at
- * every segment.
+ * every segment that has memory.
  *
+ * Context: May sleep for memory.
  * Return: as xalloc_placement_take().
  */
-uint32_t xalloc_placement_take_frugal(struct xalloc_placement *pl, uint32_t nr_slices, bool contig)
+int xalloc_placement_take_frugal(struct xalloc_placement *pl,
+				 const struct xalloc_placement_request *request, uint32_t *slice)
 {
-	uint32_t slice = find_frugal(pl, nr_slices, contig);
-
-	if (slice != NONE)
-		take_run(pl, slice, nr_slices);
-	return slice;
+	return take(pl, request, slice, xalloc_run_find_frugal);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_frugal);
 
@@ -342,106 +380,259 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_frugal);
  *
  * The run need not be one that was taken at once.
  *
- * Return: false, with nothing changed, if part of the run is free or does not exist:
- * the caller's records contradict the placement.
+ * Context: Does not allocate.
+ * Return: 0, or -EUCLEAN, with nothing changed, if part of the run is not taken or does
+ * not exist: the caller's records contradict the placement.
  */
-bool xalloc_placement_give(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices)
+int xalloc_placement_give(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices)
 {
 	uint64_t end = (uint64_t)slice + nr_slices;
+	struct xalloc_placement_segment *seg;
 	uint32_t s, first, last;
 
 	if (!nr_slices || end > (uint64_t)pl->nr_segments * PER_SEGMENT)
-		return false;
+		return -EUCLEAN;
 	first = slice / PER_SEGMENT;
 	last = (uint32_t)(end - 1) / PER_SEGMENT;
-	for (s = first; s <= last; s++)
-		if (pl->segment[s].free & xalloc_placement_mask(s, slice, nr_slices))
-			return false;
-	for (s = first; s <= last; s++)
-		set_free(pl, s, pl->segment[s].free | xalloc_placement_mask(s, slice, nr_slices));
-	pl->nr_free_slices += nr_slices;
-	return true;
+	for (s = first; s <= last; s++) {
+		seg = find_record(pl, s);
+		if (!seg || (seg->free | seg->lost) & xalloc_placement_mask(s, slice, nr_slices))
+			return -EUCLEAN;
+	}
+	for (s = first; s <= last; s++) {
+		uint32_t mask = xalloc_placement_mask(s, slice, nr_slices);
+
+		if (first != last)
+			seg = find_record(pl, s);
+		if (!is_sound(pl, seg))
+			mend(pl, seg);
+		if (seg->fenced)
+			seg->lost |= mask;
+		else
+			set_free(pl, seg, seg->free | mask);
+	}
+	return 0;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_give);
 
 /**
- * xalloc_placement_set_backed() - note that a segment has memory now, or has none
+ * xalloc_placement_set_backing() - note what memory a segment has now
  * @pl: the placement
  * @segment: the segment
- * @backed: it has memory
+ * @backing: its memory; XALLOC_BACKING_BARE: it has none any more
  *
- * Only steers which segment is taken from next.
+ * Context: May sleep for memory if no slice of the segment is taken and it was bare.
+ * Return: 0, or, only then, -ENOMEM with nothing changed.
  */
-void xalloc_placement_set_backed(struct xalloc_placement *pl, uint32_t segment, bool backed)
+int xalloc_placement_set_backing(struct xalloc_placement *pl, uint32_t segment,
+				 enum xalloc_placement_backing backing)
 {
-	pl->segment[segment].backed = backed;
-	set_free(pl, segment, pl->segment[segment].free);
+	struct xalloc_placement_segment *seg = find_record(pl, segment);
+
+	if (!seg && backing == XALLOC_BACKING_BARE)
+		return 0;
+	if (!seg)
+		seg = xalloc_tree_get_record(pl, segment);
+	if (!seg)
+		return -ENOMEM;
+	if (!is_sound(pl, seg))
+		mend(pl, seg);
+	seg->backing = (uint8_t)backing;
+	requeue(pl, seg);
+	if (!needs_record(seg))
+		xalloc_tree_drop_record(pl, seg);
+	return 0;
 }
-EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_set_backed);
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_set_backing);
+
+/**
+ * xalloc_placement_fence() - take a segment out of use for good
+ * @pl: the placement
+ * @segment: the segment, which has memory or a taken slice
+ *
+ * Its free slices are free no more, and those that are taken will not be when they are
+ * given. Computes the queues and the tree anew.
+ *
+ * Context: Does not allocate.
+ */
+void xalloc_placement_fence(struct xalloc_placement *pl, uint32_t segment)
+{
+	struct xalloc_placement_segment *seg = find_record(pl, segment);
+
+	if (seg)
+		mend(pl, seg);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_fence);
+
+/**
+ * xalloc_placement_segment() - the record of a segment
+ * @pl: the placement
+ * @segment: the segment
+ *
+ * Return: the record, or NULL if the segment is bare, whole and not fenced.
+ */
+const struct xalloc_placement_segment *
+xalloc_placement_segment(const struct xalloc_placement *pl, uint32_t segment)
+{
+	return find_record(pl, segment);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_segment);
+
+/**
+ * xalloc_placement_next_record() - the next segment that is not both bare and whole
+ * @pl: the placement
+ * @segment: where to begin
+ *
+ * Return: the lowest such segment from @segment on, or XALLOC_PLACEMENT_NONE.
+ */
+uint32_t xalloc_placement_next_record(const struct xalloc_placement *pl, uint32_t segment)
+{
+	struct cursor cur;
+
+	if (segment >= pl->nr_segments)
+		return NONE;
+	cursor_find(&cur, pl, segment);
+	return cursor_record(&cur, pl) ? cur.first : NONE;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_next_record);
+
+/**
+ * xalloc_placement_find_bare() - where a reserve is filled next
+ * @pl: the placement
+ *
+ * Return: the lowest segment that is whole and bare, or XALLOC_PLACEMENT_NONE.
+ */
+uint32_t xalloc_placement_find_bare(const struct xalloc_placement *pl)
+{
+	union xalloc_placement_child at = pl->root;
+	uint32_t level = pl->nr_levels, first = 0;
+
+	if (pl->nr_records == pl->nr_segments)
+		return NONE;
+	while (level && at.node) {
+		union xalloc_placement_child left = at.node->child[0];
+		uint32_t nr_left;
+
+		level--;
+		nr_left = !left.node ? 0 : level ? left.node->nr_records : 1;
+		if (nr_left < nr_segments_in(pl, first, level)) {
+			at = left;
+		} else {
+			at = at.node->child[1];
+			first += 1u << level;
+		}
+	}
+	return first;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_find_bare);
+
+/** xalloc_placement_backing() - what memory a segment has, as it was last noted */
+enum xalloc_placement_backing xalloc_placement_backing(const struct xalloc_placement *pl,
+						       uint32_t segment)
+{
+	const struct xalloc_placement_segment *seg = find_record(pl, segment);
+
+	return seg ? (enum xalloc_placement_backing)seg->backing : XALLOC_BACKING_BARE;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_backing);
+
+/** xalloc_placement_is_whole() - no slice of @segment is taken */
+bool xalloc_placement_is_whole(const struct xalloc_placement *pl, uint32_t segment)
+{
+	const struct xalloc_placement_segment *seg = find_record(pl, segment);
+
+	return !seg || (seg->free | seg->lost) == ALL_FREE;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_is_whole);
+
+/** xalloc_placement_free_mask() - bit n: slice n of @segment is free */
+uint32_t xalloc_placement_free_mask(const struct xalloc_placement *pl, uint32_t segment)
+{
+	const struct xalloc_placement_segment *seg = find_record(pl, segment);
+
+	return seg ? seg->free : ALL_FREE;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_free_mask);
+
+/** xalloc_placement_table_bytes() - bytes that the records and the tree take now */
+size_t xalloc_placement_table_bytes(const struct xalloc_placement *pl)
+{
+	return pl->table_bytes;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_table_bytes);
+
+/* --- the validator */
 
 static bool queues_are_valid(const struct xalloc_placement *pl, uint32_t nr_queued)
 {
-	uint32_t q;
+	uint32_t queue;
 
-	if (pl->queues >> XALLOC_NR_QUEUES)
+	if (pl->head[XALLOC_QUEUE_NONE])
 		return false;
-	for (q = 0; q < XALLOC_NR_QUEUES; q++) {
-		bool used = pl->queues >> q & 1;
-		uint32_t head = pl->head[q], s = head;
+	for (queue = 1; queue < XALLOC_NR_QUEUES; queue++) {
+		const struct xalloc_placement_segment *seg = pl->head[queue];
 
-		if (!used && head == NONE)
-			continue;
-		if (!used || head >= pl->nr_segments)
+		if (!seg != !(pl->queues >> (queue - 1) & 1))
 			return false;
+		if (!seg)
+			continue;
 		do {
-			const struct xalloc_placement_segment *seg = &pl->segment[s];
-
-			if (seg->queue != q || seg->next >= pl->nr_segments || !nr_queued ||
-			    pl->segment[seg->next].prev != s)
+			if (seg->queue != queue || !seg->next || seg->next->prev != seg ||
+			    !nr_queued)
 				return false;
 			nr_queued--;
-			s = seg->next;
-		} while (s != head);
+			seg = seg->next;
+		} while (seg != pl->head[queue]);
 	}
 	return nr_queued == 0;
 }
 
+static bool segment_is_valid(const struct xalloc_placement_segment *seg, uint32_t index)
+{
+	return seg->index == index && needs_record(seg) && !(seg->free & seg->lost) &&
+	       !(seg->fenced ? seg->free : seg->lost) &&
+	       seg->backing <= XALLOC_BACKING_PIECES && seg->queue == queue_of(seg);
+}
+
 /**
- * xalloc_placement_is_valid() - prove what the head of this file claims
+ * xalloc_placement_is_valid() - prove what the head of placement.h claims
  * @pl: the placement
  *
- * Counts every segment, queue and node anew, so it costs time in proportion to the
- * arena. For tests and for the debug build.
+ * Counts every record, queue and node anew. For tests and for the debug build.
  *
  * Return: true if bitmaps, queues, tree and counts agree.
  */
 bool xalloc_placement_is_valid(const struct xalloc_placement *pl)
 {
-	uint32_t s, node, free, nr_queued = 0, nr_free = 0, slices = PER_SEGMENT;
+	uint32_t nr_free, nr_records = 0, nr_fenced = 0, nr_queued = 0;
+	size_t table_bytes = 0;
+	struct cursor cur;
 
-	for (s = 0; s < pl->nr_segments; s++) {
-		const struct xalloc_placement_segment *seg = &pl->segment[s];
-		struct xalloc_placement_span span = leaf_span(seg->free);
-
-		if (seg->queue != queue_of(seg))
-			return false;
-		if (!spans_equal(&pl->span[pl->nr_leaves + s], &span))
-			return false;
-		nr_queued += seg->queue != XALLOC_QUEUE_NONE;
-		for (free = seg->free; free; free &= free - 1)
-			nr_free++;
-	}
-	if (nr_free != pl->nr_free_slices)
+	if (!pl->nr_segments || pl->nr_segments > XALLOC_PLACEMENT_SEGMENTS_MAX ||
+	    pl->nr_segments > 1u << pl->nr_levels || pl->nr_segments <= (1u << pl->nr_levels) / 2)
 		return false;
-	for (node = pl->nr_leaves - 1; node; node--) {
-		struct xalloc_placement_span span =
-			join_spans(&pl->span[2 * node], &pl->span[2 * node + 1], slices);
-
-		if (!spans_equal(&pl->span[node], &span))
+	nr_free = pl->nr_segments * PER_SEGMENT;
+	cursor_init(&cur, pl);
+	if (cur.at.node && (cur.level ? cur.at.node->parent : cur.at.segment->parent))
+		return false;
+	do {
+		for (; cur.at.node && cur.level; cursor_descend(&cur)) {
+			if (!xalloc_tree_node_is_valid(pl, &cur))
+				return false;
+			table_bytes += sizeof(*cur.at.node);
+		}
+		if (!cur.at.node)
+			continue;
+		if (!segment_is_valid(cur.at.segment, cur.first))
 			return false;
-		if ((node & (node - 1)) == 0)
-			slices *= 2;
-	}
-	return queues_are_valid(pl, nr_queued);
+		nr_free -= PER_SEGMENT - count_bits(cur.at.segment->free);
+		nr_records++;
+		nr_fenced += cur.at.segment->fenced;
+		nr_queued += cur.at.segment->queue != XALLOC_QUEUE_NONE;
+		table_bytes += sizeof(*cur.at.segment);
+	} while (cursor_skip(&cur, pl));
+	return nr_free == pl->nr_free_slices && nr_records == pl->nr_records &&
+	       nr_fenced == pl->nr_fenced && table_bytes == pl->table_bytes &&
+	       queues_are_valid(pl, nr_queued);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_is_valid);

@@ -2,191 +2,630 @@
 /*
  * Segments: giving memory to 2 MiB of an arena, and taking it away again.
  *
- * A segment is idle while no living client has a page in it. An idle segment is what
- * can be given back: first nr_granted is zero, then the folio is locked, unmapped
- * everywhere and unlocked. A fault that got in before has mapped by then and is
- * unmapped; one that comes after sees nr_granted under the folio lock and refuses. So
- * once unmapped, a reference beyond the segment's own is a pin: then the segment stays
- * where it is, with its memory and its charge, and device and CPU never part ways.
+ * A segment has either one folio of order 9, which is all of its slices, or up to 32 of
+ * order 4, the pieces, each of which is one slice and comes and goes by itself.
+ *
+ *	present		slices that have memory
+ *	granted		slices in pages of living clients, all of them present
+ *	idle		what is present without being granted: single pieces, but an order-9
+ *			folio only as a whole
+ *	populating	slices for which memory is being had, with arena->lock free
+ *
+ * What is idle can be given back: first granted is cleared, then the folio is locked,
+ * unmapped everywhere and unlocked. A fault that got in before has mapped by then and is
+ * unmapped; one that comes after sees granted under the folio lock and refuses. So once
+ * unmapped, a reference beyond the segment's own is a pin: then the memory stays where it
+ * is, with its charge, and device and CPU never part ways.
+ *
+ * An idle order-9 segment that is quiet and of which no slice is taken may stay as part
+ * of the arena's reserve.
  */
+#include <linux/bitops.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
+#include <linux/page-flags.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/wait.h>
 
 #include "internal.h"
 
+#define ALL_SLICES (~0u)
+
+static u32 idle_slices(const struct xalloc_segment *seg)
+{
+	if (seg->in_pieces)
+		return seg->present & ~seg->granted;
+	return seg->granted ? 0 : seg->present;
+}
+
+static void unreserve(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	if (!seg->reserved)
+		return;
+	arena->nr_dirty -= seg->dirty;
+	seg->dirty = false;
+	seg->reserved = false;
+	arena->nr_reserved--;
+	xalloc_count(XALLOC_NR_RESERVED_SLICES, -(long)XALLOC_SLICES_PER_SEGMENT);
+}
+
+static void reserve(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	seg->dirty = seg->touched;
+	arena->nr_dirty += seg->dirty;
+	seg->reserved = true;
+	arena->nr_reserved++;
+	xalloc_count(XALLOC_NR_RESERVED_SLICES, XALLOC_SLICES_PER_SEGMENT);
+}
+
+/* All changes of present and granted go through here, so that what they entail follows. */
+static void set_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 present,
+		       u32 granted)
+{
+	u32 idle_before = idle_slices(seg), idle;
+	s32 more;
+
+	lockdep_assert_held(&arena->lock);
+	more = (s32)hweight32(granted) - (s32)hweight32(seg->granted);
+	arena->nr_granted_slices += more;
+	xalloc_count(XALLOC_NR_GRANTED_SLICES, more);
+	seg->present = present;
+	/* Pairs with READ_ONCE() in mappable_folio(). */
+	WRITE_ONCE(seg->granted, granted);
+
+	idle = idle_slices(seg);
+	more = (s32)hweight32(idle) - (s32)hweight32(idle_before);
+	arena->nr_idle_slices += more;
+	xalloc_count(XALLOC_NR_IDLE_SLICES, more);
+	if (idle && !idle_before)
+		list_add_tail(&seg->idle, &arena->idle);
+	if (!idle && idle_before)
+		list_del(&seg->idle);
+	if (granted || !present)
+		unreserve(arena, seg);
+}
+
+/* Memory for @nr_slices may be had: counted against the arena's limit and its payer. */
+static int charge(struct xalloc_arena *arena, u32 nr_slices)
+{
+	int err;
+
+	if (nr_slices > arena->limit_slices - arena->nr_committed_slices)
+		return -EDQUOT;
+	err = xalloc_payer_charge(&arena->payer, nr_slices);
+	if (!err)
+		arena->nr_committed_slices += nr_slices;
+	return err;
+}
+
+static void uncharge(struct xalloc_arena *arena, u32 nr_slices)
+{
+	xalloc_payer_uncharge(&arena->payer, nr_slices);
+	arena->nr_committed_slices -= nr_slices;
+}
+
+/* Slices that are here for want of what the arena's policy prefers. */
+static void count_fallback(struct xalloc_arena *arena, struct folio *folio, int sign)
+{
+	int nr_slices = sign * (int)(folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
+
+	if (folio_order(folio) != XALLOC_SEGMENT_ORDER)
+		arena->nr_small_slices += nr_slices;
+	if (arena->node != NUMA_NO_NODE && folio_nid(folio) != arena->node)
+		arena->nr_off_node_slices += nr_slices;
+}
+
+/* With arena->lock let go, so that others grant and free while memory is zeroed. */
+static struct folio *alloc_unlocked(struct xalloc_arena *arena, struct xalloc_segment *seg,
+				    u32 slices, unsigned int order, bool background)
+{
+	struct folio *folio;
+	bool warm = false;
+
+	seg->populating = slices;
+	mutex_unlock(&arena->lock);
+	folio = arena->backing->alloc(arena, order, &warm);
+	mutex_lock(&arena->lock);
+	seg->populating = 0;
+	if (!folio)
+		return NULL;
+	if (!warm && !background) {
+		arena->nr_cold_slices += hweight32(slices);
+		xalloc_count(XALLOC_NR_COLD_SLICES, hweight32(slices));
+	}
+	/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
+	folio->index = ((pgoff_t)seg->index << XALLOC_SEGMENT_ORDER) +
+		       __ffs(slices) * XALLOC_SLICE_KPAGES;
+	count_fallback(arena, folio, 1);
+	return folio;
+}
+
+/* To the kernel, or, if hardware has broken it, to nobody. */
+static void drop_folio(struct xalloc_arena *arena, struct folio *folio)
+{
+	u32 nr_slices = folio_nr_pages(folio) / XALLOC_SLICE_KPAGES;
+
+	count_fallback(arena, folio, -1);
+	/* A fault that found the folio just before holds a reference and will drop it. */
+	arena->backing->free(folio);
+	uncharge(arena, nr_slices);
+}
+
+static int add_huge(struct xalloc_arena *arena, struct xalloc_segment *seg, bool background)
+{
+	struct folio *folio;
+	int err, i;
+
+	err = charge(arena, XALLOC_SLICES_PER_SEGMENT);
+	if (err)
+		return err;
+	folio = alloc_unlocked(arena, seg, ALL_SLICES, XALLOC_SEGMENT_ORDER, background);
+	if (!folio) {
+		uncharge(arena, XALLOC_SLICES_PER_SEGMENT);
+		return -ENOMEM;
+	}
+	err = xalloc_placement_set_backing(&arena->placement, seg->index, XALLOC_BACKING_HUGE);
+	if (err) {
+		drop_folio(arena, folio);
+		return err;
+	}
+	for (i = 0; i < XALLOC_SLICES_PER_SEGMENT; i++)
+		WRITE_ONCE(seg->folio[i], folio);
+	seg->touched = 0;
+	set_slices(arena, seg, ALL_SLICES, 0);
+	return 0;
+}
+
+static int add_piece(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slice)
+{
+	struct folio *folio;
+	int err;
+
+	err = charge(arena, 1);
+	if (err)
+		return err;
+	folio = alloc_unlocked(arena, seg, BIT(slice), XALLOC_PIECE_ORDER, false);
+	if (!folio) {
+		uncharge(arena, 1);
+		return -ENOMEM;
+	}
+	err = seg->in_pieces ? 0 : xalloc_placement_set_backing(&arena->placement, seg->index,
+								XALLOC_BACKING_PIECES);
+	if (err) {
+		drop_folio(arena, folio);
+		return err;
+	}
+	seg->in_pieces = true;
+	WRITE_ONCE(seg->folio[slice], folio);
+	seg->touched &= ~BIT(slice);
+	set_slices(arena, seg, seg->present | BIT(slice), seg->granted);
+	return 0;
+}
+
+static int add_pieces(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	int err = 0;
+
+	/* Only these are ours to add; nobody else takes memory away below taken slices. */
+	for (slices &= ~seg->present; slices && !err; slices &= slices - 1) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		err = add_piece(arena, seg, __ffs(slices));
+		cond_resched();
+	}
+	return err;
+}
+
+static int add_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices,
+		      unsigned int how)
+{
+	int err;
+
+	if (!seg->present && arena->policy != XALLOC_POLICY_SMALL) {
+		err = add_huge(arena, seg, how & XALLOC_POPULATE_BACKGROUND);
+		if (err != -ENOMEM || arena->policy == XALLOC_POLICY_HUGE ||
+		    how & XALLOC_POPULATE_HUGE)
+			return err;
+	}
+	return add_pieces(arena, seg, slices);
+}
+
+/* Take a segment without memory off the arena. */
+static void forget(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	xa_erase(&arena->segments, seg->index);
+	kfree_rcu(seg, rcu);
+}
+
 /**
- * xalloc_segment_create() - give memory to a segment
- * @arena: its arena
- * @index: number of the segment, which has no memory yet
+ * xalloc_segment_wait() - wait until somebody is done with giving memory to a segment
+ * @arena: the arena, in which somebody is
  *
- * The segment is idle at first.
- *
- * Context: Process context, may sleep. arena->lock held.
- * Return: the segment, or -EDQUOT (the arena's limit), -ENOBUFS (the payer's
- * RLIMIT_MEMLOCK) or -ENOMEM, with nothing charged.
+ * Context: Process context, sleeps. arena->lock held; let go and taken again.
+ * Return: 0, or -EINTR if a fatal signal arrived.
  */
-struct xalloc_segment *xalloc_segment_create(struct xalloc_arena *arena, u32 index)
+int xalloc_segment_wait(struct xalloc_arena *arena)
+{
+	DEFINE_WAIT(wait);
+
+	/* Before the lock is let go: whoever is done says so with it held. */
+	prepare_to_wait(&arena->populated, &wait, TASK_KILLABLE);
+	mutex_unlock(&arena->lock);
+	if (!fatal_signal_pending(current))
+		schedule();
+	finish_wait(&arena->populated, &wait);
+	mutex_lock(&arena->lock);
+	return fatal_signal_pending(current) ? -EINTR : 0;
+}
+
+/**
+ * xalloc_segment_populate() - give memory to slices of a segment
+ * @arena: its arena
+ * @index: number of the segment
+ * @slices: which of its slices; the caller has taken them from the placement, or is the
+ *	one who fills the reserve
+ * @how: XALLOC_POPULATE_HUGE: an order-9 folio or nothing; XALLOC_POPULATE_BACKGROUND:
+ *	nobody waits for it
+ *
+ * An order-9 folio where the arena's policy has it, pieces where the policy says so. The
+ * memory is idle at first. What was had before an error stays, idle.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: 0, or -EDQUOT (the arena's limit), -ENOBUFS (the payer's RLIMIT_MEMLOCK),
+ * -ENOMEM, -EINTR, -EUCLEAN.
+ */
+int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how)
 {
 	struct xalloc_segment *seg;
 	int err;
 
-	lockdep_assert_held(&arena->lock);
-	if (arena->nr_committed >= arena->limit_segments)
-		return ERR_PTR(-EDQUOT);
-	seg = kzalloc(sizeof(*seg), GFP_KERNEL_ACCOUNT);
-	if (!seg)
-		return ERR_PTR(-ENOMEM);
-	seg->index = index;
-	err = xalloc_payer_charge(&arena->payer);
-	if (err)
-		goto err_free_seg;
-	err = -ENOMEM;
-	seg->folio = arena->backing->alloc();
-	if (!seg->folio)
-		goto err_uncharge;
-	/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
-	seg->folio->index = (pgoff_t)index << XALLOC_SEGMENT_ORDER;
-	/* Publishes the segment to the fault, which refuses it while it is idle. */
-	err = xa_insert(&arena->segments, index, seg, GFP_KERNEL_ACCOUNT);
-	if (err)
-		goto err_free_folio;
-	list_add_tail(&seg->idle, &arena->idle);
-	arena->nr_idle++;
-	xalloc_count(XALLOC_NR_IDLE_SEGMENTS, 1);
-	arena->nr_committed++;
-	xalloc_placement_set_backed(&arena->placement, index, true);
-	return seg;
+	for (;;) {
+		lockdep_assert_held(&arena->lock);
+		seg = xa_load(&arena->segments, index);
+		if (!seg || !seg->populating)
+			break;
+		err = xalloc_segment_wait(arena);
+		if (err)
+			return err;
+	}
+	if (seg && !(slices & ~seg->present))
+		return 0;
+	/* Others whose wishes were fewer were there first. */
+	if (seg && seg->in_pieces && how & XALLOC_POPULATE_HUGE)
+		return -ENOMEM;
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (!seg) {
+		seg = kzalloc(sizeof(*seg), GFP_KERNEL_ACCOUNT);
+		if (!seg)
+			return -ENOMEM;
+		seg->index = index;
+		/* Publishes the segment to the fault, which refuses it until it is granted. */
+		err = xa_insert(&arena->segments, index, seg, GFP_KERNEL_ACCOUNT);
+		if (err) {
+			kfree(seg);
+			if (err == -EBUSY)
+				err = xalloc_arena_contradiction(arena, index, index);
+			return err;
+		}
+	}
+	err = add_slices(arena, seg, slices, how);
+	if (!seg->present)
+		forget(arena, seg);
+	wake_up_all(&arena->populated);
+	return err;
+}
 
-err_free_folio:
-	arena->backing->free(seg->folio);
-err_uncharge:
-	xalloc_payer_uncharge(&arena->payer);
-err_free_seg:
-	kfree(seg);
-	return ERR_PTR(err);
+static bool folio_is_quiet(struct xalloc_arena *arena, struct folio *folio)
+{
+	if (arena->mapping) {
+		folio_lock(folio);
+		unmap_mapping_range(arena->mapping, (loff_t)folio->index << PAGE_SHIFT,
+				    folio_size(folio), 1);
+		folio_unlock(folio);
+	}
+	return folio_ref_count(folio) == 1;
 }
 
 /**
- * xalloc_segment_is_quiet() - unmap a segment and see that nobody else refers to it
+ * xalloc_segment_is_quiet() - unmap slices and see that nobody else refers to them
  * @arena: its arena
  * @seg: the segment
+ * @slices: which; of an order-9 segment, the answer is about all of it
  *
  * Who has it mapped and pages in it takes a fault on the next touch.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
  * Return: true only if nobody does. A reference that is just being dropped counts.
  */
-bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg)
+bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
 	lockdep_assert_held(&arena->lock);
-	/* Spares the users of other pages in it the faults where the answer is plain. */
-	if (seg->nr_granted && folio_maybe_dma_pinned(seg->folio))
-		return false;
-	if (arena->mapping) {
-		folio_lock(seg->folio);
-		unmap_mapping_range(arena->mapping,
-				    (loff_t)seg->index * XALLOC_SEGMENT_BYTES,
-				    XALLOC_SEGMENT_BYTES, 1);
-		folio_unlock(seg->folio);
-	}
-	return folio_ref_count(seg->folio) == 1;
-}
+	for (slices &= seg->present; slices; slices &= slices - 1) {
+		struct folio *folio = seg->folio[__ffs(slices)];
 
-/**
- * xalloc_segment_destroy() - give an idle segment's memory back to the kernel
- * @arena: its arena
- * @seg: the segment, idle
- *
- * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
- * Return: false if somebody still refers to the memory; then the segment stays as it
- * is, but unmapped.
- */
-bool xalloc_segment_destroy(struct xalloc_arena *arena, struct xalloc_segment *seg)
-{
-	lockdep_assert_held(&arena->lock);
-	if (WARN_ON_ONCE(seg->nr_granted) || !xalloc_segment_is_quiet(arena, seg))
-		return false;
-	xa_erase(&arena->segments, seg->index);
-	xalloc_placement_set_backed(&arena->placement, seg->index, false);
-	list_del(&seg->idle);
-	arena->nr_idle--;
-	xalloc_count(XALLOC_NR_IDLE_SEGMENTS, -1);
-	arena->nr_committed--;
-	/* A fault that found the folio just before holds a reference and will drop it. */
-	arena->backing->free(seg->folio);
-	xalloc_payer_uncharge(&arena->payer);
-	kfree_rcu(seg, rcu);
+		/* Spares the users of other pages the faults where the answer is plain. */
+		if (seg->granted && folio_maybe_dma_pinned(folio))
+			return false;
+		if (!folio_is_quiet(arena, folio))
+			return false;
+		if (!seg->in_pieces)
+			break;
+	}
 	return true;
 }
 
 /**
- * xalloc_segment_add_granted() - change the number of slices living clients have
- * @arena: its arena
+ * xalloc_segment_is_poisoned() - whether hardware has broken memory of some slices
  * @seg: the segment
- * @by: slices more, or if negative, less
+ * @slices: which of its slices
  *
- * Context: arena->lock held.
+ * The kernel marks single kpages and tells nobody, so each has to be looked at.
+ *
+ * Return: true if so.
  */
-void xalloc_segment_add_granted(struct xalloc_arena *arena, struct xalloc_segment *seg, s32 by)
+bool xalloc_segment_is_poisoned(const struct xalloc_segment *seg, u32 slices)
 {
-	bool was_idle = !seg->nr_granted;
+	unsigned int first, i;
 
-	lockdep_assert_held(&arena->lock);
-	/* Pairs with READ_ONCE() in xalloc_segment_lock_folio(). */
-	WRITE_ONCE(seg->nr_granted, seg->nr_granted + by);
-	arena->nr_granted_slices += by;
-	xalloc_count(XALLOC_NR_GRANTED_SLICES, by);
-	if (was_idle == !seg->nr_granted)
-		return;
-	if (was_idle)
-		list_del(&seg->idle);
-	else
-		list_add_tail(&seg->idle, &arena->idle);
-	arena->nr_idle += was_idle ? -1 : 1;
-	xalloc_count(XALLOC_NR_IDLE_SEGMENTS, was_idle ? -1 : 1);
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		return false;
+	for (slices &= seg->present; slices; slices &= slices - 1) {
+		first = __ffs(slices);
+		for (i = 0; i < XALLOC_SLICE_KPAGES; i++)
+			if (PageHWPoison(xalloc_segment_kpage(seg, first) + i))
+				return true;
+	}
+	return false;
 }
 
-/* The folio of a segment that the fault may map now, without a reference. */
-static struct folio *mappable_folio(struct xalloc_arena *arena, u32 index)
+/* All of an order-9 segment. */
+static void drop_huge(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
-	struct xalloc_segment *seg = xa_load(&arena->segments, index);
+	set_slices(arena, seg, 0, 0);
+	xalloc_placement_set_backing(&arena->placement, seg->index, XALLOC_BACKING_BARE);
+	drop_folio(arena, seg->folio[0]);
+	forget(arena, seg);
+}
 
-	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "segment looked at outside of RCU");
-	return seg && READ_ONCE(seg->nr_granted) ? seg->folio : NULL;
+static void drop_piece(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slice)
+{
+	struct folio *folio = seg->folio[slice];
+
+	set_slices(arena, seg, seg->present & ~BIT(slice), seg->granted);
+	WRITE_ONCE(seg->folio[slice], NULL);
+	drop_folio(arena, folio);
+}
+
+static void settle_pieces(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	for (; slices; slices &= slices - 1)
+		if (xalloc_segment_is_quiet(arena, seg, slices & -slices))
+			drop_piece(arena, seg, __ffs(slices));
+	if (seg->present || seg->populating)
+		return;
+	xalloc_placement_set_backing(&arena->placement, seg->index, XALLOC_BACKING_BARE);
+	forget(arena, seg);
 }
 
 /**
- * xalloc_segment_lock_folio() - the memory of a segment, for the fault
+ * xalloc_segment_untaken() - slices of a segment that are in no page
+ * @arena: its arena
+ * @index: number of the segment
+ *
+ * Context: arena->lock held.
+ * Return: bits of the slices; of a fenced segment, they are not free either.
+ */
+u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index)
+{
+	const struct xalloc_placement_segment *placed =
+		xalloc_placement_segment(&arena->placement, index);
+
+	return placed ? placed->free | placed->lost : ALL_SLICES;
+}
+
+/**
+ * xalloc_segment_settle() - give back what of a segment nobody has and nobody refers to
+ * @arena: its arena
+ * @seg: the segment; may be gone afterwards
+ * @nr_reserve: most segments to keep in the arena's reserve instead
+ *
+ * What somebody still refers to stays as it is, but unmapped. Broken memory is not kept.
+ *
+ * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
+ */
+void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 nr_reserve)
+{
+	u32 slices;
+
+	lockdep_assert_held(&arena->lock);
+	slices = idle_slices(seg);
+	if (!arena->dying)
+		slices &= xalloc_segment_untaken(arena, seg->index);
+	if (!slices || seg->populating)
+		return;
+	if (seg->in_pieces) {
+		settle_pieces(arena, seg, slices);
+		return;
+	}
+	if (slices != ALL_SLICES || (seg->reserved && arena->nr_reserved <= nr_reserve))
+		return;
+	if (!xalloc_segment_is_quiet(arena, seg, slices)) {
+		unreserve(arena, seg);
+		return;
+	}
+	if (!seg->reserved && arena->nr_reserved < nr_reserve &&
+	    !~xalloc_placement_free_mask(&arena->placement, seg->index) &&
+	    !xalloc_segment_is_poisoned(seg, slices))
+		reserve(arena, seg);
+	else
+		drop_huge(arena, seg);
+}
+
+/**
+ * xalloc_segment_drop() - let go of all memory of an idle segment, whoever refers to it
+ * @arena: its arena, which goes away
+ * @seg: the segment; gone afterwards
+ *
+ * Context: Process context. arena->lock held.
+ */
+void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	u32 slices;
+
+	lockdep_assert_held(&arena->lock);
+	if (!seg->in_pieces) {
+		drop_huge(arena, seg);
+		return;
+	}
+	for (slices = seg->present; slices; slices &= slices - 1)
+		drop_piece(arena, seg, __ffs(slices));
+	forget(arena, seg);
+}
+
+/**
+ * xalloc_segment_drop_reserved() - take one segment out of the reserve, for the shrinker
+ * @arena: its arena
+ * @seg: a segment of the reserve
+ *
+ * It is unmapped and stays so while it is idle, so there is nothing to lock.
+ *
+ * Context: Any in which memory is reclaimed. arena->lock held.
+ * Return: whether its memory was given back.
+ */
+bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!xalloc_placement_is_whole(&arena->placement, seg->index) ||
+	    folio_ref_count(seg->folio[0]) != 1)
+		return false;
+	drop_huge(arena, seg);
+	return true;
+}
+
+/**
+ * xalloc_segment_clean() - zero a segment of the reserve
+ * @arena: its arena
+ * @seg: a dirty segment of the reserve; dropped if hardware has broken it
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ */
+void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	lockdep_assert_held(&arena->lock);
+	if (xalloc_segment_is_poisoned(seg, ALL_SLICES)) {
+		drop_huge(arena, seg);
+		return;
+	}
+	folio_zero_range(seg->folio[0], 0, XALLOC_SEGMENT_BYTES);
+	seg->touched = 0;
+	seg->dirty = false;
+	arena->nr_dirty--;
+}
+
+/**
+ * xalloc_segment_zero() - zero granted slices
+ * @seg: the segment
+ * @slices: which, all granted to a page that its client does not know of yet
+ *
+ * Context: Process context, may sleep. Needs no lock: they stay where they are.
+ */
+void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices)
+{
+	for (; slices; slices &= slices - 1) {
+		struct page *kpage = xalloc_segment_kpage(seg, __ffs(slices));
+		unsigned int i;
+
+		/* A write to a broken one would be the kernel's own machine check. */
+		for (i = 0; i < XALLOC_SLICE_KPAGES; i++)
+			if (!PageHWPoison(kpage + i))
+				clear_highpage(kpage + i);
+		cond_resched();
+	}
+}
+
+/**
+ * xalloc_segment_grant() - note that slices belong to a page of a living client now
  * @arena: the arena
- * @index: number of a segment
+ * @seg: the segment
+ * @slices: which, all present
+ *
+ * Context: arena->lock held.
+ * Return: those of them that were granted before since their memory was zeroed.
+ */
+u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	u32 touched = seg->touched & slices;
+
+	WARN_ON_ONCE(slices & ~seg->present || slices & seg->granted);
+	seg->touched |= slices;
+	set_slices(arena, seg, seg->present, seg->granted | slices);
+	return touched;
+}
+
+/**
+ * xalloc_segment_ungrant() - note that slices belong to no page of a living client now
+ * @arena: the arena
+ * @seg: the segment
+ * @slices: which, all granted
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	WARN_ON_ONCE(slices & ~seg->granted);
+	set_slices(arena, seg, seg->present, seg->granted & ~slices);
+}
+
+/* The folio at a slice that the fault may map now, without a reference. */
+static struct folio *mappable_folio(struct xalloc_arena *arena, u32 slice)
+{
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+	u32 granted;
+
+	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "segment looked at outside of RCU");
+	if (!seg)
+		return NULL;
+	slice %= XALLOC_SLICES_PER_SEGMENT;
+	granted = READ_ONCE(seg->granted);
+	if (!(READ_ONCE(seg->in_pieces) ? granted & BIT(slice) : granted))
+		return NULL;
+	return READ_ONCE(seg->folio[slice]);
+}
+
+/**
+ * xalloc_segment_lock_folio() - the memory of a slice, for the fault
+ * @arena: the arena
+ * @slice: number of the slice in the arena
  *
  * Nothing that was seen before the folio lock counts: giving back takes the lock after
- * the segment became idle, so what is seen under it stays true until it is dropped.
+ * the slices became idle, so what is seen under it stays true until it is dropped.
  *
  * Context: Process context, sleeps for the folio lock.
- * Return: the folio, referenced and locked, or NULL if the segment has no page.
+ * Return: the folio, referenced and locked, or NULL if no page is there.
  */
-struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 index)
+struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice)
 {
 	struct folio *folio;
 
 	for (;;) {
 		rcu_read_lock();
-		folio = mappable_folio(arena, index);
+		folio = mappable_folio(arena, slice);
 		if (!folio) {
 			rcu_read_unlock();
 			return NULL;
 		}
 		if (!folio_try_get(folio)) {
-			/* Being freed: the segment is gone from the array by now. */
+			/* Being freed: the segment does not have it any more. */
 			rcu_read_unlock();
 			cpu_relax();
 			continue;
 		}
 		/* Freed and in use elsewhere between the two? Then do not lock it. */
-		if (mappable_folio(arena, index) != folio) {
+		if (mappable_folio(arena, slice) != folio) {
 			rcu_read_unlock();
 			folio_put(folio);
 			continue;
@@ -195,7 +634,7 @@ struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 index)
 
 		folio_lock(folio);
 		rcu_read_lock();
-		if (mappable_folio(arena, index) == folio) {
+		if (mappable_folio(arena, slice) == folio) {
 			rcu_read_unlock();
 			return folio;
 		}

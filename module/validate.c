@@ -14,12 +14,15 @@
 struct tally {
 	struct xalloc_page *page;	/* the next page, or the one that goes on */
 	unsigned long at;		/* its place in arena->pages */
-	u64 nr_slices;			/* of all pages gone by */
+	u64 nr_slices;			/* of all pages gone by, and those that are lost */
 	u32 nr_pages;
 	u32 nr_quarantined;
-	u32 nr_committed;
-	u32 nr_idle;
+	u32 nr_committed_slices;
+	u32 nr_idle_slices;
 	u32 nr_granted_slices;
+	u32 nr_small_slices;
+	u32 nr_reserved;
+	u32 nr_dirty;
 	u64 nr_listed;			/* pages on the lists of their clients */
 	u64 nr_handed_out;		/* pages that have to be there */
 };
@@ -69,55 +72,105 @@ static bool next_page(struct xalloc_arena *arena, struct tally *tally)
 	return !tally->page || page_is_valid(arena, tally);
 }
 
-static bool segment_is_valid(struct xalloc_arena *arena, struct tally *tally, u32 index)
+/* Slices of pages in one segment: of all, and of those that were granted to a client. */
+static bool add_up_segment(struct xalloc_arena *arena, struct tally *tally, u32 index, u32 *taken,
+			   u32 *granted)
 {
-	const struct xalloc_placement_segment *placed = &arena->placement.segment[index];
-	const struct xalloc_segment *seg = xa_load(&arena->segments, index);
 	u64 end = ((u64)index + 1) * XALLOC_SLICES_PER_SEGMENT;
-	u32 taken = 0, granted = 0;
 
+	*taken = 0;
+	*granted = 0;
 	while (tally->page && tally->page->slice < end) {
 		const struct xalloc_page *page = tally->page;
 		u32 slices = xalloc_placement_mask(index, page->slice, page->nr_slices);
 
-		if (!slices || taken & slices)
+		if (!slices || *taken & slices)
 			return false;
-		taken |= slices;
+		*taken |= slices;
 		if (page->client)
-			granted |= slices;
+			*granted |= slices;
 		if ((u64)page->slice + page->nr_slices > end)
 			break;
 		if (!next_page(arena, tally))
 			return false;
 	}
-	if (placed->free != ~taken || placed->backed != !!seg)
-		return false;
-	if (!seg)
-		return !taken;
-	if (seg->index != index || !seg->folio || folio_ref_count(seg->folio) < 1 ||
-	    folio_order(seg->folio) != XALLOC_SEGMENT_ORDER ||
-	    seg->folio->index != (pgoff_t)index << XALLOC_SEGMENT_ORDER)
-		return false;
-	if (seg->nr_granted != hweight32(granted) || granted & ~seg->touched)
-		return false;
-	tally->nr_committed++;
-	tally->nr_idle += !seg->nr_granted;
-	tally->nr_granted_slices += seg->nr_granted;
 	return true;
+}
+
+static bool folios_are_valid(const struct xalloc_segment *seg)
+{
+	unsigned int order = seg->in_pieces ? XALLOC_PIECE_ORDER : XALLOC_SEGMENT_ORDER;
+	pgoff_t at = (pgoff_t)seg->index << XALLOC_SEGMENT_ORDER;
+	u32 i;
+
+	for (i = 0; i < XALLOC_SLICES_PER_SEGMENT; i++) {
+		struct folio *folio = seg->folio[i];
+
+		if (!(seg->present & BIT(i))) {
+			if (seg->in_pieces && folio)
+				return false;
+			continue;
+		}
+		if (!folio || folio_ref_count(folio) < 1 || folio_order(folio) != order ||
+		    folio->index != at + (seg->in_pieces ? i * XALLOC_SLICE_KPAGES : 0) ||
+		    (!seg->in_pieces && folio != seg->folio[0]))
+			return false;
+	}
+	return true;
+}
+
+/* One that has a record in placement: each that has memory or a taken slice. */
+static bool segment_is_valid(struct xalloc_arena *arena, struct tally *tally, u32 index)
+{
+	const struct xalloc_placement_segment *placed =
+		xalloc_placement_segment(&arena->placement, index);
+	const struct xalloc_segment *seg = xa_load(&arena->segments, index);
+	enum xalloc_placement_backing backing = placed->backing;
+	u32 taken, granted;
+
+	if (!add_up_segment(arena, tally, index, &taken, &granted))
+		return false;
+	if ((placed->free | placed->lost) != ~taken)
+		return false;
+	tally->nr_slices += hweight32(placed->lost);
+	if (!seg)
+		return !taken && backing == XALLOC_BACKING_BARE;
+	if (seg->index != index || seg->granted != granted || granted & ~seg->touched ||
+	    granted & ~seg->present || !folios_are_valid(seg))
+		return false;
+	tally->nr_committed_slices += hweight32(seg->present | seg->populating);
+	tally->nr_granted_slices += hweight32(granted);
+	if (!seg->present)
+		return seg->populating && !seg->reserved;
+	if (seg->in_pieces) {
+		tally->nr_idle_slices += hweight32(seg->present & ~granted);
+		tally->nr_small_slices += hweight32(seg->present);
+		return backing == XALLOC_BACKING_PIECES && !seg->reserved;
+	}
+	tally->nr_idle_slices += granted ? 0 : XALLOC_SLICES_PER_SEGMENT;
+	tally->nr_reserved += seg->reserved;
+	tally->nr_dirty += seg->dirty;
+	if (seg->reserved ? granted || seg->dirty != !!seg->touched : seg->dirty)
+		return false;
+	return backing == XALLOC_BACKING_HUGE && !~seg->present;
 }
 
 static bool idle_is_valid(struct xalloc_arena *arena)
 {
 	const struct xalloc_segment *seg;
-	u32 nr = 0;
+	u32 nr_slices = 0;
 
 	list_for_each_entry(seg, &arena->idle, idle) {
-		if (seg->nr_granted || xa_load(&arena->segments, seg->index) != seg)
+		u32 idle = seg->in_pieces ? seg->present & ~seg->granted :
+			   seg->granted ? 0 : seg->present;
+
+		if (!idle || xa_load(&arena->segments, seg->index) != seg)
 			return false;
-		if (++nr > arena->nr_idle)
+		nr_slices += hweight32(idle);
+		if (nr_slices > arena->nr_idle_slices)
 			return false;
 	}
-	return nr == arena->nr_idle;
+	return nr_slices == arena->nr_idle_slices;
 }
 
 static bool quarantine_is_valid(struct xalloc_arena *arena, u32 nr_quarantined)
@@ -136,32 +189,39 @@ static bool quarantine_is_valid(struct xalloc_arena *arena, u32 nr_quarantined)
 
 static bool is_valid(struct xalloc_arena *arena)
 {
+	const struct xalloc_placement *placement = &arena->placement;
 	struct tally tally = {};
 	unsigned long index;
 	void *entry;
 	u32 s;
 
-	if (!xalloc_placement_is_valid(&arena->placement) || !next_page(arena, &tally))
+	if (!xalloc_placement_is_valid(placement) || !next_page(arena, &tally))
 		return false;
-	for (s = 0; s < arena->nr_segments; s++)
+	for (s = xalloc_placement_next_record(placement, 0); s != XALLOC_PLACEMENT_NONE;
+	     s = xalloc_placement_next_record(placement, s + 1))
 		if (!segment_is_valid(arena, &tally, s))
 			return false;
-	/* None past the end, and none twice below it. */
+	/* None where placement knows of none, or past the end, and none twice below it. */
 	if (tally.page)
 		return false;
-	xa_for_each_start(&arena->segments, index, entry, arena->nr_segments)
-		return false;
-	if (tally.nr_slices + arena->placement.nr_free_slices !=
+	xa_for_each(&arena->segments, index, entry)
+		if (index >= arena->nr_segments || !xalloc_placement_segment(placement, index))
+			return false;
+	if (tally.nr_slices + placement->nr_free_slices !=
 	    (u64)arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
 		return false;
 	if (tally.nr_pages != arena->nr_pages || tally.nr_listed != tally.nr_handed_out ||
 	    tally.nr_granted_slices != arena->nr_granted_slices ||
-	    tally.nr_committed != arena->nr_committed || tally.nr_idle != arena->nr_idle)
+	    tally.nr_committed_slices != arena->nr_committed_slices ||
+	    tally.nr_idle_slices != arena->nr_idle_slices ||
+	    tally.nr_small_slices != arena->nr_small_slices ||
+	    tally.nr_reserved != arena->nr_reserved || tally.nr_dirty != arena->nr_dirty)
 		return false;
-	if (arena->nr_committed > arena->limit_segments || (arena->nr_pages && !arena->nr_clients))
+	if (arena->nr_committed_slices > arena->limit_slices ||
+	    (arena->nr_pages && !arena->nr_clients))
 		return false;
 	if (arena->payer.user && (u64)atomic_long_read(&arena->payer.user->locked_vm) <
-				 (u64)arena->nr_committed * XALLOC_SEGMENT_KPAGES)
+				 (u64)arena->nr_committed_slices * XALLOC_SLICE_KPAGES)
 		return false;
 	return idle_is_valid(arena) && quarantine_is_valid(arena, tally.nr_quarantined);
 }

@@ -39,11 +39,54 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/*
+ * 6.7: shrinkers are allocated. Before, it was registering one that may fail: then it never
+ * runs, and unregistering it does nothing.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#include <linux/printk.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
+static inline struct shrinker *shrinker_alloc(unsigned int flags, const char *name)
+{
+	struct shrinker *shrinker = kzalloc(sizeof(*shrinker), GFP_KERNEL);
+
+	if (shrinker) {
+		shrinker->flags = flags;
+		shrinker->seeks = DEFAULT_SEEKS;
+	}
+	return shrinker;
+}
+
+static inline void shrinker_register(struct shrinker *shrinker)
+{
+	if (register_shrinker(shrinker, "xalloc"))
+		pr_warn("xalloc: no memory for a shrinker\n");
+}
+
+static inline void shrinker_free(struct shrinker *shrinker)
+{
+	unregister_shrinker(shrinker);
+	kfree(shrinker);
+}
+#endif
+
 /* 6.13: symbol namespaces are strings */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING)
 #else
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING")
 #endif
+
+/* 6.6: kunit_get_current_test(), for code that can do without the rest of KUnit */
+#include <linux/sched.h>
+static inline bool xalloc_is_in_kunit(void)
+{
+#if IS_ENABLED(CONFIG_KUNIT)
+	return current->kunit_test;
+#else
+	return false;
+#endif
+}
 
 #endif /* XALLOC_COMPAT_H */

@@ -24,26 +24,31 @@
  *	EINVAL		a structure shorter than its first version; a size, a count or
  *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
- *	EOPNOTSUPP	a flag that this kernel does not know
- *	EBADF		a grant or a free on a descriptor that is not open for writing
+ *	EOPNOTSUPP	a flag that this kernel does not know, or that this arena's policy
+ *			cannot serve
+ *	EBADF		a call that changes the arena, on a descriptor not open for writing
  *	EFAULT		memory of the caller that cannot be read or written
  *	EFBIG		more than an arena, or a segment where one is asked, can ever hold
+ *	ENODEV		a NUMA node that the machine does not have, or that has no memory
  *	ERANGE		an offset past the end of the arena
  *	ENOENT		freed offset is not the start of a page: never granted, freed
  *			before, or inside a page
  *	EPERM		freed page belongs to another client
- *	ENOSPC		no free run of that length in the arena's offset space
+ *	ENOSPC		no free run of that length and alignment in the arena's offset space
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
- *	ENOMEM		the kernel has no huge page, or no memory for its own records
+ *	ENOMEM		the kernel has no huge page at hand, nor what the arena's policy takes
+ *			in its place, or no memory for its own records
  *	EMFILE, ENFILE	no descriptor left for a new arena
  *	EINTR		a fatal signal arrived while waiting
- *	EUCLEAN		the arena's records contradict each other; it grants no more
+ *	EUCLEAN		the arena's records contradict each other, which is a fault of the
+ *			module: the segments concerned are granted to nobody any more
  *
  * What mmap() of an arena refuses: a private mapping (EINVAL), PROT_EXEC (EPERM), a
  * range past the end of the arena (ENXIO), offset + length past what fits
  * (EOVERFLOW). The device itself cannot be mapped (ENODEV). Touching a mapped offset
- * whose segment holds no page of anyone is SIGBUS.
+ * whose segment holds no page of anyone is SIGBUS, and so is a slice without one where a
+ * segment is made of small pieces.
  */
 #ifndef _UAPI_LINUX_XALLOC_H
 #define _UAPI_LINUX_XALLOC_H
@@ -70,7 +75,8 @@
  * @slice_bytes: XALLOC_SLICE_BYTES of the module
  * @segment_bytes: XALLOC_SEGMENT_BYTES of the module
  * @batch_max: XALLOC_BATCH_MAX of the module
- * @arena_bytes_max: largest arena that can be created, in bytes
+ * @arena_bytes_max: largest arena that can be created, in bytes; an offset space costs
+ *	memory only where it is used, so this may be more than the machine has
  * @features: XALLOC_FEATURE_* bits
  * @unstable: calls that may still change shape, as bits 1 << _IOC_NR()
  *
@@ -105,9 +111,20 @@ struct xalloc_ioc_info {
  * @pinned_bytes: the part of @committed_bytes without a page, kept because somebody
  *	still holds a reference to it
  * @charged_bytes: the part of @committed_bytes charged to a user's RLIMIT_MEMLOCK
+ * @reserved_bytes: the part of @committed_bytes without a page, kept for grants to come
+ * @small_bytes: the part of @committed_bytes that is in pieces of a slice, by policy or
+ *	because the kernel had no huge page; on an arena only
+ * @off_node_bytes: the part of @committed_bytes that is not on the arena's node; on an
+ *	arena only
+ * @cold_bytes: memory that grants had to wait for while it was found and zeroed; only
+ *	grows
+ * @fenced_bytes: offset space in which nothing is granted any more, because its records
+ *	contradict each other (EUCLEAN); on an arena only
+ * @pooled_bytes: zeroed memory of nobody, held ready for arenas; on the device only
+ * @poisoned_bytes: memory that hardware has broken and that is given to nobody again; on
+ *	the device only, only grows
  *
  * On the device: the sums over all arenas. On an arena: that arena's.
- * @committed_bytes, @pinned_bytes and @charged_bytes are whole segments.
  */
 struct xalloc_ioc_stat {
 	__u32 size;
@@ -119,6 +136,13 @@ struct xalloc_ioc_stat {
 	__aligned_u64 committed_bytes;
 	__aligned_u64 pinned_bytes;
 	__aligned_u64 charged_bytes;
+	__aligned_u64 reserved_bytes;
+	__aligned_u64 small_bytes;
+	__aligned_u64 off_node_bytes;
+	__aligned_u64 cold_bytes;
+	__aligned_u64 fenced_bytes;
+	__aligned_u64 pooled_bytes;
+	__aligned_u64 poisoned_bytes;
 };
 
 #define XALLOC_IOC_STAT _IOWR(XALLOC_IOC_MAGIC, 0x01, struct xalloc_ioc_stat)
@@ -126,17 +150,22 @@ struct xalloc_ioc_stat {
 /**
  * struct xalloc_ioc_arena_create - create an arena
  * @size: sizeof(struct xalloc_ioc_arena_create)
- * @flags: must be zero
+ * @flags: XALLOC_ARENA_NODE, or zero
  * @arena_bytes: size of the offset space; a multiple of XALLOC_SEGMENT_BYTES, at most
  *	&xalloc_ioc_info.arena_bytes_max
  * @limit_bytes: most memory to commit, a multiple of XALLOC_SEGMENT_BYTES; zero or
- *	anything above @arena_bytes means @arena_bytes
+ *	anything above @arena_bytes means @arena_bytes. More than the machine has is
+ *	never committed
+ * @policy: XALLOC_POLICY_*: what to commit
+ * @node: with XALLOC_ARENA_NODE: the NUMA node to commit from; else must be zero
  * @arena_id: out: id of the arena, unique until the module is unloaded
  * @client_id: out: id of the client that the returned descriptor is, likewise unique
  *
  * On the device. Commits nothing. Whoever creates the arena pays for all that is ever
- * committed in it: the caller's user and RLIMIT_MEMLOCK are noted now, unless the
- * caller has CAP_IPC_LOCK, which exempts the arena.
+ * committed in it: the caller's memory cgroup, and the caller's user and RLIMIT_MEMLOCK,
+ * are noted now. CAP_IPC_LOCK exempts the arena from RLIMIT_MEMLOCK. A segment is charged
+ * whole, unless it is in pieces. What comes from the module's pool, which serves only
+ * arenas without a limit on any cgroup above them, is charged to no memory cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec.
  */
@@ -145,9 +174,24 @@ struct xalloc_ioc_arena_create {
 	__u32 flags;
 	__aligned_u64 arena_bytes;
 	__aligned_u64 limit_bytes;
+	__u32 policy;
+	__u32 node;
 	__aligned_u64 arena_id;
 	__aligned_u64 client_id;
 };
+
+/* @node is meant. Without it memory comes from the nodes nearest to who commits. */
+#define XALLOC_ARENA_NODE (1U << 0)
+
+/* Huge pages of 2 MiB, on the node that was asked for, or ENOMEM at once. */
+#define XALLOC_POLICY_HUGE 0
+/*
+ * Huge pages where the kernel has them at hand, else pieces of 64 KiB; the node that was
+ * asked for, else another. &xalloc_ioc_stat tells what it came to.
+ */
+#define XALLOC_POLICY_HUGE_PREFERRED 1
+/* Pieces of 64 KiB on the node that was asked for; each goes back by itself. */
+#define XALLOC_POLICY_SMALL 2
 
 #define XALLOC_IOC_ARENA_CREATE \
 	_IOWR(XALLOC_IOC_MAGIC, 0x02, struct xalloc_ioc_arena_create)
@@ -155,12 +199,14 @@ struct xalloc_ioc_arena_create {
 /**
  * struct xalloc_page_grant - one page to grant
  * @nr_slices: in: length of the run, in slices; at least 1
- * @flags: in: XALLOC_PAGE_CONTIG; out: the same, and XALLOC_PAGE_ZERO
+ * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO; out: the first as it came, the second
+ *	if the page is all zeros
  * @offset: out: offset of the page in the arena, in bytes
  * @tag: in: any number; kept with the page
  * @contig_bytes: out: the page consists of physically contiguous pieces that end
  *	where the offset is a multiple of this
- * @pad: must be zero
+ * @align_slices: in: @offset is to be a multiple of so many slices: a power of two, at
+ *	most the arena's size; zero is one
  */
 struct xalloc_page_grant {
 	__u32 nr_slices;
@@ -168,12 +214,15 @@ struct xalloc_page_grant {
 	__aligned_u64 offset;
 	__aligned_u64 tag;
 	__u32 contig_bytes;
-	__u32 pad;
+	__u32 align_slices;
 };
 
-/* The page lies inside one segment, so that it is physically contiguous. */
+/* The page lies inside one huge page, so that it is physically contiguous. */
 #define XALLOC_PAGE_CONTIG (1U << 0)
-/* Out only: nobody was granted any of these slices since the kernel zeroed them. */
+/*
+ * In: the page is to be zeroed where it is not known to be. Out: it is, or nobody was
+ * granted any of these slices since the kernel zeroed them.
+ */
 #define XALLOC_PAGE_ZERO (1U << 1)
 
 /**
@@ -211,8 +260,10 @@ struct xalloc_ioc_grant {
  * On an arena. Frees in the order of the array and stops at the first entry that
  * cannot be freed. What was freed may be granted again at once, also while somebody
  * (a device, a pipe, an io_uring) still holds references to it. A segment whose last
- * page was freed is unmapped everywhere and goes back to the kernel; while it is
- * referenced it stays where it is, charged, and counts as pinned.
+ * page was freed is unmapped everywhere and goes back to the kernel, or stays as part of
+ * the reserve; while it is referenced it stays where it is, charged, and counts as pinned.
+ * Of a segment in pieces, each slice does so by itself. Memory that hardware had broken by
+ * the time its page was freed is granted to nobody again.
  *
  * Returns the number of pages freed, at least 1, or the error of the first entry.
  */
@@ -225,5 +276,50 @@ struct xalloc_ioc_free {
 };
 
 #define XALLOC_IOC_FREE _IOWR(XALLOC_IOC_MAGIC, 0x11, struct xalloc_ioc_free)
+
+/**
+ * struct xalloc_ioc_reserve - keep memory ready for grants
+ * @size: sizeof(struct xalloc_ioc_reserve)
+ * @flags: must be zero
+ * @low_bytes: the reserve is filled when it falls below this; at most @high_bytes
+ * @high_bytes: it is filled up to this, and what is freed is kept up to this
+ *
+ * On an arena; both are multiples of XALLOC_SEGMENT_BYTES, at most the arena's size, and
+ * zero at first. The reserve consists of zeroed huge pages at free offsets. It is filled in
+ * the background, within the budgets that grants have, and charged like what is granted.
+ * Any grant may take from it, and one that would fail for a budget or for want of memory
+ * gives it back first, as the kernel does when the machine is short of memory. A memory
+ * cgroup that reaches its limit by other means does not.
+ *
+ * poll() tells by POLLOUT that nothing is being filled; &xalloc_ioc_stat.reserved_bytes
+ * how much there is. An arena whose policy is XALLOC_POLICY_SMALL has none (EOPNOTSUPP).
+ */
+struct xalloc_ioc_reserve {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 low_bytes;
+	__aligned_u64 high_bytes;
+};
+
+#define XALLOC_IOC_RESERVE _IOWR(XALLOC_IOC_MAGIC, 0x12, struct xalloc_ioc_reserve)
+
+/**
+ * struct xalloc_ioc_trim - give back memory without a page
+ * @size: sizeof(struct xalloc_ioc_trim)
+ * @flags: must be zero
+ * @keep_bytes: how much of the reserve to keep; rounded up to segments
+ * @trimmed_bytes: out: how much went back to the kernel
+ *
+ * On an arena. What somebody refers to stays. The marks of the reserve stay too: it is
+ * filled again when a grant finds it below the low one.
+ */
+struct xalloc_ioc_trim {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 keep_bytes;
+	__aligned_u64 trimmed_bytes;
+};
+
+#define XALLOC_IOC_TRIM _IOWR(XALLOC_IOC_MAGIC, 0x13, struct xalloc_ioc_trim)
 
 #endif /* _UAPI_LINUX_XALLOC_H */

@@ -27,7 +27,7 @@
  *	ESTALE		this arena or heap was destroyed, or was made before a fork() by
  *			the parent
  *	EPROTO		the module is not one this library is made for
- *	EUCLEAN		the kernel found the arena's records damaged; it grants no more
+ *	EUCLEAN		the kernel found records of the arena damaged
  *
  * Threads
  *	Any call may be made by any thread at any time, with two exceptions: nobody may use

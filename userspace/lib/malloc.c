@@ -25,7 +25,7 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 		errno = -ret;
 		return NULL;
 	}
-	limit = lower(limit, most);
+	limit = lower(limit, lower(most, p->bytes / 2));
 	if (limit <= p->bytes / 4)
 		return xl_arena_create(p, lower(2 * limit, most), limit);
 	return xl_arena_create(p, limit, limit);

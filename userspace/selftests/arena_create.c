@@ -40,7 +40,7 @@ TEST_F(arena_create, info)
 	EXPECT_EQ(XALLOC_SLICE_BYTES, info.slice_bytes);
 	EXPECT_EQ(XALLOC_SEGMENT_BYTES, info.segment_bytes);
 	EXPECT_EQ(XALLOC_BATCH_MAX, info.batch_max);
-	EXPECT_LE(1ULL << 30, info.arena_bytes_max);
+	EXPECT_LE(1ULL << 40, info.arena_bytes_max);
 	EXPECT_EQ(0, info.arena_bytes_max % XALLOC_SEGMENT_BYTES);
 	EXPECT_EQ(0, info.features & ~XALLOC_FEATURE_PMD);
 	EXPECT_EQ(is_thp_kernel(), !!(info.features & XALLOC_FEATURE_PMD));

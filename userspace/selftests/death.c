@@ -145,7 +145,10 @@ TEST_F_TIMEOUT(death, killed_over_and_over, TEST_TIMEOUT_LONG)
 	end_kb = free_settled_kb();
 	TH_LOG("%ld kB free after round %u, %ld kB after round %u", half_kb, rounds / 2, end_kb,
 	       rounds);
-	EXPECT_LE(half_kb - end_kb, FREE_TOLERANCE_KB);
+	if (kernel_has_kasan())
+		TH_LOG("free memory is not judged: it has KASAN's books in it");
+	else
+		EXPECT_LE(half_kb - end_kb, FREE_TOLERANCE_KB);
 }
 
 /* Killed before, while and after the arena is made: no handshake, only a random delay. */

@@ -383,7 +383,7 @@ TEST_F(grant_free, tags_come_back_unchanged)
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		EXPECT_EQ(asked[i].tag, pages[i].tag);
 		EXPECT_EQ(asked[i].nr_slices, pages[i].nr_slices);
-		EXPECT_EQ(0, pages[i].pad);
+		EXPECT_EQ(0, pages[i].align_slices);
 	}
 }
 

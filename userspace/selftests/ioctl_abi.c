@@ -17,6 +17,8 @@ union argument {
 	struct xalloc_ioc_arena_create create;
 	struct xalloc_ioc_grant grant;
 	struct xalloc_ioc_free free;
+	struct xalloc_ioc_reserve reserve;
+	struct xalloc_ioc_trim trim;
 };
 
 static struct xalloc_page_grant one_page[1];
@@ -28,6 +30,7 @@ static const struct abi_call {
 	unsigned long cmd;
 	size_t bytes;
 	size_t flags_at;
+	__u32 flags;	/* that there are */
 	size_t pad_at;
 	bool on_device;
 	bool on_arena;
@@ -48,6 +51,8 @@ static const struct abi_call {
 		.name = "ARENA_CREATE", .cmd = XALLOC_IOC_ARENA_CREATE,
 		.bytes = sizeof(struct xalloc_ioc_arena_create),
 		.flags_at = offsetof(struct xalloc_ioc_arena_create, flags),
+		.flags = XALLOC_ARENA_NODE,
+		.pad_at = offsetof(struct xalloc_ioc_arena_create, node),
 		.on_device = true,
 	},
 	{
@@ -62,6 +67,18 @@ static const struct abi_call {
 		.bytes = sizeof(struct xalloc_ioc_free),
 		.flags_at = offsetof(struct xalloc_ioc_free, flags),
 		.pad_at = offsetof(struct xalloc_ioc_free, pad),
+		.on_arena = true,
+	},
+	{
+		.name = "RESERVE", .cmd = XALLOC_IOC_RESERVE,
+		.bytes = sizeof(struct xalloc_ioc_reserve),
+		.flags_at = offsetof(struct xalloc_ioc_reserve, flags),
+		.on_arena = true,
+	},
+	{
+		.name = "TRIM", .cmd = XALLOC_IOC_TRIM,
+		.bytes = sizeof(struct xalloc_ioc_trim),
+		.flags_at = offsetof(struct xalloc_ioc_trim, flags),
 		.on_arena = true,
 	},
 };
@@ -288,6 +305,8 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 		if (!which->flags_at)
 			continue;
 		for (bit = 0; bit < 32; bit++) {
+			if (which->flags & 1U << bit)
+				continue;
 			argument_fill(which, &arg, self->offset);
 			*(__u32 *)(arg.bytes + which->flags_at) = 1U << bit;
 			expect_call(-EOPNOTSUPP, fd, which->cmd, &arg, "%s with flag bit %u",
@@ -295,7 +314,7 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 		}
 	}
 	for (bit = 0; bit < 32; bit++) {
-		if (1U << bit == XALLOC_PAGE_CONTIG)
+		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO))
 			continue;
 		EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, 1U << bit, NULL)) {
 			TH_LOG("page flag bit %u", bit);
@@ -306,7 +325,6 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 
 TEST_F(ioctl_abi, nonzero_padding_is_einval)
 {
-	struct xalloc_page_grant page = { .nr_slices = 1 };
 	const struct abi_call *which;
 	union argument arg;
 	unsigned int bit;
@@ -321,10 +339,6 @@ TEST_F(ioctl_abi, nonzero_padding_is_einval)
 			expect_call(-EINVAL, fd, which->cmd, &arg, "%s with pad bit %u",
 				    which->name, bit);
 		}
-	}
-	for (bit = 0; bit < 32; bit++) {
-		page.pad = 1U << bit;
-		EXPECT_EQ(-EINVAL, grant_batch(self->arena, &page, 1));
 	}
 	counters_expect_now(_metadata, self->device, &self->with_page);
 }
@@ -370,7 +384,8 @@ TEST_F(ioctl_abi, readonly_struct_of_a_call_with_results_is_efault)
 	lowest = dup(self->device);
 	close(lowest);
 	for_each_call(which, fd) {
-		if (which->cmd == XALLOC_IOC_GRANT || which->cmd == XALLOC_IOC_FREE)
+		if (which->cmd == XALLOC_IOC_GRANT || which->cmd == XALLOC_IOC_FREE ||
+		    which->cmd == XALLOC_IOC_RESERVE)
 			continue;
 		argument_fill(which, map, self->offset);
 		ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
@@ -574,7 +589,6 @@ TEST_F(ioctl_abi, grant_arguments)
 		{ "a slice more than a segment in one piece", SEGMENT_SLICES + 1,
 		  XALLOC_PAGE_CONTIG, -EFBIG },
 		{ "most slices in one piece", UINT32_MAX, XALLOC_PAGE_CONTIG, -EFBIG },
-		{ "flag that is only given out", 1, XALLOC_PAGE_ZERO, -EOPNOTSUPP },
 		{ "known and unknown flag", 1, XALLOC_PAGE_CONTIG | 1U << 31, -EOPNOTSUPP },
 	};
 	size_t i;
@@ -595,7 +609,9 @@ TEST_F(ioctl_abi, malformed_entry_anywhere_grants_nothing)
 		struct xalloc_page_grant page;
 		int want;
 	} rows[] = {
-		{ "padding", { .nr_slices = 1, .pad = 1 }, -EINVAL },
+		{ "alignment to no power of two", { .nr_slices = 1, .align_slices = 3 }, -EINVAL },
+		{ "alignment to more than there is",
+		  { .nr_slices = 1, .align_slices = 2 * ARENA_SLICES }, -EFBIG },
 		{ "no slices", { .nr_slices = 0 }, -EINVAL },
 		{ "unknown flag", { .nr_slices = 1, .flags = 1U << 7 }, -EOPNOTSUPP },
 	};

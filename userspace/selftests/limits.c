@@ -5,6 +5,7 @@
  */
 #include "selftest.h"
 
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
 
@@ -527,6 +528,51 @@ TEST_F(limits, pinned_stays_charged)
 	EXPECT_EQ(0, as_user(four_segments, self->device));
 }
 
+/* Each turn leaves a piece of memory in a pipe and drops all else, by another way each time. */
+static void pin_and_run(int device)
+{
+	int ends[100][2], nr, arena = -1, rc = 1;
+	struct xalloc_page_grant page;
+	unsigned char *map;
+
+	for (nr = 0; nr < 100; nr++) {
+		struct iovec iov;
+
+		if (arena < 0 || nr % 3 == 0)
+			arena = arena_new(device);
+		rc = grant_page(arena, SEGMENT_SLICES, 0, &page);
+		/* What was freed before may be granted again, and is pinned once more. */
+		if (rc < 0)
+			break;
+		map = arena_map_at(arena, page.offset, XALLOC_SEGMENT_BYTES,
+				   PROT_READ | PROT_WRITE);
+		require(map && !touch_write(map, 1));
+		require(!pipe(ends[nr]));
+		iov = (struct iovec){ map, KPAGE_BYTES };
+		require(vmsplice(ends[nr][1], &iov, 1, 0) == KPAGE_BYTES);
+		munmap(map, XALLOC_SEGMENT_BYTES);
+		require(charged_bytes(device) <= MEMLOCK_BYTES);
+		if (nr % 3 == 0) {
+			require(free_page(arena, page.offset) == 1);
+		} else if (nr % 3 == 2) {
+			close(arena);
+			arena = -1;
+		}
+	}
+	require(rc == -ENOBUFS);
+	require(charged_bytes(device) == MEMLOCK_BYTES);
+	/* Nor by asking again. */
+	sleep_ms(300);
+	require(grant_page(arena_new(device), 1, 0, NULL) == -ENOBUFS);
+}
+
+TEST_F(limits, pinning_does_not_escape)
+{
+	ASSERT_EQ(0, self->before.charged_bytes);
+	EXPECT_EQ(0, as_user(pin_and_run, self->device));
+	EXPECT_TRUE(counters_wait(self->device, &self->before, 10000));
+}
+
 /* A memory cgroup. */
 
 FIXTURE(memcg)
@@ -678,6 +724,68 @@ TEST_F(memcg, too_large_a_page_leaves_nothing)
 		_exit(0);
 	}
 	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+/* Runs @body in a child that has joined the group. */
+static int in_group(void (*body)(int device), int device)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		body(device);
+		_exit(0);
+	}
+	return child_status(pid);
+}
+
+static void commit_in_group(int arena)
+{
+	require(grant_page(arena, 48 * SEGMENT_SLICES, 0, NULL) == 1);
+	require(read_number(CGROUP "/memory.current") < (long long)XALLOC_SEGMENT_BYTES);
+}
+
+static void commit_out_of_group(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0), error;
+
+	require(arena >= 0);
+	require(write_text(CGROUP_ROOT "/cgroup.procs", "0"));
+	require(grant_segments(arena, 64, &error) <= 32 && error == -ENOMEM);
+	require(read_number(CGROUP "/memory.current") > (long long)(48 * MIB));
+}
+
+TEST_F(memcg, maker_pays_wherever_memory_is_committed)
+{
+	int arena = arena_create(self->device, 256 * MIB, 0);
+
+	ASSERT_LE(0, arena);
+	EXPECT_EQ(0, in_group(commit_in_group, arena));
+	EXPECT_EQ(0, in_group(commit_out_of_group, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+	close(arena);
+}
+
+static void reserve_in_group(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0);
+	struct pollfd pollfd = { .fd = arena, .events = POLLOUT };
+	struct xalloc_ioc_stat seen;
+
+	require(arena >= 0);
+	require(!reserve_set(arena, 0, 256 * MIB));
+	require(poll(&pollfd, 1, 60000) == 1);
+	require(!counters_read(arena, &seen));
+	require(seen.reserved_bytes >= 48 * MIB && seen.reserved_bytes <= 64 * MIB);
+	require(read_number(CGROUP "/memory.current") >= (long long)seen.reserved_bytes);
+	/* A grant has it. */
+	require(grant_page(arena, seen.reserved_bytes / XALLOC_SLICE_BYTES, 0, NULL) == 1);
+}
+
+TEST_F(memcg, reserve_is_charged)
+{
+	EXPECT_EQ(0, in_group(reserve_in_group, self->device));
 	EXPECT_EQ(0, event_count("oom_kill"));
 }
 

@@ -346,29 +346,62 @@ static void grant_compare_free(struct shared *s, uint32_t nr_slices, uint64_t tu
 	atomic_fetch_add(&s->nr_done, 1);
 }
 
+/* Fills the reserve, and takes it away again, while others grant from it. */
+static void *reserve_and_trim(void *arg)
+{
+	struct shared *s = arg;
+	uint32_t seed = thread_seed();
+	int rc;
+
+	while (!atomic_load(&s->stop)) {
+		uint64_t high = random_next(&seed) % 5 * XALLOC_SEGMENT_BYTES;
+
+		rc = reserve_set(s->arena, high / (2 * XALLOC_SEGMENT_BYTES) * XALLOC_SEGMENT_BYTES,
+				 high);
+		check(s, !rc, rc);
+		spin(random_next(&seed) % 100000);
+		rc = arena_trim(s->arena, random_next(&seed) % 3 * XALLOC_SEGMENT_BYTES, NULL);
+		check(s, !rc, rc);
+	}
+	rc = reserve_set(s->arena, 0, 0);
+	check(s, !rc, rc);
+	return NULL;
+}
+
+/* What is different from one test to the next. */
+struct give_back {
+	bool misaligned;
+	bool pinned;
+	bool trimmed;
+	uint32_t policy;
+};
+
 static void fault_against_give_back(struct __test_metadata *_metadata, int device,
-				    bool misaligned, bool pinned)
+				    struct give_back with)
 {
 	uint64_t end = now_ms() + duration_ms(), turn = 0;
 	struct shared s = { .device = device };
 	unsigned char *range = range_reserve(2 * ARENA_BYTES, XALLOC_SEGMENT_BYTES), *fresh;
 	uint32_t seed = thread_seed();
-	pthread_t threads[3];
+	pthread_t threads[4];
 	uint64_t value;
 	size_t at;
 
 	ASSERT_NE(NULL, range);
-	s.arena = arena_create(device, ARENA_BYTES, 0);
+	s.arena = arena_create_by(device, ARENA_BYTES, with.policy, -1);
 	ASSERT_LE(0, s.arena);
 	s.map = arena_map(s.arena, ARENA_BYTES);
 	ASSERT_NE(NULL, s.map);
-	s.second = mmap(range + (misaligned ? XALLOC_SLICE_BYTES : 0), ARENA_BYTES,
+	s.second = mmap(range + (with.misaligned ? XALLOC_SLICE_BYTES : 0), ARENA_BYTES,
 			PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, s.arena, 0);
 	ASSERT_NE(MAP_FAILED, s.second);
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, touch_both, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, map_and_unmap, &s));
-	if (pinned) {
+	if (with.pinned) {
 		ASSERT_EQ(0, pthread_create(&threads[2], NULL, splice_and_read, &s));
+	}
+	if (with.trimmed) {
+		ASSERT_EQ(0, pthread_create(&threads[3], NULL, reserve_and_trim, &s));
 	}
 	while (now_ms() < end && !atomic_load(&s.wrong_line)) {
 		uint32_t nr_slices = random_next(&seed) % 4 ? SEGMENT_SLICES :
@@ -379,7 +412,9 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	atomic_store(&s.stop, true);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
-	if (pinned) {
+	if (with.trimmed)
+		pthread_join(threads[3], NULL);
+	if (with.pinned) {
 		pthread_join(threads[2], NULL);
 		EXPECT_LT(0, atomic_load(&s.nr_spliced));
 		EXPECT_TRUE(pinned_wait(s.arena, 0, 10000));
@@ -410,18 +445,36 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 
 TEST_F_TIMEOUT(race, fault_against_give_back, TEST_TIMEOUT_LONG)
 {
-	fault_against_give_back(_metadata, self->device, false, false);
+	fault_against_give_back(_metadata, self->device, (struct give_back){});
 }
 
 TEST_F_TIMEOUT(race, fault_against_give_back_small_entries, TEST_TIMEOUT_LONG)
 {
-	fault_against_give_back(_metadata, self->device, true, false);
+	fault_against_give_back(_metadata, self->device, (struct give_back){ .misaligned = true });
 }
 
 /* The kernel takes references to memory that is being given back, and keeps them for a while. */
 TEST_F_TIMEOUT(race, pin_against_give_back, TEST_TIMEOUT_LONG)
 {
-	fault_against_give_back(_metadata, self->device, false, true);
+	fault_against_give_back(_metadata, self->device, (struct give_back){ .pinned = true });
+}
+
+TEST_F_TIMEOUT(race, fault_against_trim, TEST_TIMEOUT_LONG)
+{
+	fault_against_give_back(_metadata, self->device, (struct give_back){ .trimmed = true });
+}
+
+/* Slice by slice. */
+TEST_F_TIMEOUT(race, fault_against_give_back_of_pieces, TEST_TIMEOUT_LONG)
+{
+	fault_against_give_back(_metadata, self->device, (struct give_back){
+				.pinned = true, .policy = XALLOC_POLICY_SMALL });
+}
+
+TEST_F_TIMEOUT(race, everything_against_give_back, TEST_TIMEOUT_LONG)
+{
+	fault_against_give_back(_metadata, self->device, (struct give_back){
+				.misaligned = true, .pinned = true, .trimmed = true });
 }
 
 /* Slices are nobody's or one thread's: two grants that overlap find each other here. */

@@ -140,6 +140,16 @@ static inline int counters_read(int fd, struct xalloc_ioc_stat *stat)
 	return call(fd, XALLOC_IOC_STAT, stat);
 }
 
+/* All zeros where it cannot be read. */
+static inline struct xalloc_ioc_stat stat_of(int fd)
+{
+	struct xalloc_ioc_stat stat;
+
+	if (counters_read(fd, &stat))
+		memset(&stat, 0, sizeof(stat));
+	return stat;
+}
+
 static inline int arena_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
 {
 	struct xalloc_ioc_arena_create arg = {
@@ -149,6 +159,42 @@ static inline int arena_create(int device, uint64_t arena_bytes, uint64_t limit_
 	};
 
 	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+/* @node is a NUMA node, or -1. */
+static inline int arena_create_by(int device, uint64_t arena_bytes, uint32_t policy, int node)
+{
+	struct xalloc_ioc_arena_create arg = {
+		.size = sizeof(arg),
+		.flags = node < 0 ? 0 : XALLOC_ARENA_NODE,
+		.arena_bytes = arena_bytes,
+		.policy = policy,
+		.node = node < 0 ? 0 : node,
+	};
+
+	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+static inline int reserve_set(int arena, uint64_t low_bytes, uint64_t high_bytes)
+{
+	struct xalloc_ioc_reserve arg = {
+		.size = sizeof(arg),
+		.low_bytes = low_bytes,
+		.high_bytes = high_bytes,
+	};
+
+	return call(arena, XALLOC_IOC_RESERVE, &arg);
+}
+
+/* Returns 0 with @trimmed_bytes, which may be NULL, or the negative errno. */
+static inline int arena_trim(int arena, uint64_t keep_bytes, uint64_t *trimmed_bytes)
+{
+	struct xalloc_ioc_trim arg = { .size = sizeof(arg), .keep_bytes = keep_bytes };
+	int rc = call(arena, XALLOC_IOC_TRIM, &arg);
+
+	if (trimmed_bytes)
+		*trimmed_bytes = arg.trimmed_bytes;
+	return rc;
 }
 
 static inline int grant_batch(int arena, struct xalloc_page_grant *pages, uint32_t nr)
@@ -216,7 +262,8 @@ static inline bool counters_equal(const struct xalloc_ioc_stat *a,
 	return a->arenas == b->arenas && a->clients == b->clients && a->pages == b->pages &&
 	       a->granted_bytes == b->granted_bytes &&
 	       a->committed_bytes == b->committed_bytes &&
-	       a->pinned_bytes == b->pinned_bytes && a->charged_bytes == b->charged_bytes;
+	       a->pinned_bytes == b->pinned_bytes && a->charged_bytes == b->charged_bytes &&
+	       a->reserved_bytes == b->reserved_bytes;
 }
 
 /*
@@ -253,6 +300,7 @@ static inline void counters_expect_now(struct __test_metadata *_metadata, int fd
 	EXPECT_EQ(want->committed_bytes, seen.committed_bytes);
 	EXPECT_EQ(want->pinned_bytes, seen.pinned_bytes);
 	EXPECT_EQ(want->charged_bytes, seen.charged_bytes);
+	EXPECT_EQ(want->reserved_bytes, seen.reserved_bytes);
 }
 
 static inline void counters_expect(struct __test_metadata *_metadata, int fd,
@@ -472,6 +520,20 @@ static inline bool is_kernel_at_least(unsigned int major, unsigned int minor)
 static inline bool is_thp_kernel(void)
 {
 	return !access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK);
+}
+
+/* It holds freed objects back, taxes each access, and never forgets a stack. */
+static inline bool kernel_has_kasan(void)
+{
+	FILE *symbols = fopen("/proc/kallsyms", "re");
+	bool found = false;
+	char line[256];
+
+	while (symbols && !found && fgets(line, sizeof(line), symbols))
+		found = strstr(line, " kasan_quarantine_reduce");
+	if (symbols)
+		fclose(symbols);
+	return found;
 }
 
 static inline bool write_text(const char *path, const char *text)

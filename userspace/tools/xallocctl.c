@@ -61,6 +61,10 @@ static int stat(int fd)
 	print("committed_bytes", arg.committed_bytes);
 	print("pinned_bytes", arg.pinned_bytes);
 	print("charged_bytes", arg.charged_bytes);
+	print("reserved_bytes", arg.reserved_bytes);
+	print("cold_bytes", arg.cold_bytes);
+	print("pooled_bytes", arg.pooled_bytes);
+	print("poisoned_bytes", arg.poisoned_bytes);
 	return 0;
 }
 

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The reserve of an arena: segments with memory and without a page, kept at their offsets.
+ *
+ * A grant takes them before any other memory, so that nobody waits for it. A worker brings
+ * the reserve to its high mark when a grant leaves it below the low mark, zeroes what comes
+ * back to it, and charges the arena's payer and memcg as a grant does. What is freed stays
+ * up to the high mark. Trimming gives it back, and so does a shrinker when the machine's
+ * memory runs short; after that nothing is filled for a while, unless somebody asks for it.
+ * The reclaim of a single memcg does not see it.
+ */
+#include <linux/jiffies.h>
+#include <linux/mutex.h>
+#include <linux/shrinker.h>
+
+#include "internal.h"
+
+#define PAUSE (5 * HZ)
+
+static LIST_HEAD(reserves);
+static DEFINE_MUTEX(reserves_lock);	/* protects reserves and arena->reserve_link */
+static struct workqueue_struct *fill_wq;
+
+/* One segment more, or one that is zero again. Returns false when there is no more to do. */
+static bool fill_one(struct xalloc_arena *arena)
+{
+	struct xalloc_segment *seg;
+	u32 index;
+	int err;
+
+	if (arena->dying)
+		return false;
+	if (arena->nr_dirty) {
+		list_for_each_entry(seg, &arena->idle, idle)
+			if (seg->dirty)
+				break;
+		xalloc_segment_clean(arena, seg);
+		return true;
+	}
+	if (!arena->reserve_low_seen || arena->nr_reserved >= arena->reserve_high ||
+	    time_before(jiffies, arena->fill_not_before))
+		return false;
+	index = xalloc_placement_find_bare(&arena->placement);
+	if (index == XALLOC_PLACEMENT_NONE)
+		return false;
+	arena->reserve_populating = true;
+	err = xalloc_segment_populate(arena, index, ~0u,
+				      XALLOC_POPULATE_HUGE | XALLOC_POPULATE_BACKGROUND);
+	arena->reserve_populating = false;
+	if (err) {
+		arena->fill_not_before = jiffies + PAUSE;
+		return false;
+	}
+	seg = xa_load(&arena->segments, index);
+	if (seg)
+		xalloc_segment_settle(arena, seg, arena->reserve_high);
+	xalloc_arena_reap_soon(arena);
+	return true;
+}
+
+static void fill_work(struct work_struct *work)
+{
+	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, fill.work);
+	bool more;
+
+	do {
+		mutex_lock(&arena->lock);
+		more = fill_one(arena);
+		if (!more) {
+			arena->filling = false;
+			arena->reserve_low_seen = false;
+		}
+		mutex_unlock(&arena->lock);
+		cond_resched();
+	} while (more);
+	wake_up_all(&arena->filled);
+}
+
+static void fill_soon(struct xalloc_arena *arena)
+{
+	unsigned long now = jiffies;
+
+	arena->filling = true;
+	mod_delayed_work(fill_wq, &arena->fill, time_before(now, arena->fill_not_before) ?
+						arena->fill_not_before - now : 0);
+}
+
+/**
+ * xalloc_reserve_check() - have the worker look if the reserve wants filling or zeroing
+ * @arena: the arena
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reserve_check(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (arena->nr_reserved < arena->reserve_low)
+		arena->reserve_low_seen = true;
+	if (!arena->filling && (arena->nr_dirty || arena->reserve_low_seen))
+		fill_soon(arena);
+}
+
+/**
+ * xalloc_reserve_release() - let go of all that a grant could have instead
+ * @arena: the arena, whose budget or memory does not suffice
+ *
+ * What is in the reserve, and what only waited for somebody to let go of it.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: whether anything was given back.
+ */
+bool xalloc_reserve_release(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	/* Or the worker would take it again at once. */
+	arena->fill_not_before = jiffies + PAUSE;
+	while (arena->reserve_populating && !xalloc_segment_wait(arena))
+		;
+	return xalloc_arena_reap(arena, 0);
+}
+
+/**
+ * xalloc_reserve_set() - set the marks of an arena's reserve and have it filled
+ * @arena: the arena
+ * @low: segments below which it is filled
+ * @high: segments to which it is filled, and which are kept; at least @low
+ *
+ * What is above @high is given back.
+ *
+ * Context: Process context, may sleep. Takes and releases arena->lock.
+ */
+void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high)
+{
+	mutex_lock(&reserves_lock);
+	if (list_empty(&arena->reserve_link))
+		list_add(&arena->reserve_link, &reserves);
+	mutex_unlock(&reserves_lock);
+
+	mutex_lock(&arena->lock);
+	arena->reserve_low = low;
+	arena->reserve_high = high;
+	arena->fill_not_before = jiffies;
+	xalloc_arena_reap(arena, high);
+	if (arena->nr_reserved < high) {
+		arena->reserve_low_seen = true;
+		fill_soon(arena);
+	}
+	mutex_unlock(&arena->lock);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_reserve_set);
+
+/**
+ * xalloc_reserve_init() - the reserve of a new arena, empty
+ * @arena: the arena
+ */
+void xalloc_reserve_init(struct xalloc_arena *arena)
+{
+	arena->fill_not_before = jiffies;
+	init_waitqueue_head(&arena->filled);
+	INIT_LIST_HEAD(&arena->reserve_link);
+	INIT_DELAYED_WORK(&arena->fill, fill_work);
+}
+
+/**
+ * xalloc_reserve_fini() - end the worker and the shrinker of an arena that goes away
+ * @arena: the arena, dying
+ *
+ * What is in the reserve stays there.
+ *
+ * Context: Process context, may sleep. arena->lock not held.
+ */
+void xalloc_reserve_fini(struct xalloc_arena *arena)
+{
+	mutex_lock(&reserves_lock);
+	list_del_init(&arena->reserve_link);
+	mutex_unlock(&reserves_lock);
+	cancel_delayed_work_sync(&arena->fill);
+}
+
+static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segments)
+{
+	struct xalloc_segment *seg, *next;
+	unsigned long nr_dropped = 0;
+
+	/* Not the one for which memory is being reclaimed, perhaps. */
+	if (!mutex_trylock(&arena->lock))
+		return 0;
+	list_for_each_entry_safe(seg, next, &arena->idle, idle) {
+		if (nr_dropped == nr_segments)
+			break;
+		if (seg->reserved && xalloc_segment_drop_reserved(arena, seg))
+			nr_dropped++;
+	}
+	arena->fill_not_before = jiffies + PAUSE;
+	mutex_unlock(&arena->lock);
+	return nr_dropped;
+}
+
+static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	unsigned long nr = atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]);
+
+	return nr ? nr * XALLOC_SLICE_KPAGES : SHRINK_EMPTY;
+}
+
+static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
+	unsigned long nr_dropped = 0;
+	struct xalloc_arena *arena;
+
+	if (!mutex_trylock(&reserves_lock))
+		return SHRINK_STOP;
+	list_for_each_entry(arena, &reserves, reserve_link) {
+		nr_dropped += shrink(arena, nr_segments - nr_dropped);
+		if (nr_dropped == nr_segments) {
+			/* The next round begins with another. */
+			list_move_tail(&arena->reserve_link, &reserves);
+			break;
+		}
+	}
+	mutex_unlock(&reserves_lock);
+	return nr_dropped ? nr_dropped * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
+}
+
+static struct shrinker *shrinker;
+
+/**
+ * xalloc_reserve_module_init() - module init of what reserves share
+ * Return: 0 or -ENOMEM.
+ */
+int xalloc_reserve_module_init(void)
+{
+	fill_wq = alloc_workqueue("xalloc_fill", WQ_UNBOUND, 0);
+	if (!fill_wq)
+		return -ENOMEM;
+	shrinker = shrinker_alloc(0, "xalloc-reserve");
+	if (!shrinker) {
+		destroy_workqueue(fill_wq);
+		return -ENOMEM;
+	}
+	shrinker->count_objects = count_objects;
+	shrinker->scan_objects = scan_objects;
+	shrinker->batch = XALLOC_SEGMENT_KPAGES;
+	shrinker_register(shrinker);
+	return 0;
+}
+
+/** xalloc_reserve_module_fini() - module exit of what reserves share */
+void xalloc_reserve_module_fini(void)
+{
+	shrinker_free(shrinker);
+	destroy_workqueue(fill_wq);
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: an arena's memory is on its node, and where the node has none left, required
+ * fails and preferred says what it did. Needs a machine with two nodes.
+ */
+#include "selftest.h"
+
+FIXTURE(numa)
+{
+	int device;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(numa)
+{
+	self->device = device_setup(_metadata, &self->before);
+	ASSERT_EQ(0, access("/sys/devices/system/node/node1", F_OK)) {
+		TH_LOG("this machine has no node 1: scripts/vm --nodes 2");
+	}
+}
+
+FIXTURE_TEARDOWN(numa)
+{
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* Kpages of a mapping on a node, as /proc/self/numa_maps has it; -1 where it has no line. */
+static long kpages_on_node(const void *map, int node)
+{
+	FILE *file = fopen("/proc/self/numa_maps", "re");
+	char line[1024], key[16], *at;
+	long nr = -1;
+
+	snprintf(key, sizeof(key), " N%d=", node);
+	while (file && nr < 0 && fgets(line, sizeof(line), file)) {
+		if (strtoul(line, NULL, 16) != (unsigned long)map)
+			continue;
+		at = strstr(line, key);
+		nr = at ? strtol(at + strlen(key), NULL, 10) : 0;
+	}
+	if (file)
+		fclose(file);
+	return nr;
+}
+
+TEST_F(numa, memory_is_on_the_node)
+{
+	static const uint32_t policies[] = {
+		XALLOC_POLICY_HUGE, XALLOC_POLICY_HUGE_PREFERRED, XALLOC_POLICY_SMALL,
+	};
+	const size_t bytes = 32 * MIB;
+	unsigned char *map;
+	size_t at, i;
+	int node;
+
+	for (i = 0; i < ARRAY_SIZE(policies); i++) {
+		for (node = 0; node < 2; node++) {
+			int arena = arena_create_by(self->device, bytes, policies[i], node);
+
+			ASSERT_EQ(1, grant_page(arena, bytes / XALLOC_SLICE_BYTES, 0, NULL));
+			map = arena_map(arena, bytes);
+			ASSERT_NE(NULL, map);
+			for (at = 0; at < bytes; at += KPAGE_BYTES)
+				map[at] = 1;
+			EXPECT_EQ(bytes / KPAGE_BYTES, kpages_on_node(map, node)) {
+				TH_LOG("policy %u, node %d", policies[i], node);
+			}
+			EXPECT_EQ(0, kpages_on_node(map, !node));
+			munmap(map, bytes);
+			close(arena);
+		}
+	}
+}
+
+TEST_F(numa, reserve_is_on_the_node)
+{
+	int arena = arena_create_by(self->device, 8 * MIB, XALLOC_POLICY_HUGE, 1);
+	unsigned char *map = arena_map(arena, 8 * MIB);
+	struct xalloc_ioc_stat stat = {};
+	size_t at;
+
+	ASSERT_EQ(0, reserve_set(arena, 0, 8 * MIB));
+	while (!counters_read(arena, &stat) && stat.reserved_bytes != 8 * MIB)
+		sleep_ms(10);
+	ASSERT_EQ(1, grant_page(arena, 128, 0, NULL));
+	for (at = 0; at < 8 * MIB; at += KPAGE_BYTES)
+		map[at] = 1;
+	EXPECT_EQ(8 * MIB / KPAGE_BYTES, kpages_on_node(map, 1));
+	munmap(map, 8 * MIB);
+	close(arena);
+}
+
+TEST_F_TIMEOUT(numa, full_node_is_told, 300)
+{
+	size_t all = meminfo_kb("MemTotal") * 1024UL / (2 * MIB) * (2 * MIB);
+	int filler = arena_create_by(self->device, all, XALLOC_POLICY_SMALL, 1);
+	int required = arena_create_by(self->device, 32 * MIB, XALLOC_POLICY_HUGE, 1);
+	int preferred = arena_create_by(self->device, 32 * MIB, XALLOC_POLICY_HUGE_PREFERRED, 1);
+	struct xalloc_ioc_stat stat = {};
+	int rc;
+
+	ASSERT_LE(0, filler);
+	/* In ever smaller pages, until not even a slice is to be had. */
+	for (rc = 4096; rc; rc /= 2)
+		while (grant_page(filler, rc, 0, NULL) == 1)
+			;
+	EXPECT_EQ(-ENOMEM, grant_page(required, 32, 0, NULL));
+	EXPECT_EQ(1, grant_page(preferred, 256, 0, NULL));
+	ASSERT_EQ(0, counters_read(preferred, &stat));
+	EXPECT_EQ(16 * MIB, stat.committed_bytes);
+	EXPECT_EQ(16 * MIB, stat.off_node_bytes);
+	close(filler);
+	EXPECT_EQ(1, grant_page(required, 32, 0, NULL));
+	ASSERT_EQ(0, counters_read(required, &stat));
+	EXPECT_EQ(0, stat.off_node_bytes);
+	close(required);
+	close(preferred);
+}
+
+TEST_HARNESS_MAIN
