@@ -5,7 +5,8 @@
  * Order 9, because that is what the page tables map with one entry and what fast GUP pins
  * with one reference; order 4 is the fallback, because fast GUP takes its slow path for
  * order 0 here. All of it is charged to the memcg of the arena's maker, zeroed, and of no
- * movable kind, so that a long-term pin need not migrate it first.
+ * movable kind, so that a long-term pin need not migrate it first. An arena without a
+ * memcg limit above it takes order 9 from the pool (pool.c) first, uncharged.
  */
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
@@ -45,13 +46,18 @@ static struct page *alloc_charged(const struct xalloc_arena *arena, unsigned int
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
 				   bool *warm)
 {
-	struct page *kpage = alloc_charged(arena, order);
-	struct folio *folio;
+	struct folio *folio = NULL;
+	struct page *kpage;
 
-	*warm = false;
-	if (!kpage)
-		return NULL;
-	folio = page_folio(kpage);
+	if (order == XALLOC_SEGMENT_ORDER)
+		folio = xalloc_pool_take(arena);
+	*warm = folio;
+	if (!folio) {
+		kpage = alloc_charged(arena, order);
+		if (!kpage)
+			return NULL;
+		folio = page_folio(kpage);
+	}
 	xalloc_count(XALLOC_NR_COMMITTED_SLICES, folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
 	return folio;
 }

@@ -10,6 +10,7 @@
  *	client	one struct file on an arena
  *	payer	whose RLIMIT_MEMLOCK an arena is charged to
  *	reserve	segments of an arena with memory and without a page, kept for grants
+ *	pool	order-9 folios of nobody, kept for arenas
  *
  * Lock order, outermost first:
  *
@@ -22,7 +23,8 @@
  *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
- * it only under the folio lock. zombies_lock in arena.c is a leaf; reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
+ * it only under the folio lock. zombies_lock in arena.c and the locks of pool.c are leaves;
+ * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
  */
 #ifndef XALLOC_INTERNAL_H
 #define XALLOC_INTERNAL_H
@@ -215,6 +217,11 @@ void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices);
 /* backing.c */
 extern const struct xalloc_backing xalloc_backing_kernel;
 void xalloc_backing_put(struct folio *folio);
+
+/* pool.c */
+int xalloc_pool_init(void);
+void xalloc_pool_fini(void);
+struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
 
 /* reserve.c */
 int xalloc_reserve_module_init(void);

@@ -9,9 +9,12 @@ static int __init xalloc_init(void)
 {
 	int err;
 
-	err = xalloc_reserve_module_init();
+	err = xalloc_pool_init();
 	if (err)
 		return err;
+	err = xalloc_reserve_module_init();
+	if (err)
+		goto err_pool;
 	err = xalloc_arena_init();
 	if (err)
 		goto err_reserve;
@@ -25,6 +28,8 @@ err_arena:
 	xalloc_arena_fini();
 err_reserve:
 	xalloc_reserve_module_fini();
+err_pool:
+	xalloc_pool_fini();
 	return err;
 }
 
@@ -33,6 +38,7 @@ static void __exit xalloc_exit(void)
 	xalloc_dev_fini();
 	xalloc_arena_fini();
 	xalloc_reserve_module_fini();
+	xalloc_pool_fini();
 }
 
 module_init(xalloc_init);

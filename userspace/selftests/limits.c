@@ -789,4 +789,38 @@ TEST_F(memcg, reserve_is_charged)
 	EXPECT_EQ(0, event_count("oom_kill"));
 }
 
+#define POOL_PARAMETER "/sys/module/xalloc/parameters/pool_segments"
+
+static void grant_beside_the_pool(int device)
+{
+	int arena = arena_create(device, 64 * MIB, 0);
+	struct xalloc_ioc_stat seen;
+
+	require(grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL) == 1);
+	require(!counters_read(arena, &seen));
+	require(seen.cold_bytes == 4 * XALLOC_SEGMENT_BYTES);
+	require(!counters_read(device, &seen));
+	require(seen.pooled_bytes == 8 * XALLOC_SEGMENT_BYTES);
+}
+
+/* What is in it is charged to nobody, so that it would lead around the limit. */
+TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
+{
+	int arena = arena_create(self->device, 64 * MIB, 0), i;
+	struct xalloc_ioc_stat seen = {};
+
+	ASSERT_TRUE(write_text(POOL_PARAMETER, "8"));
+	for (i = 0; i < 500 && seen.pooled_bytes != 8 * XALLOC_SEGMENT_BYTES; i++) {
+		sleep_ms(20);
+		ASSERT_EQ(0, counters_read(self->device, &seen));
+	}
+	EXPECT_EQ(0, in_group(grant_beside_the_pool, self->device));
+	/* But everybody else. */
+	EXPECT_EQ(1, grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL));
+	ASSERT_EQ(0, counters_read(arena, &seen));
+	EXPECT_EQ(0, seen.cold_bytes);
+	ASSERT_TRUE(write_text(POOL_PARAMETER, "0"));
+	close(arena);
+}
+
 TEST_HARNESS_MAIN

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: memory that is there before a grant wants it, in the reserve of an arena and
+ * in the pool of the module, and that it goes when others need it.
+ */
+#include <poll.h>
+#include <sys/wait.h>
+
+#include "selftest.h"
+
+#define ARENA_BYTES (512 * MIB)
+#define WARM_BYTES (256 * MIB)
+#define WARM_SLICES (WARM_BYTES / XALLOC_SLICE_BYTES)
+#define POOL_PARAMETER "/sys/module/xalloc/parameters/pool_segments"
+#define NEEDED_KB (1400 * 1024)
+
+FIXTURE(warm)
+{
+	int device;
+	int arena;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(warm)
+{
+	self->device = device_setup(_metadata, &self->before);
+	self->arena = arena_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, self->arena);
+}
+
+FIXTURE_TEARDOWN(warm)
+{
+	write_text(POOL_PARAMETER, "0");
+	close(self->arena);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* Waits until poll() says that nothing is being filled. */
+static bool wait_filled(int arena)
+{
+	struct pollfd pollfd = { .fd = arena, .events = POLLOUT };
+
+	return poll(&pollfd, 1, 60 * 1000) == 1 && pollfd.revents == POLLOUT;
+}
+
+static bool wait_pooled(int device, uint64_t bytes)
+{
+	uint64_t end = now_ms() + 60 * 1000;
+
+	while (stat_of(device).pooled_bytes != bytes && now_ms() < end)
+		sleep_ms(20);
+	return stat_of(device).pooled_bytes == bytes;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ULL + now.tv_nsec;
+}
+
+/* What a user waits for: grant, map, and touch every 4 KiB. Returns ns, 0 on failure. */
+static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
+{
+	uint64_t start = now_ns(), taken;
+	struct xalloc_page_grant page;
+	unsigned char *map;
+	size_t at;
+
+	EXPECT_EQ(1, grant_page(arena, WARM_SLICES, 0, &page));
+	map = arena_map_at(arena, page.offset, WARM_BYTES, PROT_READ | PROT_WRITE);
+	EXPECT_NE(NULL, map);
+	if (!map)
+		return 0;
+	for (at = 0; at < WARM_BYTES; at += KPAGE_BYTES)
+		map[at] = 1;
+	taken = now_ns() - start;
+	EXPECT_TRUE(page.flags & XALLOC_PAGE_ZERO);
+	for (at = 0; at < WARM_BYTES; at += KPAGE_BYTES)
+		map[at] = 0;
+	EXPECT_EQ(-1, nonzero_find(map, WARM_BYTES));
+	munmap(map, WARM_BYTES);
+	EXPECT_EQ(1, free_page(arena, page.offset));
+	return taken;
+}
+
+/* A twentieth of the cold time is the promise; emulation is noisy, so the best of turns. */
+static void warm_against_cold(struct __test_metadata *_metadata, int device, int arena,
+			      bool by_pool)
+{
+	uint64_t cold = UINT64_MAX, warm = UINT64_MAX, taken;
+	char text[24];
+	int turn;
+
+	snprintf(text, sizeof(text), "%lu", WARM_BYTES / XALLOC_SEGMENT_BYTES);
+	for (turn = 0; turn < 3; turn++) {
+		struct xalloc_ioc_stat stat = stat_of(arena);
+
+		taken = grant_and_touch(_metadata, arena);
+		cold = taken < cold ? taken : cold;
+		EXPECT_EQ(stat.cold_bytes + WARM_BYTES, stat_of(arena).cold_bytes);
+		if (by_pool) {
+			ASSERT_TRUE(write_text(POOL_PARAMETER, text));
+			ASSERT_TRUE(wait_pooled(device, WARM_BYTES));
+		} else {
+			ASSERT_EQ(0, reserve_set(arena, 0, WARM_BYTES));
+			ASSERT_TRUE(wait_filled(arena));
+			ASSERT_EQ(WARM_BYTES, stat_of(arena).reserved_bytes);
+		}
+		stat = stat_of(arena);
+		taken = grant_and_touch(_metadata, arena);
+		warm = taken < warm ? taken : warm;
+		EXPECT_EQ(stat.cold_bytes, stat_of(arena).cold_bytes);
+		ASSERT_EQ(0, reserve_set(arena, 0, 0));
+		ASSERT_EQ(0, stat_of(arena).committed_bytes);
+		ASSERT_TRUE(write_text(POOL_PARAMETER, "0"));
+		ASSERT_TRUE(wait_pooled(device, 0));
+	}
+	TH_LOG("%llu us cold, %llu us warm: 1/%llu", (unsigned long long)cold / 1000,
+	       (unsigned long long)warm / 1000, (unsigned long long)(cold / warm));
+	if (kernel_has_kasan()) {
+		TH_LOG("speed is not judged: KASAN taxes all of it");
+	} else {
+		EXPECT_LE(warm, cold / 20);
+	}
+}
+
+TEST_F_TIMEOUT(warm, reserve_is_a_twentieth_of_cold, 300)
+{
+	if (meminfo_kb("MemAvailable") < NEEDED_KB)
+		SKIP(return, "needs %d kB of memory", NEEDED_KB);
+	if (!is_thp_kernel())
+		SKIP(return, "faults of 4 KiB cost more than memory does: no huge pages");
+	warm_against_cold(_metadata, self->device, self->arena, false);
+}
+
+TEST_F_TIMEOUT(warm, pool_is_a_twentieth_of_cold, 300)
+{
+	if (meminfo_kb("MemAvailable") < NEEDED_KB)
+		SKIP(return, "needs %d kB of memory", NEEDED_KB);
+	if (!is_thp_kernel())
+		SKIP(return, "faults of 4 KiB cost more than memory does: no huge pages");
+	warm_against_cold(_metadata, self->device, self->arena, true);
+}
+
+TEST_F(warm, marks_are_checked)
+{
+	int small = arena_create_by(self->device, 4 * MIB, XALLOC_POLICY_SMALL, -1);
+	int reader = fd_reopen_flags(self->arena, O_RDONLY);
+
+	EXPECT_EQ(-EINVAL, reserve_set(self->arena, 2 * MIB, MIB));
+	EXPECT_EQ(-EINVAL, reserve_set(self->arena, 4 * MIB, 2 * MIB));
+	EXPECT_EQ(-EINVAL, reserve_set(self->arena, MIB, 2 * MIB));
+	EXPECT_EQ(-EFBIG, reserve_set(self->arena, 0, ARENA_BYTES + 2 * MIB));
+	EXPECT_EQ(-EFBIG, reserve_set(self->arena, 0, -2 * MIB));
+	EXPECT_EQ(-EOPNOTSUPP, reserve_set(small, 0, 2 * MIB));
+	ASSERT_LE(0, reader);
+	EXPECT_EQ(-EBADF, reserve_set(reader, 0, 2 * MIB));
+	EXPECT_EQ(-EBADF, arena_trim(reader, 0, NULL));
+	close(reader);
+	close(small);
+}
+
+TEST_F(warm, trim_tells_what_went)
+{
+	uint64_t trimmed;
+
+	ASSERT_EQ(0, reserve_set(self->arena, 0, 8 * MIB));
+	ASSERT_TRUE(wait_filled(self->arena));
+	EXPECT_EQ(8 * MIB, stat_of(self->arena).reserved_bytes);
+	EXPECT_EQ(8 * MIB, stat_of(self->device).reserved_bytes - self->before.reserved_bytes);
+	EXPECT_EQ(0, arena_trim(self->arena, UINT64_MAX, &trimmed));
+	EXPECT_EQ(0, trimmed);
+	EXPECT_EQ(0, arena_trim(self->arena, 5 * MIB, &trimmed));
+	EXPECT_EQ(2 * MIB, trimmed);
+	EXPECT_EQ(6 * MIB, stat_of(self->arena).reserved_bytes);
+	EXPECT_EQ(0, arena_trim(self->arena, 0, &trimmed));
+	EXPECT_EQ(6 * MIB, trimmed);
+	EXPECT_EQ(0, stat_of(self->arena).committed_bytes);
+}
+
+/* Takes memory until the kernel takes it from the reserve or the pool. */
+static void need_memory(size_t bytes)
+{
+	unsigned char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t at;
+
+	if (map == MAP_FAILED)
+		_exit(1);
+	for (at = 0; at < bytes; at += KPAGE_BYTES)
+		map[at] = 1;
+	_exit(0);
+}
+
+/* All but what is kept for others; nothing else is left to reclaim. */
+static int run_short(uint64_t warm_bytes)
+{
+	size_t bytes = (meminfo_kb("MemAvailable") - 96 * 1024) * 1024 + warm_bytes / 4 * 3;
+	pid_t pid = fork();
+
+	if (!pid)
+		need_memory(bytes);
+	return child_status(pid);
+}
+
+TEST_F_TIMEOUT(warm, reserve_goes_when_memory_is_short, 300)
+{
+	uint64_t bytes;
+
+	if (meminfo_kb("MemAvailable") < NEEDED_KB)
+		SKIP(return, "needs %d kB of memory", NEEDED_KB);
+	ASSERT_EQ(0, reserve_set(self->arena, 0, ARENA_BYTES));
+	ASSERT_TRUE(wait_filled(self->arena));
+	bytes = stat_of(self->arena).reserved_bytes;
+	ASSERT_LE(WARM_BYTES, bytes);
+	EXPECT_EQ(0, run_short(bytes));
+	TH_LOG("%llu of %llu MiB left",
+	       (unsigned long long)(stat_of(self->arena).reserved_bytes / MIB),
+	       (unsigned long long)(bytes / MIB));
+	EXPECT_GT(bytes, stat_of(self->arena).reserved_bytes);
+}
+
+TEST_F_TIMEOUT(warm, pool_goes_when_memory_is_short, 300)
+{
+	uint64_t bytes;
+
+	if (meminfo_kb("MemAvailable") < NEEDED_KB)
+		SKIP(return, "needs %d kB of memory", NEEDED_KB);
+	ASSERT_TRUE(write_text(POOL_PARAMETER, "256"));
+	ASSERT_TRUE(wait_pooled(self->device, 512 * MIB));
+	bytes = stat_of(self->device).pooled_bytes;
+	EXPECT_EQ(0, run_short(bytes));
+	TH_LOG("%llu of %llu MiB left",
+	       (unsigned long long)(stat_of(self->device).pooled_bytes / MIB),
+	       (unsigned long long)(bytes / MIB));
+	EXPECT_GT(bytes, stat_of(self->device).pooled_bytes);
+}
+
+TEST_HARNESS_MAIN
