@@ -6,8 +6,8 @@
 KERNEL ?=
 export KERNEL LONG FILE HERE
 
-.PHONY: all module lib run check check-lib kunit kselftest check-debug check-gates lint deps load unload \
-	install uninstall clean help
+.PHONY: all module lib run check check-lib kunit kselftest fuzz bench-placement check-debug check-gates \
+	lint deps load unload install uninstall clean help
 
 all: lib module
 
@@ -32,6 +32,12 @@ kunit:
 
 kselftest:
 	@scripts/kselftest $(KERNEL)
+
+fuzz:
+	@scripts/fuzz
+
+bench-placement:
+	@scripts/bench-placement
 
 check-gates:
 	@scripts/check-gates
@@ -72,4 +78,6 @@ help:
 	@echo '  check-gates     - plant faults and see that each turns its command red'
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.1 or 6.12 for one kernel'
 	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
+	@echo '  fuzz            - placement under libFuzzer for 10 seconds; LONG=1 for 10 minutes'
+	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
 	@echo '  lint            - compilers, sparse, checkpatch, clang-format, shellcheck, codespell'
