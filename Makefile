@@ -6,8 +6,8 @@
 KERNEL ?=
 export KERNEL LONG FILE HERE
 
-.PHONY: all module lib run check check-lib kunit kselftest fuzz bench-placement check-debug check-gates \
-	lint deps load unload install uninstall clean help
+.PHONY: all module lib run check check-lib kunit kselftest fuzz bench-heap bench-placement check-debug \
+	check-gates lint deps load unload install uninstall clean help
 
 all: lib module
 
@@ -41,6 +41,9 @@ bench-placement:
 
 check-gates:
 	@scripts/check-gates
+
+bench-heap:
+	@scripts/bench-heap
 
 lint:
 	@scripts/lint
@@ -80,4 +83,5 @@ help:
 	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
 	@echo '  fuzz            - placement under libFuzzer for 10 seconds; LONG=1 for 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
+	@echo '  bench-heap      - in-kernel heaps beside SLUB, on the stock 6.12 kernel in QEMU'
 	@echo '  lint            - compilers, sparse, checkpatch, clang-format, shellcheck, codespell'

@@ -46,6 +46,7 @@ static struct kunit_suite *suites[] = {
 	&xalloc_reserve_suite,
 	&xalloc_validate_suite,
 	&xalloc_walk_suite,
+	&xalloc_heap_suite,
 };
 
 static int __init xalloc_kunit_init(void)

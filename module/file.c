@@ -199,3 +199,29 @@ err_release_fs:
 	return file;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_file_create);
+
+/**
+ * xalloc_file_attach() - open another file, on a new client, of an arena
+ * @file: a file of the arena
+ * @flags: O_RDONLY or O_RDWR
+ *
+ * Context: Process context, may sleep.
+ * Return: the file, or -ENOMEM, -ENFILE.
+ */
+struct file *xalloc_file_attach(struct file *file, int flags)
+{
+	struct inode *inode = file_inode(file);
+	struct file *other;
+	int err;
+
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err)
+		return ERR_PTR(err);
+	ihold(inode);
+	other = create_file(inode, flags);
+	if (IS_ERR(other)) {
+		iput(inode);
+		simple_release_fs(&fs_mount, &fs_mount_count);
+	}
+	return other;
+}

@@ -25,6 +25,11 @@
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c and the locks of pool.c are leaves;
  * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
+ *
+ * In-kernel heaps: heap->mutex comes before 1; map_mutex in slab.c, taken with or without
+ * it, is a leaf. The lock of a class and then heap->lock are spinlocks, taken with bottom
+ * halves disabled, and nothing else is taken under them. Magazines belong to a CPU and
+ * have no lock (heap.c).
  */
 #ifndef XALLOC_INTERNAL_H
 #define XALLOC_INTERNAL_H
@@ -280,6 +285,11 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 
 /* file.c */
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);
+struct file *xalloc_file_attach(struct file *file, int flags);
+
+/* heap.c; what kernel clients call is in heap.h */
+int xalloc_heap_init(void);
+void xalloc_heap_fini(void);
 
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);

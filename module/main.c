@@ -18,12 +18,17 @@ static int __init xalloc_init(void)
 	err = xalloc_arena_init();
 	if (err)
 		goto err_reserve;
+	err = xalloc_heap_init();
+	if (err)
+		goto err_arena;
 	/* Last: from here on there are users. */
 	err = xalloc_dev_init();
 	if (err)
-		goto err_arena;
+		goto err_heap;
 	return 0;
 
+err_heap:
+	xalloc_heap_fini();
 err_arena:
 	xalloc_arena_fini();
 err_reserve:
@@ -36,6 +41,7 @@ err_pool:
 static void __exit xalloc_exit(void)
 {
 	xalloc_dev_fini();
+	xalloc_heap_fini();
 	xalloc_arena_fini();
 	xalloc_reserve_module_fini();
 	xalloc_pool_fini();
