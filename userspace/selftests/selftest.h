@@ -573,6 +573,15 @@ static inline int child_status(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
+/* In a child: says what was not as it must be, and leaves. */
+#define require(condition) \
+	do { \
+		if (!(condition)) { \
+			fprintf(stderr, "# %s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+			_exit(1); \
+		} \
+	} while (0)
+
 /*
  * Fixture body that most programs share: the device and its counters before the test.
  * Programs that need more have members of their own and call the same helpers.

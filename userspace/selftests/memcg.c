@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: a memory cgroup of 64 MiB, which pays for all of an arena that was made in it, and
+ * refuses without a kill.
+ */
+#include "selftest.h"
+
+#include <poll.h>
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+#define CGROUP CGROUP_ROOT "/xalloc-selftest"
+
+FIXTURE(memcg)
+{
+	int device;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(memcg)
+{
+	char controllers[256] = "";
+	FILE *file = fopen(CGROUP_ROOT "/cgroup.controllers", "r");
+
+	self->device = device_setup(_metadata, &self->before);
+	if (file) {
+		if (!fgets(controllers, sizeof(controllers), file))
+			controllers[0] = 0;
+		fclose(file);
+	}
+	if (!strstr(controllers, "memory"))
+		SKIP(return, "no memory controller of cgroup2 at %s", CGROUP_ROOT);
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	rmdir(CGROUP);
+	ASSERT_EQ(0, mkdir(CGROUP, 0755));
+	ASSERT_TRUE(write_text(CGROUP "/memory.max", "67108864"));
+	write_text(CGROUP "/memory.swap.max", "0");
+}
+
+FIXTURE_TEARDOWN(memcg)
+{
+	counters_expect(_metadata, self->device, &self->before);
+	EXPECT_EQ(0, rmdir(CGROUP)) {
+		TH_LOG("%s: %s", CGROUP, strerror(errno));
+	}
+	close(self->device);
+}
+
+static long long event_count(const char *name)
+{
+	FILE *file = fopen(CGROUP "/memory.events", "r");
+	long long value, found = -1;
+	char word[32];
+
+	if (!file)
+		return -1;
+	while (fscanf(file, "%31s %lld", word, &value) == 2)
+		if (!strcmp(word, name))
+			found = value;
+	fclose(file);
+	return found;
+}
+
+/* The child joins the group, fills an arena until it is refused, and waits to be told. */
+static pid_t fill_in_cgroup(int device, bool map, int *told, int *tell)
+{
+	int up[2], down[2];
+	pid_t pid;
+
+	if (pipe(up) || pipe(down))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		int result[2], arena;
+		unsigned char *addr;
+		char byte;
+
+		close(down[1]);
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		arena = arena_create(device, 256 * MIB, 0);
+		require(arena >= 0);
+		result[0] = grant_segments(arena, 128, &result[1]);
+		if (map) {
+			addr = arena_map(arena, 256 * MIB);
+			require(addr);
+			pattern_fill(addr, result[0] * XALLOC_SEGMENT_BYTES, 1);
+		}
+		require(write(up[1], result, sizeof(result)) == sizeof(result));
+		require(read(down[0], &byte, 1) == 0);
+		/* One back, one to be had. */
+		require(free_page(arena, 0) == 1);
+		require(grant_page(arena, SEGMENT_SLICES, 0, NULL) == 1);
+		_exit(0);
+	}
+	close(up[1]);
+	close(down[0]);
+	*told = up[0];
+	*tell = down[1];
+	return pid;
+}
+
+static void expect_enomem_without_kill(struct __test_metadata *_metadata, int device, bool map)
+{
+	long long current, charged;
+	int told, tell, result[2], i;
+	pid_t pid = fill_in_cgroup(device, map, &told, &tell);
+
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(sizeof(result), read(told, result, sizeof(result)));
+	charged = read_number(CGROUP "/memory.current");
+	TH_LOG("%d segments in 64 MiB, memory.current %lld", result[0], charged);
+	EXPECT_EQ(-ENOMEM, result[1]);
+	EXPECT_LE(24, result[0]);
+	EXPECT_GE(32, result[0]);
+	EXPECT_LE((long long)(result[0] * XALLOC_SEGMENT_BYTES), charged);
+	close(tell);
+	EXPECT_EQ(0, child_status(pid)) {
+		TH_LOG("the process in the group did not live through it");
+	}
+	close(told);
+	EXPECT_EQ(0, event_count("oom_kill"));
+	/* What is left is less than a segment: slab, and what the CPUs keep in stock. */
+	for (i = 0; i < 100; i++) {
+		current = read_number(CGROUP "/memory.current");
+		if (current < (long long)XALLOC_SEGMENT_BYTES)
+			break;
+		sleep_ms(50);
+	}
+	EXPECT_GT((long long)XALLOC_SEGMENT_BYTES, current);
+}
+
+TEST_F(memcg, limit_is_enomem_without_a_kill)
+{
+	expect_enomem_without_kill(_metadata, self->device, false);
+}
+
+TEST_F(memcg, limit_with_memory_in_use)
+{
+	expect_enomem_without_kill(_metadata, self->device, true);
+}
+
+/* One page of more than the group may have: refused, and nothing of it stays charged. */
+TEST_F(memcg, too_large_a_page_leaves_nothing)
+{
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct xalloc_ioc_stat seen;
+		int arena;
+
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		arena = arena_create(self->device, 256 * MIB, 0);
+		require(arena >= 0);
+		require(grant_page(arena, 256 * MIB / XALLOC_SLICE_BYTES, 0, NULL) == -ENOMEM);
+		require(!counters_read(arena, &seen));
+		require(seen.committed_bytes == 0 && seen.pages == 0);
+		require(read_number(CGROUP "/memory.current") < (long long)XALLOC_SEGMENT_BYTES);
+		require(grant_page(arena, 16 * SEGMENT_SLICES, 0, NULL) == 1);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+/* Runs @body in a child that has joined the group. */
+static int in_group(void (*body)(int device), int device)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		require(write_text(CGROUP "/cgroup.procs", "0"));
+		body(device);
+		_exit(0);
+	}
+	return child_status(pid);
+}
+
+static void commit_in_group(int arena)
+{
+	require(grant_page(arena, 48 * SEGMENT_SLICES, 0, NULL) == 1);
+	require(read_number(CGROUP "/memory.current") < (long long)XALLOC_SEGMENT_BYTES);
+}
+
+static void commit_out_of_group(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0), error;
+
+	require(arena >= 0);
+	require(write_text(CGROUP_ROOT "/cgroup.procs", "0"));
+	require(grant_segments(arena, 64, &error) <= 32 && error == -ENOMEM);
+	require(read_number(CGROUP "/memory.current") > (long long)(48 * MIB));
+}
+
+TEST_F(memcg, maker_pays_wherever_memory_is_committed)
+{
+	int arena = arena_create(self->device, 256 * MIB, 0);
+
+	ASSERT_LE(0, arena);
+	EXPECT_EQ(0, in_group(commit_in_group, arena));
+	EXPECT_EQ(0, in_group(commit_out_of_group, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+	close(arena);
+}
+
+static void reserve_in_group(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0);
+	struct pollfd pollfd = { .fd = arena, .events = POLLOUT };
+	struct xalloc_ioc_stat seen;
+
+	require(arena >= 0);
+	require(!reserve_set(arena, 0, 256 * MIB));
+	require(poll(&pollfd, 1, 60000) == 1);
+	require(!counters_read(arena, &seen));
+	require(seen.reserved_bytes >= 48 * MIB && seen.reserved_bytes <= 64 * MIB);
+	require(read_number(CGROUP "/memory.current") >= (long long)seen.reserved_bytes);
+	/* A grant has it. */
+	require(grant_page(arena, seen.reserved_bytes / XALLOC_SLICE_BYTES, 0, NULL) == 1);
+}
+
+TEST_F(memcg, reserve_is_charged)
+{
+	EXPECT_EQ(0, in_group(reserve_in_group, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+#define POOL_PARAMETER "/sys/module/xalloc/parameters/pool_segments"
+
+static void grant_beside_the_pool(int device)
+{
+	int arena = arena_create(device, 64 * MIB, 0);
+	struct xalloc_ioc_stat seen;
+
+	require(grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL) == 1);
+	require(!counters_read(arena, &seen));
+	require(seen.cold_bytes == 4 * XALLOC_SEGMENT_BYTES);
+	require(!counters_read(device, &seen));
+	require(seen.pooled_bytes == 8 * XALLOC_SEGMENT_BYTES);
+}
+
+/* What is in it is charged to nobody, so that it would lead around the limit. */
+TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
+{
+	int arena = arena_create(self->device, 64 * MIB, 0), i;
+	struct xalloc_ioc_stat seen = {};
+
+	ASSERT_TRUE(write_text(POOL_PARAMETER, "8"));
+	for (i = 0; i < 500 && seen.pooled_bytes != 8 * XALLOC_SEGMENT_BYTES; i++) {
+		sleep_ms(20);
+		ASSERT_EQ(0, counters_read(self->device, &seen));
+	}
+	EXPECT_EQ(0, in_group(grant_beside_the_pool, self->device));
+	/* But everybody else. */
+	EXPECT_EQ(1, grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL));
+	ASSERT_EQ(0, counters_read(arena, &seen));
+	EXPECT_EQ(0, seen.cold_bytes);
+	ASSERT_TRUE(write_text(POOL_PARAMETER, "0"));
+	close(arena);
+}
+
+TEST_HARNESS_MAIN
