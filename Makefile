@@ -6,7 +6,7 @@
 KERNEL ?=
 export KERNEL LONG FILE HERE
 
-.PHONY: all module lib run check check-lib kunit kselftest fuzz bench-heap bench-placement check-debug \
+.PHONY: all module lib run check kunit kselftest fuzz bench-heap bench-placement check-debug \
 	check-gates lint deps load unload install uninstall clean help
 
 all: lib module
