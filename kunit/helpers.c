@@ -47,6 +47,9 @@ static struct kunit_suite *suites[] = {
 	&xalloc_validate_suite,
 	&xalloc_walk_suite,
 	&xalloc_heap_suite,
+	&xalloc_heap_damage_suite,
+	&xalloc_heap_failure_suite,
+	&xalloc_heap_walk_suite,
 };
 
 static int __init xalloc_kunit_init(void)

@@ -12,7 +12,10 @@
 /* One for each file *_kunit.c here; scripts/kunit looks for them by these names. */
 extern struct kunit_suite xalloc_arena_suite;
 extern struct kunit_suite xalloc_failure_suite;
+extern struct kunit_suite xalloc_heap_damage_suite;
+extern struct kunit_suite xalloc_heap_failure_suite;
 extern struct kunit_suite xalloc_heap_suite;
+extern struct kunit_suite xalloc_heap_walk_suite;
 extern struct kunit_suite xalloc_pin_suite;
 extern struct kunit_suite xalloc_placement_damage_suite;
 extern struct kunit_suite xalloc_placement_model_suite;
