@@ -40,6 +40,7 @@ static struct kunit_suite *suites[] = {
 	&xalloc_placement_table_suite,
 	&xalloc_placement_damage_suite,
 	&xalloc_arena_suite,
+	&xalloc_client_suite,
 	&xalloc_pin_suite,
 	&xalloc_failure_suite,
 	&xalloc_policy_suite,

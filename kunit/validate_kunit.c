@@ -191,6 +191,7 @@ static const struct arena_row arena_damages[] = {
 	{ "a page that runs into the next", PAGE, FLIP(xalloc_page, nr_slices, 8 ^ 9) },
 	{ "a page past the end", PAGE, FLIP(xalloc_page, nr_slices, 8 ^ 193) },
 	{ "a page past what 32 bits count", PAGE, FLIP(xalloc_page, nr_slices, 8 ^ ~0u) },
+	{ "a page with the number of another client", PAGE, FLIP(xalloc_page, client_id, 1) },
 	{ "a page that its client has, but not yet", PAGE, FLIP(xalloc_page, granted, 1) },
 	{ "a page in quarantine that nobody was granted",
 	  QUARANTINED, FLIP(xalloc_page, granted, 1) },

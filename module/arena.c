@@ -220,6 +220,15 @@ static int check_config(const struct xalloc_arena_config *config)
 	return 0;
 }
 
+/* Slices of a limit that was asked for. More than the machine has cannot be committed. */
+static u32 limit_slices(const struct xalloc_arena *arena, u64 limit_bytes)
+{
+	u64 arena_bytes = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
+	u64 ram_bytes = round_up((u64)totalram_pages() << PAGE_SHIFT, XALLOC_SEGMENT_BYTES);
+
+	return min3(limit_bytes ?: arena_bytes, arena_bytes, ram_bytes) / XALLOC_SLICE_BYTES;
+}
+
 /**
  * xalloc_arena_create() - create an arena
  * @config: what it is to be like
@@ -232,7 +241,6 @@ static int check_config(const struct xalloc_arena_config *config)
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config)
 {
 	struct xalloc_arena *arena;
-	u64 limit_bytes;
 	int err;
 
 	err = check_config(config);
@@ -243,11 +251,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(-ENOMEM);
 	arena->nr_segments = config->arena_bytes / XALLOC_SEGMENT_BYTES;
 	xalloc_placement_init(&arena->placement, arena->nr_segments);
-	limit_bytes = min(config->limit_bytes ?: config->arena_bytes, config->arena_bytes);
-	/* More cannot be committed, and tables are not made for more. */
-	limit_bytes = min_t(u64, limit_bytes, round_up((u64)totalram_pages() << PAGE_SHIFT,
-						       XALLOC_SEGMENT_BYTES));
-	arena->limit_slices = limit_bytes / XALLOC_SLICE_BYTES;
+	arena->limit_slices = limit_slices(arena, config->limit_bytes);
 	arena->policy = config->policy;
 	arena->node = config->node;
 	xalloc_payer_init(&arena->payer);
@@ -260,6 +264,8 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 	INIT_LIST_HEAD(&arena->idle);
 	INIT_LIST_HEAD(&arena->quarantine);
 	INIT_LIST_HEAD(&arena->zombie);
+	INIT_LIST_HEAD(&arena->orphans.pages);
+	arena->orphans.arena = arena;
 	init_waitqueue_head(&arena->populated);
 	INIT_DELAYED_WORK(&arena->reap, reap_work);
 	arena->reap_delay = REAP_DELAY_MIN;
@@ -291,6 +297,8 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	xalloc_reserve_fini(arena);
 	cancel_delayed_work_sync(&arena->reap);
 	mutex_lock(&arena->lock);
+	list_for_each_entry_safe(page, next, &arena->orphans.pages, link)
+		xalloc_page_abandon(arena, page);
 	WARN_ON_ONCE(arena->nr_clients || arena->nr_granted_slices);
 	arena->mapping = NULL;
 	/* Nobody is granted anything here again: quarantine has lost its purpose. */
@@ -312,6 +320,36 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 		free_arena(arena);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);
+
+/**
+ * xalloc_arena_set_limit() - set the limit of an arena
+ * @arena: the arena
+ * @limit_bytes: as in struct xalloc_arena_config
+ *
+ * What a lower limit leaves no room for is taken from the reserve.
+ *
+ * Context: Process context, may sleep.
+ * Return: 0, or -EINVAL, -EINTR, -EBUSY if more than that is committed otherwise.
+ */
+int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes)
+{
+	u32 nr_slices = limit_slices(arena, limit_bytes);
+	int err = 0;
+
+	if (limit_bytes % XALLOC_SEGMENT_BYTES)
+		return -EINVAL;
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	if (arena->nr_committed_slices > nr_slices)
+		xalloc_reserve_release(arena);
+	if (arena->nr_committed_slices > nr_slices)
+		err = -EBUSY;
+	else
+		arena->limit_slices = nr_slices;
+	mutex_unlock(&arena->lock);
+	return err;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_set_limit);
 
 /** xalloc_arena_stat() - fill in what is alive in one arena */
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Clients: one struct file on an arena, and the pages that are gone with it. */
+/* Clients: one struct file on an arena, and the pages that it was granted. */
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -30,7 +30,7 @@ struct xalloc_client *xalloc_client_create(struct xalloc_arena *arena)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_create);
 
 /**
- * xalloc_client_destroy() - destroy a client and free its pages
+ * xalloc_client_destroy() - destroy a client and free its pages, but for the arena's
  * @client: the client
  *
  * Memory that somebody still refers to is granted to nobody until nobody does.
@@ -44,7 +44,12 @@ void xalloc_client_destroy(struct xalloc_client *client)
 
 	mutex_lock(&arena->lock);
 	list_for_each_entry_safe(page, next, &client->pages, link) {
-		xalloc_page_abandon(arena, page);
+		if (page->of_arena) {
+			page->client = &arena->orphans;
+			list_move_tail(&page->link, &arena->orphans.pages);
+		} else {
+			xalloc_page_abandon(arena, page);
+		}
 		cond_resched();
 	}
 	arena->nr_clients--;
@@ -121,9 +126,25 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
 
+/* In order, as far as @act succeeds: how often it did, or its first error. */
+static int act_on_offsets(struct xalloc_client *client, const u64 *offsets, u32 nr,
+			  int (*act)(struct xalloc_client *client, u64 offset))
+{
+	int err = 0;
+	u32 i;
+
+	lockdep_assert_held(&client->arena->lock);
+	for (i = 0; i < nr; i++) {
+		err = act(client, offsets[i]);
+		if (err)
+			break;
+	}
+	return i ? i : err;
+}
+
 /**
  * xalloc_client_free() - free pages, in order, as far as they can be freed
- * @client: whose they are
+ * @client: who frees
  * @offsets: where they begin, in bytes
  * @nr: entries in @offsets, at least 1
  *
@@ -133,19 +154,36 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
 int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 {
 	struct xalloc_arena *arena = client->arena;
-	int err = 0;
-	u32 i;
+	int rc;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	for (i = 0; i < nr; i++) {
-		err = xalloc_page_free(client, offsets[i]);
-		if (err)
-			break;
-	}
+	rc = act_on_offsets(client, offsets, nr, xalloc_page_free);
 	xalloc_reserve_check(arena);
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
-	return i ? i : err;
+	return rc;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_free);
+
+/**
+ * xalloc_client_adopt() - take orphans over, in order, as far as they can be had
+ * @client: who takes them over
+ * @offsets: where they begin, in bytes
+ * @nr: entries in @offsets, at least 1
+ *
+ * Context: Process context, may sleep.
+ * Return: the number adopted, at least 1, or the error of the first.
+ */
+int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr)
+{
+	struct xalloc_arena *arena = client->arena;
+	int rc;
+
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	rc = act_on_offsets(client, offsets, nr, xalloc_page_adopt);
+	mutex_unlock(&arena->lock);
+	return rc;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_adopt);

@@ -18,6 +18,8 @@
 #include <linux/mount.h>
 #include <linux/poll.h>
 #include <linux/pseudo_fs.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
 
 #include "internal.h"
 
@@ -98,6 +100,23 @@ static __poll_t file_poll(struct file *file, struct poll_table_struct *wait)
 	return READ_ONCE(client->arena->filling) ? 0 : EPOLLOUT | EPOLLWRNORM;
 }
 
+static void show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct xalloc_client *client = file->private_data;
+	struct xalloc_ioc_stat stat = {};
+
+	mutex_lock(&client->arena->lock);
+	xalloc_arena_stat(client->arena, &stat);
+	mutex_unlock(&client->arena->lock);
+	seq_printf(m, "xalloc-arena:\t%llu\nxalloc-client:\t%llu\n", client->arena->id, client->id);
+	seq_printf(m, "xalloc-arena-kB:\t%llu\n",
+		   (u64)client->arena->nr_segments * XALLOC_SEGMENT_BYTES / SZ_1K);
+	seq_printf(m, "xalloc-granted-kB:\t%llu\n", stat.granted_bytes / SZ_1K);
+	seq_printf(m, "xalloc-committed-kB:\t%llu\n", stat.committed_bytes / SZ_1K);
+	seq_printf(m, "xalloc-pinned-kB:\t%llu\n", stat.pinned_bytes / SZ_1K);
+	seq_printf(m, "xalloc-reserved-kB:\t%llu\n", stat.reserved_bytes / SZ_1K);
+}
+
 static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
 	.open = file_open,	/* only by /proc/self/fd */
@@ -106,6 +125,7 @@ static const struct file_operations arena_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,
 	.poll = file_poll,
+	.show_fdinfo = show_fdinfo,
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 

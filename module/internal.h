@@ -87,6 +87,12 @@ struct xalloc_payer {
 
 struct xalloc_arena;
 
+struct xalloc_client {
+	u64 id;
+	struct xalloc_arena *arena;
+	struct list_head pages;
+};
+
 /* Where the memory of segments comes from; tests put failures in its place. */
 struct xalloc_backing {
 	struct folio *(*alloc)(const struct xalloc_arena *arena, unsigned int order, bool *warm);
@@ -136,7 +142,6 @@ static inline struct page *xalloc_segment_kpage(const struct xalloc_segment *seg
 struct xalloc_arena {
 	u64 id;
 	u32 nr_segments;		/* size of the offset space */
-	u32 limit_slices;		/* most slices with memory */
 	u32 policy;			/* XALLOC_POLICY_* */
 	int node;			/* or NUMA_NO_NODE */
 	struct xalloc_payer payer;
@@ -150,12 +155,14 @@ struct xalloc_arena {
 	struct xarray pages;		/* first slice -> struct xalloc_page */
 	struct list_head idle;		/* segments with idle slices */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
+	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
 	wait_queue_head_t populated;	/* some segment's populating has become 0 */
 	struct delayed_work reap;
 	unsigned long reap_delay;	/* jiffies; doubles while something remains */
 	u32 nr_clients;
 	u32 nr_pages;
 	u32 nr_granted_slices;
+	u32 limit_slices;		/* most slices to be committed */
 	u32 nr_committed_slices;	/* with memory, or about to be given some */
 	u32 nr_idle_slices;
 	u32 nr_small_slices;		/* committed, in pieces */
@@ -186,30 +193,28 @@ struct xalloc_arena_config {
 	int node;		/* or NUMA_NO_NODE */
 };
 
-struct xalloc_client {
-	u64 id;
-	struct xalloc_arena *arena;
-	struct list_head pages;
-};
-
 /**
  * struct xalloc_page - a run of slices that was granted at once
- * @client: whose it is; NULL in quarantine
+ * @client: whose it is; the arena's orphans if that one is gone; NULL in quarantine
  * @link: on @client's list, on the list of a grant under way, or in quarantine
  * @tag: the number that came with the grant
+ * @client_id: of @client, also when it is gone
  * @slice: first slice
  * @nr_slices: length
  * @granted: false until the client was told
  * @to_zero: to be zeroed before that
+ * @of_arena: XALLOC_PAGE_ARENA: it stays when @client goes, and everybody may free it
  */
 struct xalloc_page {
 	struct xalloc_client *client;
 	struct list_head link;
 	u64 tag;
+	u64 client_id;
 	u32 slice;
 	u32 nr_slices;
 	bool granted;
 	bool to_zero;
+	bool of_arena;
 };
 
 /* account.c */
@@ -257,6 +262,9 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 		      struct list_head *granted);
 int xalloc_page_free(struct xalloc_client *client, u64 offset);
 void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
+int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
+u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
+		     struct xalloc_page_info *infos, u64 *next);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
@@ -269,6 +277,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 void xalloc_arena_destroy(struct xalloc_arena *arena);
 u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
 void xalloc_arena_reap_soon(struct xalloc_arena *arena);
+int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
 int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last);
 void xalloc_arena_tell_fenced(struct xalloc_arena *arena);
@@ -282,6 +291,7 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *granted,
 				bool keep);
 int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr);
+int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
 /* file.c */
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);

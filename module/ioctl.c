@@ -22,6 +22,10 @@ union call_args {
 	struct xalloc_ioc_free free;
 	struct xalloc_ioc_reserve reserve;
 	struct xalloc_ioc_trim trim;
+	struct xalloc_ioc_attach attach;
+	struct xalloc_ioc_limit limit;
+	struct xalloc_ioc_list list;
+	struct xalloc_ioc_adopt adopt;
 };
 
 struct call {
@@ -57,7 +61,8 @@ static long info(struct file *file, union call_args *args, void __user *user)
 	info->batch_max = XALLOC_BATCH_MAX;
 	info->arena_bytes_max = xalloc_arena_bytes_max();
 	info->features = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? XALLOC_FEATURE_PMD : 0;
-	info->unstable = 0;
+	/* Until heaps that are shared have shown what they need. */
+	info->unstable = BIT_ULL(_IOC_NR(XALLOC_IOC_LIST)) | BIT_ULL(_IOC_NR(XALLOC_IOC_ADOPT));
 	return respond(user, args, sizeof(*info));
 }
 
@@ -104,6 +109,22 @@ static long arena_stat(struct file *file, union call_args *args, void __user *us
 	return respond(user, args, sizeof(args->stat));
 }
 
+/* Hands @arena_file out, if it is one: a descriptor, of which the caller is told by @args. */
+static long respond_file(void __user *user, const union call_args *args, u32 size, int fd,
+			 struct file *arena_file)
+{
+	int err;
+
+	err = respond(user, args, size);
+	if (err) {
+		fput(arena_file);
+		put_unused_fd(fd);
+		return err;
+	}
+	fd_install(fd, arena_file);
+	return fd;
+}
+
 static long arena_create(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_arena_create *create = &args->arena_create;
@@ -115,7 +136,7 @@ static long arena_create(struct file *file, union call_args *args, void __user *
 	};
 	struct xalloc_client *client;
 	struct file *arena_file;
-	int fd, err;
+	int fd;
 
 	if (create->flags & ~XALLOC_ARENA_NODE)
 		return -EOPNOTSUPP;
@@ -126,23 +147,83 @@ static long arena_create(struct file *file, union call_args *args, void __user *
 		return fd;
 	arena_file = xalloc_file_create(&config);
 	if (IS_ERR(arena_file)) {
-		err = PTR_ERR(arena_file);
-		goto err_fd;
+		put_unused_fd(fd);
+		return PTR_ERR(arena_file);
 	}
 	client = arena_file->private_data;
 	create->arena_id = client->arena->id;
 	create->client_id = client->id;
-	err = respond(user, args, sizeof(*create));
-	if (err)
-		goto err_file;
-	fd_install(fd, arena_file);
-	return fd;
+	return respond_file(user, args, sizeof(*create), fd, arena_file);
+}
 
-err_file:
-	fput(arena_file);
-err_fd:
-	put_unused_fd(fd);
-	return err;
+static long attach(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_attach *attach = &args->attach;
+	bool readonly = attach->flags & XALLOC_ATTACH_RDONLY;
+	struct xalloc_client *client;
+	struct file *arena_file;
+	int fd;
+
+	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
+		return -EOPNOTSUPP;
+	if (!readonly && !(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	arena_file = xalloc_file_attach(file, readonly ? O_RDONLY : O_RDWR);
+	if (IS_ERR(arena_file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(arena_file);
+	}
+	client = arena_file->private_data;
+	attach->arena_id = client->arena->id;
+	attach->client_id = client->id;
+	return respond_file(user, args, sizeof(*attach), fd, arena_file);
+}
+
+static long limit(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_client *client = file->private_data;
+
+	if (args->limit.flags)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return xalloc_arena_set_limit(client->arena, args->limit.limit_bytes);
+}
+
+static long list(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_list *list = &args->list;
+	struct xalloc_client *client = file->private_data;
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page_info *infos;
+	u64 next;
+	long rc;
+	u32 nr;
+
+	if (list->flags & ~XALLOC_LIST_ORPHANS)
+		return -EOPNOTSUPP;
+	if (list->pad || !list->nr || list->nr > XALLOC_BATCH_MAX)
+		return -EINVAL;
+	if (list->offset > (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
+		return -ERANGE;
+	infos = kcalloc(list->nr, sizeof(*infos), GFP_KERNEL_ACCOUNT);
+	if (!infos)
+		return -ENOMEM;
+	rc = -EINTR;
+	if (mutex_lock_killable(&arena->lock))
+		goto out;
+	nr = xalloc_page_list(arena, list, infos, &next);
+	mutex_unlock(&arena->lock);
+	list->offset = next;
+	rc = -EFAULT;
+	if (!copy_to_user(u64_to_user_ptr(list->pages), infos, array_size(nr, sizeof(*infos))))
+		rc = respond(user, args, sizeof(*list)) ?: nr;
+out:
+	kfree(infos);
+	return rc;
 }
 
 /* Whether @grant is something that an arena like @arena could ever grant. */
@@ -151,7 +232,7 @@ static int check_grant(const struct xalloc_arena *arena, const struct xalloc_pag
 	u32 arena_slices = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
 	bool contig = grant->flags & XALLOC_PAGE_CONTIG;
 
-	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO) ||
+	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA) ||
 	    (contig && arena->policy == XALLOC_POLICY_SMALL))
 		return -EOPNOTSUPP;
 	if (!grant->nr_slices || grant->align_slices & (grant->align_slices - 1))
@@ -208,22 +289,35 @@ out:
 	return rc;
 }
 
-static long free_pages_of_client(struct file *file, union call_args *args, void __user *user)
+static long for_offsets(struct file *file, const u64 __user *user, u32 nr,
+			int (*act)(struct xalloc_client *client, const u64 *offsets, u32 nr))
 {
-	struct xalloc_ioc_free *free = &args->free;
-	u64 *offsets;
+	u64 *offsets = memdup_user(user, array_size(nr, sizeof(*offsets)));
 	long rc;
 
-	rc = check_batch(file, free->flags, free->nr, free->pad);
-	if (rc)
-		return rc;
-	offsets = memdup_user(u64_to_user_ptr(free->offsets),
-			      array_size(free->nr, sizeof(*offsets)));
 	if (IS_ERR(offsets))
 		return PTR_ERR(offsets);
-	rc = xalloc_client_free(file->private_data, offsets, free->nr);
+	rc = act(file->private_data, offsets, nr);
 	kfree(offsets);
 	return rc;
+}
+
+static long free_pages_of_client(struct file *file, union call_args *args, void __user *user)
+{
+	const struct xalloc_ioc_free *free = &args->free;
+	int err = check_batch(file, free->flags, free->nr, free->pad);
+
+	return err ?: for_offsets(file, u64_to_user_ptr(free->offsets), free->nr,
+				  xalloc_client_free);
+}
+
+static long adopt(struct file *file, union call_args *args, void __user *user)
+{
+	const struct xalloc_ioc_adopt *adopt = &args->adopt;
+	int err = check_batch(file, adopt->flags, adopt->nr, adopt->pad);
+
+	return err ?: for_offsets(file, u64_to_user_ptr(adopt->offsets), adopt->nr,
+				  xalloc_client_adopt);
 }
 
 static long reserve(struct file *file, union call_args *args, void __user *user)
@@ -281,6 +375,10 @@ static const struct call arena_calls[] = {
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, free_pages_of_client),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, reserve),
 	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, trim),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, attach),
+	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, limit),
+	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, list),
+	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, adopt),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

@@ -6,7 +6,8 @@
  * all of it, and a record in arena->pages. Every slice that the placement has as taken
  * belongs to exactly one record, and no other slice does.
  *
- *	granted		on its client's list, counted
+ *	granted		on its client's list, counted; if it is the arena's, then also when the
+ *			client is gone: on the list of arena->orphans, until somebody adopts it
  *	quarantine	its client is gone and somebody may still refer to its memory, or
  *			hardware has broken it: the slices stay taken, so that nobody is
  *			granted them, until the memory below them was seen quiet
@@ -15,6 +16,9 @@
 #include <linux/slab.h>
 
 #include "internal.h"
+
+/* Pages that one call of xalloc_page_list() looks at. */
+#define LIST_LOOKS_MAX 4096
 
 static u32 first_segment(const struct xalloc_page *page)
 {
@@ -224,6 +228,8 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	if (!page)
 		return -ENOMEM;
 	page->client = client;
+	page->client_id = client->id;
+	page->of_arena = grant->flags & XALLOC_PAGE_ARENA;
 	page->tag = grant->tag;
 	page->nr_slices = grant->nr_slices;
 	err = take_run(arena, page, &request);
@@ -267,9 +273,25 @@ void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
 		xalloc_segment_zero(seg, slices_in(page, index));
 }
 
+/* The page that begins at @offset, if its client was told of it and it is not in quarantine. */
+static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
+{
+	struct xalloc_page *page;
+
+	lockdep_assert_held(&arena->lock);
+	if (offset % XALLOC_SLICE_BYTES)
+		return ERR_PTR(-EINVAL);
+	if (offset >= (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
+		return ERR_PTR(-ERANGE);
+	page = xa_load(&arena->pages, offset / XALLOC_SLICE_BYTES);
+	if (!page || !page->granted || !page->client)
+		return ERR_PTR(-ENOENT);
+	return page;
+}
+
 /**
- * xalloc_page_free() - free a page of a living client
- * @client: who frees
+ * xalloc_page_free() - free a page
+ * @client: who frees: whose it is, or, if it is the arena's, anyone
  * @offset: where the page begins, in bytes
  *
  * The slices can be granted again at once. What becomes idle is given back as far as
@@ -284,15 +306,10 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 	struct xalloc_page *page;
 	int err;
 
-	lockdep_assert_held(&arena->lock);
-	if (offset % XALLOC_SLICE_BYTES)
-		return -EINVAL;
-	if (offset >= (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
-		return -ERANGE;
-	page = xa_load(&arena->pages, offset / XALLOC_SLICE_BYTES);
-	if (!page || !page->granted || !page->client)
-		return -ENOENT;
-	if (page->client != client)
+	page = find_granted(arena, offset);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	if (page->client != client && !page->of_arena)
 		return -EPERM;
 	/* Broken memory is granted to nobody: it stays taken while its segment is in use. */
 	if (is_poisoned(arena, page)) {
@@ -309,6 +326,79 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 	xalloc_page_forget(arena, page);
 	return 0;
 }
+
+/**
+ * xalloc_page_adopt() - take a page over from a client that is gone
+ * @client: who takes it over
+ * @offset: where the page begins, in bytes
+ *
+ * Context: arena->lock held. Does not allocate.
+ * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EBUSY if the page's client lives.
+ */
+int xalloc_page_adopt(struct xalloc_client *client, u64 offset)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *page = find_granted(arena, offset);
+
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	if (page->client != &arena->orphans)
+		return -EBUSY;
+	page->client = client;
+	page->client_id = client->id;
+	list_move_tail(&page->link, &client->pages);
+	return 0;
+}
+
+static bool is_listed(const struct xalloc_arena *arena, const struct xalloc_page *page,
+		      const struct xalloc_ioc_list *which)
+{
+	if (!page->granted || !page->client)
+		return false;
+	if (which->flags & XALLOC_LIST_ORPHANS && page->client != &arena->orphans)
+		return false;
+	return !which->client_id || page->client_id == which->client_id;
+}
+
+/**
+ * xalloc_page_list() - tell of granted pages, in the order of their offsets
+ * @arena: the arena
+ * @which: flags, client_id and offset: of which pages; nr: room in @infos
+ * @infos: filled in
+ * @next: set to the offset from which to go on; the arena's size if there is no more
+ *
+ * Looks at a bounded number of pages, so that the lock is not held for long.
+ *
+ * Context: arena->lock held. Does not allocate.
+ * Return: the number of @infos that were filled in, also 0 before the end.
+ */
+u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
+		     struct xalloc_page_info *infos, u64 *next)
+{
+	unsigned long slice = DIV_ROUND_UP_ULL(which->offset, XALLOC_SLICE_BYTES);
+	u32 nr = 0, nr_looked_at = 0;
+	struct xalloc_page *page;
+
+	lockdep_assert_held(&arena->lock);
+	xa_for_each_start(&arena->pages, slice, page, slice) {
+		*next = (u64)slice * XALLOC_SLICE_BYTES;
+		if (nr == which->nr || nr_looked_at++ == LIST_LOOKS_MAX)
+			return nr;
+		if (!is_listed(arena, page, which))
+			continue;
+		infos[nr++] = (struct xalloc_page_info){
+			.offset = *next,
+			.tag = page->tag,
+			.client_id = page->client_id,
+			.nr_slices = page->nr_slices,
+			.flags = (page->of_arena ? XALLOC_PAGE_ARENA : 0) |
+				 (page->client == &arena->orphans ? XALLOC_PAGE_ORPHAN : 0),
+		};
+	}
+	*next = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
+	return nr;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_page_list);
 
 /**
  * xalloc_page_abandon() - put a page of a client that goes away into quarantine

@@ -17,6 +17,7 @@ struct tally {
 	u64 nr_slices;			/* of all pages gone by, and those that are lost */
 	u32 nr_pages;
 	u32 nr_quarantined;
+	u32 nr_orphans;
 	u32 nr_committed_slices;
 	u32 nr_idle_slices;
 	u32 nr_granted_slices;
@@ -41,9 +42,12 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 		return page->granted;
 	if (page->client->arena != arena)
 		return false;
+	if (page->client == &arena->orphans ? !page->of_arena : page->client_id != page->client->id)
+		return false;
 	if (!page->granted)
 		return true;
 	tally->nr_handed_out++;
+	tally->nr_orphans += page->client == &arena->orphans;
 	/* Each list is gone through once, by the page at its head. */
 	if (page->link.prev != &page->client->pages)
 		return true;
@@ -218,7 +222,7 @@ static bool is_valid(struct xalloc_arena *arena)
 	    tally.nr_reserved != arena->nr_reserved || tally.nr_dirty != arena->nr_dirty)
 		return false;
 	if (arena->nr_committed_slices > arena->limit_slices ||
-	    (arena->nr_pages && !arena->nr_clients))
+	    (arena->nr_pages > tally.nr_orphans && !arena->nr_clients))
 		return false;
 	if (arena->payer.user && (u64)atomic_long_read(&arena->payer.user->locked_vm) <
 				 (u64)arena->nr_committed_slices * XALLOC_SLICE_KPAGES)

@@ -9,9 +9,11 @@
  * first touch of a mapped offset never allocates.
  *
  * A client is one open file description on an arena. A page belongs to the client
- * that was granted it and is gone when that client is. Duplicates of a descriptor
- * (dup, fork, SCM_RIGHTS) are the same client; opening /proc/self/fd/N again is a
- * new one. Whoever may map an arena may read and write all of it.
+ * that was granted it and is gone when that client is, unless it was granted to the
+ * arena: then it stays as an orphan. Duplicates of a descriptor (dup, fork, SCM_RIGHTS)
+ * are the same client; XALLOC_IOC_ATTACH, and opening /proc/self/fd/N again, make a new
+ * one. Whoever may map an arena may read all of it, and write all of it unless the
+ * descriptor is open for reading only.
  *
  * Every call takes one structure whose first member is its size in bytes, as the
  * caller was compiled. A later kernel accepts a shorter structure and takes what is
@@ -34,8 +36,11 @@
  *	ENOENT		freed offset is not the start of a page: never granted, freed
  *			before, or inside a page
  *	EPERM		freed page belongs to another client
+ *	EBUSY		adopted page has a client that lives; more is committed than a new limit
+ *			allows
  *	ENOSPC		no free run of that length and alignment in the arena's offset space
- *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes
+ *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
+ *			&xalloc_ioc_limit.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
  *	ENOMEM		the kernel has no huge page at hand, nor what the arena's policy takes
  *			in its place, or no memory for its own records
@@ -57,12 +62,12 @@
 #include <linux/types.h>
 
 /* Version of this file as a whole; grows when a call or a member is added. */
-#define XALLOC_ABI_VERSION 1
+#define XALLOC_ABI_VERSION 2
 
 #define XALLOC_SLICE_BYTES (64UL << 10)
 #define XALLOC_SEGMENT_BYTES (2UL << 20)
 
-/* Most entries in one XALLOC_IOC_GRANT or XALLOC_IOC_FREE. */
+/* Most entries in one XALLOC_IOC_GRANT, _FREE, _LIST or _ADOPT. */
 #define XALLOC_BATCH_MAX 256
 
 #define XALLOC_IOC_MAGIC 0xD8
@@ -199,8 +204,8 @@ struct xalloc_ioc_arena_create {
 /**
  * struct xalloc_page_grant - one page to grant
  * @nr_slices: in: length of the run, in slices; at least 1
- * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO; out: the first as it came, the second
- *	if the page is all zeros
+ * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO, XALLOC_PAGE_ARENA; out: the same, but
+ *	XALLOC_PAGE_ZERO if the page is all zeros
  * @offset: out: offset of the page in the arena, in bytes
  * @tag: in: any number; kept with the page
  * @contig_bytes: out: the page consists of physically contiguous pieces that end
@@ -224,6 +229,10 @@ struct xalloc_page_grant {
  * granted any of these slices since the kernel zeroed them.
  */
 #define XALLOC_PAGE_ZERO (1U << 1)
+/* The page is the arena's: it stays when its client goes, and any writer may free it. */
+#define XALLOC_PAGE_ARENA (1U << 2)
+/* In struct xalloc_page_info alone: the page's client is gone. */
+#define XALLOC_PAGE_ORPHAN (1U << 3)
 
 /**
  * struct xalloc_ioc_grant - grant pages to this client
@@ -250,7 +259,7 @@ struct xalloc_ioc_grant {
 #define XALLOC_IOC_GRANT _IOWR(XALLOC_IOC_MAGIC, 0x10, struct xalloc_ioc_grant)
 
 /**
- * struct xalloc_ioc_free - free pages of this client
+ * struct xalloc_ioc_free - free pages of this client or of the arena
  * @size: sizeof(struct xalloc_ioc_free)
  * @flags: must be zero
  * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
@@ -321,5 +330,116 @@ struct xalloc_ioc_trim {
 };
 
 #define XALLOC_IOC_TRIM _IOWR(XALLOC_IOC_MAGIC, 0x13, struct xalloc_ioc_trim)
+
+/**
+ * struct xalloc_ioc_attach - become another client of the same arena
+ * @size: sizeof(struct xalloc_ioc_attach)
+ * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a descriptor open for writing
+ * @arena_id: out: id of the arena
+ * @client_id: out: id of the client that the returned descriptor is
+ *
+ * On an arena. For those who share it: pages, and their end, then belong to each alone.
+ *
+ * Returns the descriptor, close-on-exec.
+ */
+struct xalloc_ioc_attach {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 arena_id;
+	__aligned_u64 client_id;
+};
+
+/* The new descriptor maps with PROT_READ only, is granted nothing and changes nothing. */
+#define XALLOC_ATTACH_RDONLY (1U << 0)
+
+#define XALLOC_IOC_ATTACH _IOWR(XALLOC_IOC_MAGIC, 0x14, struct xalloc_ioc_attach)
+
+/**
+ * struct xalloc_ioc_limit - set the arena's own limit
+ * @size: sizeof(struct xalloc_ioc_limit)
+ * @flags: must be zero
+ * @limit_bytes: as in &xalloc_ioc_arena_create.limit_bytes
+ *
+ * On an arena. A limit below what is committed takes the reserve; if that is not enough
+ * the call is EBUSY and the old limit stays.
+ */
+struct xalloc_ioc_limit {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 limit_bytes;
+};
+
+#define XALLOC_IOC_LIMIT _IOWR(XALLOC_IOC_MAGIC, 0x15, struct xalloc_ioc_limit)
+
+/**
+ * struct xalloc_page_info - a granted page
+ * @offset: offset of the page in the arena, in bytes
+ * @tag: the number that came with its grant
+ * @client_id: id of the client that was granted it or has adopted it
+ * @nr_slices: length of the run, in slices
+ * @flags: XALLOC_PAGE_ARENA, XALLOC_PAGE_ORPHAN
+ */
+struct xalloc_page_info {
+	__aligned_u64 offset;
+	__aligned_u64 tag;
+	__aligned_u64 client_id;
+	__u32 nr_slices;
+	__u32 flags;
+};
+
+/**
+ * struct xalloc_ioc_list - list granted pages in the order of their offsets
+ * @size: sizeof(struct xalloc_ioc_list)
+ * @flags: XALLOC_LIST_ORPHANS, or zero
+ * @client_id: only pages of this client, gone or not; zero: of any
+ * @offset: in: where to begin; out: where to go on, the size of the arena if there is no
+ *	more
+ * @nr: entries in @pages, 1 to XALLOC_BATCH_MAX
+ * @pad: must be zero
+ * @pages: pointer to an array of struct xalloc_page_info, to be filled in
+ *
+ * On an arena. What others grant and free between two calls may be listed or not.
+ *
+ * Returns the number of pages listed, which may be 0 although there are more: a call
+ * passes a bounded number of pages over.
+ */
+struct xalloc_ioc_list {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 client_id;
+	__aligned_u64 offset;
+	__u32 nr;
+	__u32 pad;
+	__aligned_u64 pages;
+};
+
+/* Only pages of the arena whose client is gone. */
+#define XALLOC_LIST_ORPHANS (1U << 0)
+
+#define XALLOC_IOC_LIST _IOWR(XALLOC_IOC_MAGIC, 0x16, struct xalloc_ioc_list)
+
+/**
+ * struct xalloc_ioc_adopt - take orphans over
+ * @size: sizeof(struct xalloc_ioc_adopt)
+ * @flags: must be zero
+ * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
+ * @pad: must be zero
+ * @offsets: pointer to an array of __u64, each the offset of a page
+ *
+ * On an arena. An adopted page has this client, and is the arena's as before. Of several
+ * who adopt the same page one alone succeeds. Adopts in the order of the array and stops
+ * at the first entry that cannot be adopted.
+ *
+ * Returns the number of pages adopted, at least 1, or the error of the first entry.
+ */
+struct xalloc_ioc_adopt {
+	__u32 size;
+	__u32 flags;
+	__u32 nr;
+	__u32 pad;
+	__aligned_u64 offsets;
+};
+
+#define XALLOC_IOC_ADOPT _IOWR(XALLOC_IOC_MAGIC, 0x17, struct xalloc_ioc_adopt)
 
 #endif /* _UAPI_LINUX_XALLOC_H */

@@ -19,9 +19,14 @@ union argument {
 	struct xalloc_ioc_free free;
 	struct xalloc_ioc_reserve reserve;
 	struct xalloc_ioc_trim trim;
+	struct xalloc_ioc_attach attach;
+	struct xalloc_ioc_limit limit;
+	struct xalloc_ioc_list list;
+	struct xalloc_ioc_adopt adopt;
 };
 
 static struct xalloc_page_grant one_page[1];
+static struct xalloc_page_info one_info[1];
 static __u64 one_offset[1];
 
 /* Offsets of 32-bit members; 0 (which is @size) means there is none. */
@@ -34,6 +39,8 @@ static const struct abi_call {
 	size_t pad_at;
 	bool on_device;
 	bool on_arena;
+	int plain;		/* what a good argument leads to */
+	bool no_results;	/* in the structure */
 } calls[] = {
 	{
 		.name = "INFO", .cmd = XALLOC_IOC_INFO,
@@ -60,26 +67,55 @@ static const struct abi_call {
 		.bytes = sizeof(struct xalloc_ioc_grant),
 		.flags_at = offsetof(struct xalloc_ioc_grant, flags),
 		.pad_at = offsetof(struct xalloc_ioc_grant, pad),
-		.on_arena = true,
+		.on_arena = true, .plain = 1, .no_results = true,
 	},
 	{
 		.name = "FREE", .cmd = XALLOC_IOC_FREE,
 		.bytes = sizeof(struct xalloc_ioc_free),
 		.flags_at = offsetof(struct xalloc_ioc_free, flags),
 		.pad_at = offsetof(struct xalloc_ioc_free, pad),
-		.on_arena = true,
+		.on_arena = true, .plain = 1, .no_results = true,
 	},
 	{
 		.name = "RESERVE", .cmd = XALLOC_IOC_RESERVE,
 		.bytes = sizeof(struct xalloc_ioc_reserve),
 		.flags_at = offsetof(struct xalloc_ioc_reserve, flags),
-		.on_arena = true,
+		.on_arena = true, .no_results = true,
 	},
 	{
 		.name = "TRIM", .cmd = XALLOC_IOC_TRIM,
 		.bytes = sizeof(struct xalloc_ioc_trim),
 		.flags_at = offsetof(struct xalloc_ioc_trim, flags),
 		.on_arena = true,
+	},
+	{
+		.name = "ATTACH", .cmd = XALLOC_IOC_ATTACH,
+		.bytes = sizeof(struct xalloc_ioc_attach),
+		.flags_at = offsetof(struct xalloc_ioc_attach, flags),
+		.flags = XALLOC_ATTACH_RDONLY,
+		.on_arena = true,
+	},
+	{
+		.name = "LIMIT", .cmd = XALLOC_IOC_LIMIT,
+		.bytes = sizeof(struct xalloc_ioc_limit),
+		.flags_at = offsetof(struct xalloc_ioc_limit, flags),
+		.on_arena = true, .no_results = true,
+	},
+	{
+		.name = "LIST", .cmd = XALLOC_IOC_LIST,
+		.bytes = sizeof(struct xalloc_ioc_list),
+		.flags_at = offsetof(struct xalloc_ioc_list, flags),
+		.flags = XALLOC_LIST_ORPHANS,
+		.pad_at = offsetof(struct xalloc_ioc_list, pad),
+		.on_arena = true, .plain = 1,
+	},
+	{
+		.name = "ADOPT", .cmd = XALLOC_IOC_ADOPT,
+		.bytes = sizeof(struct xalloc_ioc_adopt),
+		.flags_at = offsetof(struct xalloc_ioc_adopt, flags),
+		.pad_at = offsetof(struct xalloc_ioc_adopt, pad),
+		/* The client of the fixture's page lives. */
+		.on_arena = true, .plain = -EBUSY, .no_results = true,
 	},
 };
 
@@ -132,6 +168,14 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		arg->free.nr = 1;
 		arg->free.offsets = (uintptr_t)one_offset;
 		break;
+	case XALLOC_IOC_LIST:
+		arg->list.nr = 1;
+		arg->list.pages = (uintptr_t)one_info;
+		break;
+	case XALLOC_IOC_ADOPT:
+		arg->adopt.nr = 1;
+		arg->adopt.offsets = (uintptr_t)one_offset;
+		break;
 	}
 }
 
@@ -142,19 +186,20 @@ static int effect_undo(const struct abi_call *which, int arena, int rc, uint64_t
 
 	switch (which->cmd) {
 	case XALLOC_IOC_ARENA_CREATE:
+	case XALLOC_IOC_ATTACH:
 		if (rc >= 0)
 			close(rc);
 		return rc >= 0 ? rc : 0;
 	case XALLOC_IOC_GRANT:
 		if (rc == 1)
 			free_page(arena, one_page[0].offset);
-		return 1;
+		break;
 	case XALLOC_IOC_FREE:
 		if (rc == 1 && grant_page(arena, 1, 0, &page) == 1)
 			*offset = page.offset;
-		return 1;
+		break;
 	}
-	return 0;
+	return which->plain;
 }
 
 /* Each call on each descriptor that takes it. */
@@ -314,7 +359,7 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 		}
 	}
 	for (bit = 0; bit < 32; bit++) {
-		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO))
+		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA))
 			continue;
 		EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, 1U << bit, NULL)) {
 			TH_LOG("page flag bit %u", bit);
@@ -384,8 +429,7 @@ TEST_F(ioctl_abi, readonly_struct_of_a_call_with_results_is_efault)
 	lowest = dup(self->device);
 	close(lowest);
 	for_each_call(which, fd) {
-		if (which->cmd == XALLOC_IOC_GRANT || which->cmd == XALLOC_IOC_FREE ||
-		    which->cmd == XALLOC_IOC_RESERVE)
+		if (which->no_results)
 			continue;
 		argument_fill(which, map, self->offset);
 		ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
@@ -414,6 +458,8 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	};
 	struct xalloc_ioc_grant grant = { .size = sizeof(grant), .nr = 1 };
 	struct xalloc_ioc_free release = { .size = sizeof(release), .nr = 1 };
+	struct xalloc_ioc_adopt adopt = { .size = sizeof(adopt), .nr = 1 };
+	struct xalloc_ioc_list list = { .size = sizeof(list), .nr = 1 };
 	size_t i;
 
 	ASSERT_NE(MAP_FAILED, map);
@@ -421,9 +467,15 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		grant.pages = bad[i];
 		release.offsets = bad[i];
+		adopt.offsets = bad[i];
+		list.pages = bad[i];
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_GRANT, &grant, "%#" PRIx64,
 			    (uint64_t)bad[i]);
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_FREE, &release, "%#" PRIx64,
+			    (uint64_t)bad[i]);
+		expect_call(-EFAULT, self->arena, XALLOC_IOC_ADOPT, &adopt, "%#" PRIx64,
+			    (uint64_t)bad[i]);
+		expect_call(-EFAULT, self->arena, XALLOC_IOC_LIST, &list, "%#" PRIx64,
 			    (uint64_t)bad[i]);
 	}
 

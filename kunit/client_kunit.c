@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Clients that share an arena: whose pages are whose, also when one of them is gone. */
+#include "fixture.h"
+
+static u32 list(struct kunit *test, u32 flags, u64 client_id, u64 *offset,
+		struct xalloc_page_info *infos, u32 nr)
+{
+	const struct xalloc_ioc_list which = {
+		.flags = flags,
+		.client_id = client_id,
+		.offset = *offset,
+		.nr = nr,
+	};
+	struct fixture *fx = test->priv;
+
+	mutex_lock(&fx->arena->lock);
+	nr = xalloc_page_list(fx->arena, &which, infos, offset);
+	mutex_unlock(&fx->arena->lock);
+	return nr;
+}
+
+static int adopt_at(struct xalloc_client *client, u32 slice)
+{
+	u64 offset = slice * (u64)XALLOC_SLICE_BYTES;
+	int rc = xalloc_client_adopt(client, &offset, 1);
+
+	return rc == 1 ? 0 : rc;
+}
+
+static void arenas_page_outlives_its_client(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 4, 0);
+	struct xalloc_client *dead = fx_make_client(test), *heir = fx_make_client(test);
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, 0), 4);
+	fx_fill(arena, 0, 8);
+	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
+	fx_drop_client(test, dead);
+	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 0));
+	KUNIT_EXPECT_FALSE(test, fx_is_zero(arena, 0, 4));
+	/* What was the client's alone can be granted again, the other cannot. */
+	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 28, 0), 4);
+	KUNIT_EXPECT_EQ(test, fx_free_at(heir, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_free_at(heir, 0), -ENOENT);
+	FX_EXPECT_ALIVE(test, 1, 28, 1, 0);
+}
+
+static void any_client_frees_the_arenas_page(struct kunit *test)
+{
+	struct xalloc_client *one, *two;
+
+	fx_make_arena(test, 4, 0);
+	one = fx_make_client(test);
+	two = fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(one, 4, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(one, 4, 0), 4);
+	KUNIT_EXPECT_EQ(test, fx_free_at(two, 4), -EPERM);
+	KUNIT_EXPECT_EQ(test, fx_free_at(two, 0), 0);
+	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+}
+
+static void orphan_is_adopted_by_one(struct kunit *test)
+{
+	struct xalloc_client *dead, *heir, *late;
+
+	fx_make_arena(test, 4, 0);
+	dead = fx_make_client(test);
+	heir = fx_make_client(test);
+	late = fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 4, 0), 4);
+	KUNIT_EXPECT_EQ(test, adopt_at(heir, 0), -EBUSY);
+	KUNIT_EXPECT_EQ(test, adopt_at(dead, 0), -EBUSY);
+	KUNIT_EXPECT_EQ(test, adopt_at(late, 4), -EBUSY);
+	fx_drop_client(test, dead);
+	KUNIT_EXPECT_EQ(test, adopt_at(heir, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, adopt_at(heir, 128), -ERANGE);
+	KUNIT_EXPECT_EQ(test, adopt_at(heir, 0), 0);
+	KUNIT_EXPECT_EQ(test, adopt_at(late, 0), -EBUSY);
+	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
+	/* It is still the arena's: it outlives this client too. */
+	fx_drop_client(test, heir);
+	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+	KUNIT_EXPECT_EQ(test, adopt_at(late, 0), 0);
+	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+}
+
+static void orphans_go_with_the_arena(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_client *dead;
+	struct folio *folio;
+
+	fx_make_arena(test, 4, 0);
+	dead = fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 40, XALLOC_PAGE_ARENA), 0);
+	folio = fx_pin(test, 1);
+	fx_drop_client(test, dead);
+	FX_EXPECT_ALIVE(test, 1, 40, 2, 0);
+	fx_drop_arena(test);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_PAGES), 0);
+	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_COMMITTED_SLICES),
+			XALLOC_SLICES_PER_SEGMENT);
+	fx_unpin(test, folio);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_nothing_counted(fx)));
+}
+
+static void list_tells_of_each_page_once(struct kunit *test)
+{
+	struct xalloc_client *clients[2], *dead;
+	u64 offset = 0, end, want = 0, dead_id;
+	struct xalloc_page_info infos[3];
+	u32 i, nr, nr_seen = 0;
+
+	end = fx_make_arena(test, 4, 0)->nr_segments * (u64)XALLOC_SEGMENT_BYTES;
+	clients[0] = fx_make_client(test);
+	clients[1] = fx_make_client(test);
+	dead = fx_make_client(test);
+	dead_id = dead->id;
+	for (i = 0; i < 30; i++) {
+		struct xalloc_page_grant grant = {
+			.nr_slices = 1 + i % 3,
+			.flags = i % 2 ? XALLOC_PAGE_ARENA : 0,
+			.tag = 1000 + i,
+		};
+
+		KUNIT_ASSERT_EQ(test, fx_grant_batch(i % 5 ? clients[i % 2] : dead, &grant, 1), 1);
+	}
+	fx_drop_client(test, dead);
+	do {
+		nr = list(test, 0, 0, &offset, infos, ARRAY_SIZE(infos));
+		for (i = 0; i < nr; i++) {
+			u32 at = infos[i].tag - 1000;
+
+			KUNIT_EXPECT_GE(test, infos[i].offset, want);
+			want = infos[i].offset + infos[i].nr_slices * XALLOC_SLICE_BYTES;
+			KUNIT_EXPECT_EQ(test, infos[i].nr_slices, 1 + at % 3);
+			KUNIT_EXPECT_EQ(test, infos[i].client_id,
+					at % 5 ? clients[at % 2]->id : dead_id);
+			KUNIT_EXPECT_EQ(test, infos[i].flags,
+					(at % 2 ? XALLOC_PAGE_ARENA : 0) |
+					(at % 5 ? 0 : XALLOC_PAGE_ORPHAN));
+			nr_seen++;
+		}
+	} while (nr);
+	KUNIT_EXPECT_EQ(test, offset, end);
+	/* Of the six of the dead three were its own. */
+	KUNIT_EXPECT_EQ(test, nr_seen, 27);
+
+	offset = 0;
+	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, 0, &offset, infos, 3), 3);
+	KUNIT_EXPECT_EQ(test, infos[0].client_id, dead_id);
+	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, 0, &offset, infos, 3), 0);
+	KUNIT_EXPECT_EQ(test, offset, end);
+	offset = 0;
+	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, clients[0]->id, &offset, infos, 3),
+			0);
+	offset = 0;
+	KUNIT_EXPECT_EQ(test, list(test, 0, clients[1]->id, &offset, infos, 3), 3);
+	KUNIT_EXPECT_EQ(test, infos[0].tag, 1001);
+	/* From inside of a page on, the next. */
+	offset = infos[0].offset + 1;
+	KUNIT_EXPECT_EQ(test, list(test, 0, clients[1]->id, &offset, infos, 1), 1);
+	KUNIT_EXPECT_EQ(test, infos[0].tag, 1003);
+}
+
+static void limit_is_lowered_and_raised(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 8, 2);
+	struct xalloc_client *client = fx_make_client(test);
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -EDQUOT);
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(6)), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), 64);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), -EDQUOT);
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(4)), -EBUSY);
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(1)), -EINVAL);
+	KUNIT_EXPECT_EQ(test, arena->limit_slices, 96);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 64), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(4)), 0);
+	/* All of the arena, as when it is made. */
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 192, 0), 64);
+	FX_EXPECT_ALIVE(test, 2, 256, 8, 0);
+}
+
+static void lower_limit_takes_the_reserve(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 8, 0);
+	struct xalloc_client *client = fx_make_client(test);
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	xalloc_reserve_set(arena, 2, 4);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_reserved == 4));
+	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(4)), 0);
+	FX_EXPECT_ALIVE(test, 1, 32, 1, 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), -EDQUOT);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 32);
+	FX_EXPECT_ALIVE(test, 2, 64, 2, 0);
+}
+
+static struct kunit_case cases[] = {
+	KUNIT_CASE(arenas_page_outlives_its_client),
+	KUNIT_CASE(any_client_frees_the_arenas_page),
+	KUNIT_CASE(orphan_is_adopted_by_one),
+	KUNIT_CASE(orphans_go_with_the_arena),
+	KUNIT_CASE(list_tells_of_each_page_once),
+	KUNIT_CASE(limit_is_lowered_and_raised),
+	KUNIT_CASE(lower_limit_takes_the_reserve),
+	{}
+};
+
+struct kunit_suite xalloc_client_suite = {
+	.name = "xalloc_client",
+	.init = fx_init,
+	.exit = fx_exit,
+	.test_cases = cases,
+};

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: clients that share an arena: attached for writing or for reading, pages that are
+ * the arena's and outlive their client, the list of pages, adopting, the limit.
+ */
+#include "selftest.h"
+
+#include <sys/prctl.h>
+
+#define ARENA_BYTES (64 * MIB)
+
+FIXTURE(ownership)
+{
+	int device;
+	int arena;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(ownership)
+{
+	self->device = device_setup(_metadata, &self->before);
+	self->arena = arena_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, self->arena);
+}
+
+FIXTURE_TEARDOWN(ownership)
+{
+	close(self->arena);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* The descriptor, or the negative errno; @arg, which may be NULL, is filled in. */
+static int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
+{
+	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
+	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
+
+	if (arg)
+		*arg = own;
+	return rc;
+}
+
+static int limit_set(int arena, uint64_t limit_bytes)
+{
+	struct xalloc_ioc_limit arg = { .size = sizeof(arg), .limit_bytes = limit_bytes };
+
+	return call(arena, XALLOC_IOC_LIMIT, &arg);
+}
+
+/* How many pages one call lists, or the negative errno; *@offset is where to go on. */
+static int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
+		     struct xalloc_page_info *pages, uint32_t nr)
+{
+	struct xalloc_ioc_list arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.client_id = client_id,
+		.offset = *offset,
+		.nr = nr,
+		.pages = (uintptr_t)pages,
+	};
+	int rc = call(arena, XALLOC_IOC_LIST, &arg);
+
+	*offset = arg.offset;
+	return rc;
+}
+
+static int adopt(int arena, uint64_t offset)
+{
+	struct xalloc_ioc_adopt arg = {
+		.size = sizeof(arg),
+		.nr = 1,
+		.offsets = (uintptr_t)&offset,
+	};
+
+	return call(arena, XALLOC_IOC_ADOPT, &arg);
+}
+
+static uint64_t client_id_of(int arena)
+{
+	struct xalloc_page_info info = {};
+	struct xalloc_page_grant page;
+	uint64_t offset;
+
+	if (grant_page(arena, 1, 0, &page) != 1)
+		return 0;
+	offset = page.offset;
+	list_some(arena, 0, 0, &offset, &info, 1);
+	free_page(arena, page.offset);
+	return info.client_id;
+}
+
+TEST_F(ownership, attached_client_is_another)
+{
+	struct xalloc_ioc_attach arg;
+	struct xalloc_page_grant page;
+	int other = attach(self->arena, 0, &arg);
+
+	ASSERT_LE(0, other);
+	EXPECT_EQ(FD_CLOEXEC, fcntl(other, F_GETFD));
+	EXPECT_EQ(2, stat_of(self->arena).clients);
+	EXPECT_EQ(1, stat_of(self->arena).arenas);
+	EXPECT_EQ(arg.client_id, client_id_of(other));
+	EXPECT_NE(arg.client_id, client_id_of(self->arena));
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, &page));
+	EXPECT_EQ(-EPERM, free_page(other, page.offset));
+	ASSERT_EQ(1, grant_page(other, 1, 0, NULL));
+	close(other);
+	EXPECT_EQ(1, stat_of(self->arena).pages);
+	EXPECT_EQ(1, free_page(self->arena, page.offset));
+}
+
+TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)
+{
+	int reader = attach(self->arena, XALLOC_ATTACH_RDONLY, NULL);
+	struct xalloc_page_info info;
+	struct xalloc_page_grant page;
+	uint64_t value, offset = 0;
+	unsigned char *map, *seen;
+
+	ASSERT_LE(0, reader);
+	ASSERT_EQ(1, grant_page(self->arena, 1, XALLOC_PAGE_ARENA, &page));
+	map = arena_map(self->arena, ARENA_BYTES);
+	seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
+	ASSERT_NE(NULL, map);
+	ASSERT_NE(NULL, seen);
+	pattern_fill(map, XALLOC_SLICE_BYTES, 7);
+	EXPECT_EQ(-1, pattern_mismatch(seen, XALLOC_SLICE_BYTES, 7));
+	EXPECT_EQ(SIGSEGV, touch_write(seen, 1));
+	EXPECT_EQ(0, touch_read(seen, &value));
+	EXPECT_EQ(-EACCES, mmap_error(ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, reader, 0));
+	EXPECT_EQ(-1, mprotect(seen, ARENA_BYTES, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(-EBADF, grant_page(reader, 1, 0, NULL));
+	EXPECT_EQ(-EBADF, free_page(reader, page.offset));
+	EXPECT_EQ(-EBADF, adopt(reader, page.offset));
+	EXPECT_EQ(-EBADF, limit_set(reader, 0));
+	EXPECT_EQ(-EBADF, reserve_set(reader, 0, 0));
+	EXPECT_EQ(-EBADF, arena_trim(reader, 0, NULL));
+	EXPECT_EQ(-EBADF, attach(reader, 0, NULL));
+	/* But may look, and let others look. */
+	EXPECT_EQ(1, stat_of(reader).pages);
+	EXPECT_EQ(1, list_some(reader, 0, 0, &offset, &info, 1));
+	offset = attach(reader, XALLOC_ATTACH_RDONLY, NULL);
+	EXPECT_LE(0, (int)offset);
+	close(offset);
+	munmap(map, ARENA_BYTES);
+	munmap(seen, ARENA_BYTES);
+	close(reader);
+}
+
+/* A child: a client of its own, five pages of the arena's and five of its own, then it waits. */
+static void fill_and_wait(int arena, int ready)
+{
+	int own = attach(arena, 0, NULL), i;
+	unsigned char *map = arena_map(own, ARENA_BYTES);
+	struct xalloc_page_grant page;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	require(own >= 0 && map);
+	for (i = 0; i < 10; i++) {
+		page = (struct xalloc_page_grant){
+			.nr_slices = 20,
+			.flags = i % 2 ? XALLOC_PAGE_ARENA : 0,
+			.tag = 100 + i,
+		};
+		require(grant_batch(own, &page, 1) == 1);
+		pattern_fill(map + page.offset, 20 * XALLOC_SLICE_BYTES, page.tag);
+	}
+	require(write(ready, "", 1) == 1);
+	pause();
+}
+
+TEST_F(ownership, orphans_of_a_killed_process_are_found_and_adopted)
+{
+	unsigned char *map = arena_map(self->arena, ARENA_BYTES);
+	struct xalloc_page_info infos[10];
+	uint64_t offset = 0, next;
+	int ready[2], other, i;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		fill_and_wait(self->arena, ready[1]);
+	close(ready[1]);
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	EXPECT_EQ(10, stat_of(self->arena).pages);
+	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	offset = 0;
+	EXPECT_EQ(10, list_some(self->arena, 0, 0, &offset, infos, 10));
+	EXPECT_EQ(-EBUSY, adopt(self->arena, infos[1].offset));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(256 + SIGKILL, child_status(pid));
+
+	EXPECT_EQ(5, stat_of(self->arena).pages);
+	offset = 0;
+	ASSERT_EQ(5, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	EXPECT_EQ(ARENA_BYTES, offset);
+	other = attach(self->arena, 0, NULL);
+	for (i = 0; i < 5; i++) {
+		EXPECT_EQ(101 + 2 * i, infos[i].tag);
+		EXPECT_EQ(20, infos[i].nr_slices);
+		EXPECT_EQ(XALLOC_PAGE_ARENA | XALLOC_PAGE_ORPHAN, infos[i].flags);
+		EXPECT_EQ(infos[0].client_id, infos[i].client_id);
+		EXPECT_EQ(-1, pattern_mismatch(map + infos[i].offset, 20 * XALLOC_SLICE_BYTES,
+					       infos[i].tag));
+		EXPECT_EQ(1, adopt(self->arena, infos[i].offset));
+		EXPECT_EQ(-EBUSY, adopt(other, infos[i].offset));
+	}
+	offset = 0;
+	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	next = 0;
+	EXPECT_EQ(5, list_some(self->arena, 0, client_id_of(self->arena), &next, infos, 10));
+	EXPECT_EQ(XALLOC_PAGE_ARENA, infos[0].flags);
+	for (i = 0; i < 5; i++)
+		EXPECT_EQ(1, free_page(other, infos[i].offset));
+	EXPECT_EQ(0, stat_of(self->arena).pages);
+	close(other);
+	close(ready[0]);
+	munmap(map, ARENA_BYTES);
+}
+
+TEST_F(ownership, orphans_go_with_the_last_descriptor)
+{
+	int other = attach(self->arena, 0, NULL);
+
+	ASSERT_EQ(1, grant_page(other, 70, XALLOC_PAGE_ARENA, NULL));
+	close(other);
+	EXPECT_EQ(1, stat_of(self->arena).pages);
+	/* The teardown expects that nothing is left. */
+}
+
+/* A call passes so many pages over that it may list none, but goes on. */
+TEST_F(ownership, list_finds_one_page_behind_many)
+{
+	int arena = arena_create_by(self->device, 512 * MIB, XALLOC_POLICY_SMALL, -1), other, i, rc;
+	static struct xalloc_page_grant pages[XALLOC_BATCH_MAX];
+	struct xalloc_page_info info;
+	uint64_t offset = 0, last;
+	uint32_t nr_calls = 0, nr = 0;
+	struct xalloc_ioc_attach arg;
+
+	ASSERT_LE(0, arena);
+	for (nr = 0; nr < 4352; nr += XALLOC_BATCH_MAX) {
+		for (i = 0; i < XALLOC_BATCH_MAX; i++)
+			pages[i] = (struct xalloc_page_grant){ .nr_slices = 1 };
+		ASSERT_EQ(XALLOC_BATCH_MAX, grant_batch(arena, pages, XALLOC_BATCH_MAX));
+	}
+	other = attach(arena, 0, &arg);
+	ASSERT_EQ(1, grant_page(other, 1, 0, &pages[0]));
+	do {
+		last = offset;
+		rc = list_some(arena, 0, arg.client_id, &offset, &info, 1);
+		nr_calls++;
+	} while (rc == 0 && offset > last && offset < 512 * MIB);
+	EXPECT_EQ(1, rc);
+	EXPECT_EQ(pages[0].offset, info.offset);
+	EXPECT_LT(1, nr_calls);
+	close(other);
+	close(arena);
+}
+
+TEST_F(ownership, list_arguments)
+{
+	struct xalloc_page_info infos[1];
+	uint64_t offset = ARENA_BYTES;
+
+	EXPECT_EQ(0, list_some(self->arena, 0, 0, &offset, infos, 1));
+	EXPECT_EQ(ARENA_BYTES, offset);
+	offset++;
+	EXPECT_EQ(-ERANGE, list_some(self->arena, 0, 0, &offset, infos, 1));
+	offset = UINT64_MAX;
+	EXPECT_EQ(-ERANGE, list_some(self->arena, 0, 0, &offset, infos, 1));
+	offset = 0;
+	EXPECT_EQ(-EINVAL, list_some(self->arena, 0, 0, &offset, infos, 0));
+	EXPECT_EQ(-EINVAL, list_some(self->arena, 0, 0, &offset, infos, XALLOC_BATCH_MAX + 1));
+	EXPECT_EQ(-EINVAL, adopt(self->arena, 1));
+	EXPECT_EQ(-ERANGE, adopt(self->arena, ARENA_BYTES));
+	EXPECT_EQ(-ENOENT, adopt(self->arena, 0));
+	/* A flag that only the answer of LIST has. */
+	EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, XALLOC_PAGE_ORPHAN, NULL));
+}
+
+TEST_F(ownership, limit_is_exact)
+{
+	int error;
+
+	EXPECT_EQ(0, limit_set(self->arena, 5 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(5, grant_segments(self->arena, 10, &error));
+	EXPECT_EQ(-EDQUOT, error);
+	EXPECT_EQ(-EBUSY, limit_set(self->arena, 4 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(-EINVAL, limit_set(self->arena, XALLOC_SLICE_BYTES));
+	EXPECT_EQ(0, limit_set(self->arena, 7 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(2, grant_segments(self->arena, 10, &error));
+	EXPECT_EQ(-EDQUOT, error);
+	EXPECT_EQ(0, limit_set(self->arena, UINT64_MAX / XALLOC_SEGMENT_BYTES *
+						    XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(1, grant_page(self->arena, 25 * SEGMENT_SLICES, 0, NULL));
+}
+
+TEST_F(ownership, fdinfo_tells_what_an_arena_holds)
+{
+	static const char *const names[] = { "arena", "client", "granted-kB", "committed-kB" };
+	unsigned long long values[ARRAY_SIZE(names)] = {};
+	char path[64], line[128], name[64];
+	struct xalloc_ioc_attach arg;
+	int other = attach(self->arena, 0, &arg);
+	FILE *file;
+
+	ASSERT_EQ(1, grant_page(other, 33, 0, NULL));
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", other);
+	file = fopen(path, "r");
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		unsigned long long value;
+		size_t i;
+
+		if (sscanf(line, "xalloc-%63[^:]: %llu", name, &value) != 2)
+			continue;
+		for (i = 0; i < ARRAY_SIZE(names); i++)
+			if (!strcmp(name, names[i]))
+				values[i] = value;
+	}
+	fclose(file);
+	EXPECT_EQ(arg.arena_id, values[0]);
+	EXPECT_EQ(arg.client_id, values[1]);
+	EXPECT_EQ(33 * 64, values[2]);
+	EXPECT_EQ(4096, values[3]);
+	close(other);
+}
+
+TEST_HARNESS_MAIN
