@@ -254,7 +254,11 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 	arena->limit_slices = limit_slices(arena, config->limit_bytes);
 	arena->policy = config->policy;
 	arena->node = config->node;
-	xalloc_payer_init(&arena->payer);
+	err = xalloc_payer_init(&arena->payer);
+	if (err) {
+		kfree(arena);
+		return ERR_PTR(err);
+	}
 	arena->memcg = get_mem_cgroup_from_mm(current->mm);
 	arena->id = atomic64_inc_return(&last_arena_id);
 	arena->backing = &xalloc_backing_kernel;
@@ -363,7 +367,7 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->reserved_bytes = (u64)arena->nr_reserved * XALLOC_SEGMENT_BYTES;
 	stat->pinned_bytes = (u64)arena->nr_idle_slices * XALLOC_SLICE_BYTES -
 			     stat->reserved_bytes;
-	stat->charged_bytes = arena->payer.user ? stat->committed_bytes : 0;
+	stat->charged_bytes = arena->payer.user || arena->payer.account ? stat->committed_bytes : 0;
 	stat->small_bytes = (u64)arena->nr_small_slices * XALLOC_SLICE_BYTES;
 	stat->off_node_bytes = (u64)arena->nr_off_node_slices * XALLOC_SLICE_BYTES;
 	stat->fenced_bytes = (u64)arena->placement.nr_fenced * XALLOC_SEGMENT_BYTES;

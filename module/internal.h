@@ -8,7 +8,7 @@
  *	slice	64 KiB; 32 to a segment
  *	page	a run of slices that was granted at once. A struct page is a kpage here
  *	client	one struct file on an arena
- *	payer	whose RLIMIT_MEMLOCK an arena is charged to
+ *	payer	the user whom an arena is charged to
  *	reserve	segments of an arena with memory and without a page, kept for grants
  *	pool	order-9 folios of nobody, kept for arenas
  *
@@ -23,7 +23,8 @@
  *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
- * it only under the folio lock. zombies_lock in arena.c and the locks of pool.c are leaves;
+ * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
+ * and the locks of pool.c are leaves;
  * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
  *
  * In-kernel heaps: heap->mutex comes before 1; map_mutex in slab.c, taken with or without
@@ -79,10 +80,13 @@ static inline void xalloc_count(enum xalloc_counter counter, long by)
 	atomic_long_add(by, &xalloc_counters[counter]);
 }
 
-/* Constant from create on. */
+struct xalloc_account;
+
+/* Constant from create on. Neither user nor account: exempt by CAP_IPC_LOCK. */
 struct xalloc_payer {
-	struct user_struct *user;	/* NULL: exempt by CAP_IPC_LOCK */
-	unsigned long limit_kpages;	/* RLIMIT_MEMLOCK then in force */
+	struct user_struct *user;	/* by RLIMIT_MEMLOCK */
+	struct xalloc_account *account;	/* by the parameter user_limit_mb */
+	unsigned long limit_kpages;	/* as it was then */
 };
 
 struct xalloc_arena;
@@ -218,7 +222,7 @@ struct xalloc_page {
 };
 
 /* account.c */
-void xalloc_payer_init(struct xalloc_payer *payer);
+int xalloc_payer_init(struct xalloc_payer *payer);
 void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);
 int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices);

@@ -209,7 +209,8 @@ static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *pa
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again where
  * memory has to be had.
- * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -ENOMEM, -EINTR, -EUCLEAN with nothing changed.
+ * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -EUSERS, -ENOSR, -ENOMEM, -EINTR, -EUCLEAN with
+ * nothing changed.
  */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)

@@ -274,8 +274,8 @@ int xalloc_segment_wait(struct xalloc_arena *arena)
  * memory is idle at first. What was had before an error stays, idle.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
- * Return: 0, or -EDQUOT (the arena's limit), -ENOBUFS (the payer's RLIMIT_MEMLOCK),
- * -ENOMEM, -EINTR, -EUCLEAN.
+ * Return: 0, or -EDQUOT (the arena's limit), -ENOBUFS, -EUSERS, -ENOSR (as from
+ * xalloc_payer_charge()), -ENOMEM, -EINTR, -EUCLEAN.
  */
 int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how)
 {

@@ -42,6 +42,9 @@
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
  *			&xalloc_ioc_limit.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
+ *	EUSERS		the module's limit for that user, its parameter user_limit_mb, which was
+ *			set when the arena was created and is then in the place of ENOBUFS
+ *	ENOSR		the module's limit for all arenas, its parameter total_mb
  *	ENOMEM		the kernel has no huge page at hand, nor what the arena's policy takes
  *			in its place, or no memory for its own records
  *	EMFILE, ENFILE	no descriptor left for a new arena
@@ -115,7 +118,7 @@ struct xalloc_ioc_info {
  * @committed_bytes: segments that have memory, in bytes
  * @pinned_bytes: the part of @committed_bytes without a page, kept because somebody
  *	still holds a reference to it
- * @charged_bytes: the part of @committed_bytes charged to a user's RLIMIT_MEMLOCK
+ * @charged_bytes: the part of @committed_bytes charged to a user
  * @reserved_bytes: the part of @committed_bytes without a page, kept for grants to come
  * @small_bytes: the part of @committed_bytes that is in pieces of a slice, by policy or
  *	because the kernel had no huge page; on an arena only
@@ -168,9 +171,10 @@ struct xalloc_ioc_stat {
  *
  * On the device. Commits nothing. Whoever creates the arena pays for all that is ever
  * committed in it: the caller's memory cgroup, and the caller's user and RLIMIT_MEMLOCK,
- * are noted now. CAP_IPC_LOCK exempts the arena from RLIMIT_MEMLOCK. A segment is charged
- * whole, unless it is in pieces. What comes from the module's pool, which serves only
- * arenas without a limit on any cgroup above them, is charged to no memory cgroup.
+ * or the parameter user_limit_mb of the module if that is set, are noted now. CAP_IPC_LOCK
+ * exempts the arena from both. A segment is charged whole, unless it is in pieces. What
+ * comes from the module's pool, which serves only arenas without a limit on any cgroup
+ * above them, is charged to no memory cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec.
  */

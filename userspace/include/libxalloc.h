@@ -271,7 +271,8 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
  * @nr_heaps: heaps of this process
  * @nr_refused: how often the kernel refused memory to an allocation, which then failed
  * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,
- *	ENOBUFS RLIMIT_MEMLOCK, ENOSPC no free run of that length in the offset space,
+ *	ENOBUFS RLIMIT_MEMLOCK, EUSERS the module's limit for the creator, ENOSR the module's
+ *	limit for all arenas, ENOSPC no free run of that length in the offset space,
  *	ENOMEM the machine has no memory for it, EFBIG larger than the arena
  */
 struct xalloc_arena_stat {

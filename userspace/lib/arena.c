@@ -191,6 +191,12 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 	case ENOBUFS:
 		why = "RLIMIT_MEMLOCK (ulimit -l) of the user who created the arena";
 		break;
+	case EUSERS:
+		why = "the xalloc module's limit for the user who created the arena";
+		break;
+	case ENOSR:
+		why = "the xalloc module's limit for all arenas together";
+		break;
 	case ENOSPC:
 		why = "no free run of that length in the arena";
 		break;

@@ -144,7 +144,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
-		xl_arenas_trim(error == -ENOBUFS || error == -ENOMEM ? NULL : arena);
+		xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
 	}
 	errno = xl_arena_refused(arena, size, -error);
 	return NULL;

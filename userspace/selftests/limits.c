@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Description: who pays for memory and what stops him: RLIMIT_MEMLOCK of an ordinary user,
- * who is fixed as the payer when the arena is made.
+ * who is fixed as the payer when the arena is made; the module's limits for a user and for all.
  */
 #include "selftest.h"
 
@@ -25,6 +25,9 @@ FIXTURE_SETUP(limits)
 
 FIXTURE_TEARDOWN(limits)
 {
+	/* Also after a test that gave up half way. */
+	write_text(PARAMETER("user_limit_mb"), "0");
+	total_restore();
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
 }
@@ -559,6 +562,102 @@ TEST_F(limits, pinning_does_not_escape)
 	ASSERT_EQ(0, self->before.charged_bytes);
 	EXPECT_EQ(0, as_user(pin_and_run, self->device));
 	EXPECT_TRUE(counters_wait(self->device, &self->before, 10000));
+}
+
+/* With the module's limit of 6 MiB and 8 MiB of RLIMIT_MEMLOCK. */
+static void three_segments(int device)
+{
+	int arena = arena_new(device), other = arena_new(device), error;
+	struct xalloc_page_grant page;
+
+	require(grant_segments(arena, 100, &error) == 3);
+	require(error == -EUSERS);
+	require(charged_bytes(arena) == 6 * MIB);
+	require(grant_segments(other, 100, &error) == 0);
+	require(error == -EUSERS);
+	require(free_page(arena, 0) == 1);
+	require(grant_page(other, SEGMENT_SLICES, 0, &page) == 1);
+	require(free_page(other, page.offset) == 1);
+}
+
+TEST_F(limits, user_limit_is_in_the_place_of_memlock)
+{
+	ASSERT_TRUE(write_text(PARAMETER("user_limit_mb"), "6"));
+	EXPECT_EQ(0, as_user(three_segments, self->device));
+	/* Of each user, and of none who has left. */
+	EXPECT_EQ(0, as_user(three_segments, self->device));
+	ASSERT_TRUE(write_text(PARAMETER("user_limit_mb"), "0"));
+	EXPECT_EQ(0, as_user(four_segments, self->device));
+}
+
+static void memlock_is_left(int device)
+{
+	int arena = arena_new(device), error;
+
+	require(grant_segments(arena, 100, &error) == 16);
+	require(error == -EUSERS);
+	/* Whoever locks memory else has all of RLIMIT_MEMLOCK. */
+	require(mlock(malloc(7 * MIB), 7 * MIB) == 0);
+}
+
+TEST_F(limits, user_limit_may_be_above_memlock)
+{
+	ASSERT_TRUE(write_text(PARAMETER("user_limit_mb"), "32"));
+	EXPECT_EQ(0, as_user(memlock_is_left, self->device));
+}
+
+/* An arena keeps the account it was made with, and its limit. */
+TEST_F(limits, user_limit_is_noted_at_creation)
+{
+	int made[2], go[2], arena, error;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(made));
+	ASSERT_EQ(0, pipe(go));
+	ASSERT_TRUE(write_text(PARAMETER("user_limit_mb"), "4"));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(go[1]);
+		user_become(TEST_UID);
+		arena = arena_new(self->device);
+		require(write(made[1], "", 1) == 1);
+		require(read(go[0], &byte, 1) == 0);
+		require(grant_segments(arena, 100, &error) == 2);
+		require(error == -EUSERS);
+		_exit(0);
+	}
+	close(go[0]);
+	ASSERT_EQ(1, read(made[0], &byte, 1));
+	ASSERT_TRUE(write_text(PARAMETER("user_limit_mb"), "0"));
+	close(go[1]);
+	EXPECT_EQ(0, child_status(pid));
+	close(made[0]);
+	close(made[1]);
+}
+
+/* Also of root, who is exempt from all else. */
+TEST_F(limits, total_is_of_all_arenas)
+{
+	int one = arena_create(self->device, 64 * MIB, 0), error;
+	int two = arena_create(self->device, 64 * MIB, 0);
+	struct xalloc_page_grant page;
+
+	ASSERT_TRUE(write_text(PARAMETER("total_mb"), "20"));
+	EXPECT_EQ(7, grant_segments(one, 7, &error));
+	EXPECT_EQ(3, grant_segments(two, 100, &error));
+	EXPECT_EQ(-ENOSR, error);
+	EXPECT_EQ(-ENOSR, grant_page(one, 1, 0, NULL));
+	/* What is not had stays uncharged. */
+	EXPECT_EQ(-ENOSR, grant_page(one, 40, 0, NULL));
+	EXPECT_EQ(1, free_page(one, 0));
+	EXPECT_EQ(1, grant_page(two, 32, 0, &page));
+	EXPECT_EQ(-ENOSR, grant_page(one, 1, 0, NULL));
+	close(two);
+	EXPECT_EQ(1, grant_page(one, 4 * SEGMENT_SLICES, 0, NULL));
+	EXPECT_EQ(-ENOSR, grant_page(one, SEGMENT_SLICES, 0, NULL));
+	close(one);
 }
 
 TEST_HARNESS_MAIN

@@ -224,8 +224,6 @@ TEST_F(memcg, reserve_is_charged)
 	EXPECT_EQ(0, event_count("oom_kill"));
 }
 
-#define POOL_PARAMETER "/sys/module/xalloc/parameters/pool_segments"
-
 static void grant_beside_the_pool(int device)
 {
 	int arena = arena_create(device, 64 * MIB, 0);
@@ -244,7 +242,7 @@ TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
 	int arena = arena_create(self->device, 64 * MIB, 0), i;
 	struct xalloc_ioc_stat seen = {};
 
-	ASSERT_TRUE(write_text(POOL_PARAMETER, "8"));
+	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "8"));
 	for (i = 0; i < 500 && seen.pooled_bytes != 8 * XALLOC_SEGMENT_BYTES; i++) {
 		sleep_ms(20);
 		ASSERT_EQ(0, counters_read(self->device, &seen));
@@ -254,7 +252,7 @@ TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
 	EXPECT_EQ(1, grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(0, counters_read(arena, &seen));
 	EXPECT_EQ(0, seen.cold_bytes);
-	ASSERT_TRUE(write_text(POOL_PARAMETER, "0"));
+	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
 	close(arena);
 }
 

@@ -101,6 +101,7 @@ TEST_F_TIMEOUT(numa, full_node_is_told, 300)
 	int rc;
 
 	ASSERT_LE(0, filler);
+	ASSERT_TRUE(total_raise());
 	/* In ever smaller pages, until not even a slice is to be had. */
 	for (rc = 4096; rc; rc /= 2)
 		while (grant_page(filler, rc, 0, NULL) == 1)
@@ -116,6 +117,7 @@ TEST_F_TIMEOUT(numa, full_node_is_told, 300)
 	EXPECT_EQ(0, stat.off_node_bytes);
 	close(required);
 	close(preferred);
+	EXPECT_TRUE(total_restore());
 }
 
 TEST_HARNESS_MAIN

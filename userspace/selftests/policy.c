@@ -188,6 +188,7 @@ TEST_F_TIMEOUT(policy, fragmented_memory, 300)
 	int i = 0, rc;
 
 	ASSERT_LE(0, small);
+	ASSERT_TRUE(total_raise());
 	nr_kept = fragment(_metadata, small, bytes);
 	EXPECT_EQ(nr_kept * XALLOC_SLICE_BYTES, stat_of(small).committed_bytes);
 	TH_LOG("%u pieces kept, %ld MiB free", nr_kept, meminfo_kb("MemFree") / 1024);
@@ -231,6 +232,7 @@ TEST_F_TIMEOUT(policy, fragmented_memory, 300)
 	EXPECT_EQ(stat.small_bytes, stat_of(preferred).small_bytes);
 	close(huge);
 	close(preferred);
+	EXPECT_TRUE(total_restore());
 }
 
 TEST_HARNESS_MAIN

@@ -573,6 +573,23 @@ static inline int child_status(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
+/* Parameters of the module. */
+#define PARAMETER(name) "/sys/module/xalloc/parameters/" name
+
+/* For tests that fill the machine: arenas may have all of its memory, until total_restore(). */
+static inline bool total_raise(void)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", meminfo_kb("MemTotal") / 1024);
+	return write_text(PARAMETER("total_mb"), text);
+}
+
+static inline bool total_restore(void)
+{
+	return write_text(PARAMETER("total_mb"), "0");
+}
+
 /* In a child: says what was not as it must be, and leaves. */
 #define require(condition) \
 	do { \

@@ -11,7 +11,6 @@
 #define ARENA_BYTES (512 * MIB)
 #define WARM_BYTES (256 * MIB)
 #define WARM_SLICES (WARM_BYTES / XALLOC_SLICE_BYTES)
-#define POOL_PARAMETER "/sys/module/xalloc/parameters/pool_segments"
 #define NEEDED_KB (1400 * 1024)
 
 FIXTURE(warm)
@@ -30,7 +29,7 @@ FIXTURE_SETUP(warm)
 
 FIXTURE_TEARDOWN(warm)
 {
-	write_text(POOL_PARAMETER, "0");
+	write_text(PARAMETER("pool_segments"), "0");
 	close(self->arena);
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
@@ -102,7 +101,7 @@ static void warm_against_cold(struct __test_metadata *_metadata, int device, int
 		cold = taken < cold ? taken : cold;
 		EXPECT_EQ(stat.cold_bytes + WARM_BYTES, stat_of(arena).cold_bytes);
 		if (by_pool) {
-			ASSERT_TRUE(write_text(POOL_PARAMETER, text));
+			ASSERT_TRUE(write_text(PARAMETER("pool_segments"), text));
 			ASSERT_TRUE(wait_pooled(device, WARM_BYTES));
 		} else {
 			ASSERT_EQ(0, reserve_set(arena, 0, WARM_BYTES));
@@ -115,7 +114,7 @@ static void warm_against_cold(struct __test_metadata *_metadata, int device, int
 		EXPECT_EQ(stat.cold_bytes, stat_of(arena).cold_bytes);
 		ASSERT_EQ(0, reserve_set(arena, 0, 0));
 		ASSERT_EQ(0, stat_of(arena).committed_bytes);
-		ASSERT_TRUE(write_text(POOL_PARAMETER, "0"));
+		ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
 		ASSERT_TRUE(wait_pooled(device, 0));
 	}
 	TH_LOG("%llu us cold, %llu us warm: 1/%llu", (unsigned long long)cold / 1000,
@@ -229,7 +228,7 @@ TEST_F_TIMEOUT(warm, pool_goes_when_memory_is_short, 300)
 
 	if (meminfo_kb("MemAvailable") < NEEDED_KB)
 		SKIP(return, "needs %d kB of memory", NEEDED_KB);
-	ASSERT_TRUE(write_text(POOL_PARAMETER, "256"));
+	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "256"));
 	ASSERT_TRUE(wait_pooled(self->device, 512 * MIB));
 	bytes = stat_of(self->device).pooled_bytes;
 	EXPECT_EQ(0, run_short(bytes));
