@@ -166,6 +166,95 @@ static void list_tells_of_each_page_once(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, infos[0].tag, 1003);
 }
 
+static int hold(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
+		u32 nr_slices)
+{
+	return xalloc_page_hold(holder, owner, slice * (u64)XALLOC_SLICE_BYTES,
+				nr_slices * (u64)XALLOC_SLICE_BYTES);
+}
+
+static void held_page_stays_when_it_is_freed(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 4, 0);
+	struct xalloc_client *client = fx_make_client(test), *first = fx_make_client(test);
+	struct xalloc_client *second = fx_make_client(test);
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 40, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 40);
+	/* From inside of the first page to inside of the second. */
+	KUNIT_ASSERT_EQ(test, hold(first, client, 35, 6), 0);
+	KUNIT_ASSERT_EQ(test, hold(second, client, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, first->nr_held, 2);
+	fx_fill(arena, 0, 44);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), -ENOENT);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 40), 0);
+	KUNIT_EXPECT_EQ(test, hold(client, client, 0, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, arena->nr_exported_slices, 44);
+	FX_EXPECT_ALIVE(test, 2, 44, 2, 0);
+	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 1));
+	KUNIT_EXPECT_FALSE(test, fx_is_zero(arena, 0, 1));
+	/* Nor are their slices granted to others. */
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 84, 0), 44);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -ENOSPC);
+	fx_drop_client(test, first);
+	KUNIT_EXPECT_EQ(test, arena->nr_exported_slices, 40);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 40);
+	fx_drop_client(test, second);
+	KUNIT_EXPECT_EQ(test, arena->nr_exported_slices, 0);
+	FX_EXPECT_ALIVE(test, 2, 88, 3, 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 40, 0), 0);
+}
+
+static void held_page_outlives_its_client(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 4, 0);
+	struct xalloc_client *dead = fx_make_client(test), *holder = fx_make_client(test);
+	struct folio *folio;
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, 0), 32);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, XALLOC_PAGE_ARENA), 64);
+	KUNIT_ASSERT_EQ(test, hold(holder, dead, 0, 1), 0);
+	fx_drop_client(test, dead);
+	FX_EXPECT_ALIVE(test, 2, 64, 2, 0);
+	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 0));
+	KUNIT_EXPECT_EQ(test, fx_free_at(holder, 0), -ENOENT);
+	/* A pin that the holder leaves behind is waited for. */
+	folio = fx_pin(test, 0);
+	fx_drop_client(test, holder);
+	FX_EXPECT_ALIVE(test, 1, 32, 2, 1);
+	KUNIT_EXPECT_FALSE(test, fx_faults_in(arena, 0));
+	fx_unpin(test, folio);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_committed == 1));
+}
+
+static void hold_is_refused(struct kunit *test)
+{
+	struct xalloc_client *client, *other, *holder;
+
+	fx_make_arena(test, 4, 0);
+	client = fx_make_client(test);
+	other = fx_make_client(test);
+	holder = fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(other, 4, 0), 4);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(other, 4, XALLOC_PAGE_ARENA), 8);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 0, 0), -EINVAL);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 1, XALLOC_SLICE_BYTES), -EINVAL);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 0, XALLOC_SLICE_BYTES + 1), -EINVAL);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, FX_MIB(8), XALLOC_SLICE_BYTES),
+			-ERANGE);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, XALLOC_SLICE_BYTES,
+					       -(u64)XALLOC_SLICE_BYTES), -ERANGE);
+	KUNIT_EXPECT_EQ(test, hold(holder, client, 0, 5), -EPERM);
+	KUNIT_EXPECT_EQ(test, hold(holder, client, 12, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, hold(holder, client, 8, 5), -ENOENT);
+	KUNIT_EXPECT_EQ(test, holder->nr_held, 0);
+	KUNIT_EXPECT_EQ(test, hold(holder, client, 8, 4), 0);
+	FX_EXPECT_ALIVE(test, 3, 12, 1, 0);
+}
+
 static void limit_is_lowered_and_raised(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_arena(test, 8, 2);
@@ -208,6 +297,9 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(orphan_is_adopted_by_one),
 	KUNIT_CASE(orphans_go_with_the_arena),
 	KUNIT_CASE(list_tells_of_each_page_once),
+	KUNIT_CASE(held_page_stays_when_it_is_freed),
+	KUNIT_CASE(held_page_outlives_its_client),
+	KUNIT_CASE(hold_is_refused),
 	KUNIT_CASE(limit_is_lowered_and_raised),
 	KUNIT_CASE(lower_limit_takes_the_reserve),
 	{}

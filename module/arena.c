@@ -270,6 +270,8 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 	INIT_LIST_HEAD(&arena->zombie);
 	INIT_LIST_HEAD(&arena->orphans.pages);
 	arena->orphans.arena = arena;
+	INIT_LIST_HEAD(&arena->exported.pages);
+	arena->exported.arena = arena;
 	init_waitqueue_head(&arena->populated);
 	INIT_DELAYED_WORK(&arena->reap, reap_work);
 	arena->reap_delay = REAP_DELAY_MIN;
@@ -371,6 +373,7 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->small_bytes = (u64)arena->nr_small_slices * XALLOC_SLICE_BYTES;
 	stat->off_node_bytes = (u64)arena->nr_off_node_slices * XALLOC_SLICE_BYTES;
 	stat->fenced_bytes = (u64)arena->placement.nr_fenced * XALLOC_SEGMENT_BYTES;
+	stat->exported_bytes = (u64)arena->nr_exported_slices * XALLOC_SLICE_BYTES;
 	stat->cold_bytes = arena->nr_cold_slices * XALLOC_SLICE_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_stat);

@@ -43,12 +43,13 @@ void xalloc_client_destroy(struct xalloc_client *client)
 	struct xalloc_page *page, *next;
 
 	mutex_lock(&arena->lock);
+	xalloc_page_unhold(client);
 	list_for_each_entry_safe(page, next, &client->pages, link) {
 		if (page->of_arena) {
 			page->client = &arena->orphans;
 			list_move_tail(&page->link, &arena->orphans.pages);
 		} else {
-			xalloc_page_abandon(arena, page);
+			xalloc_page_end(arena, page);
 		}
 		cond_resched();
 	}

@@ -95,6 +95,8 @@ struct xalloc_client {
 	u64 id;
 	struct xalloc_arena *arena;
 	struct list_head pages;
+	struct xalloc_page **held;	/* by a client that is a dma-buf (dmabuf.c) */
+	u32 nr_held;
 };
 
 /* Where the memory of segments comes from; tests put failures in its place. */
@@ -160,6 +162,7 @@ struct xalloc_arena {
 	struct list_head idle;		/* segments with idle slices */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
 	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
+	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
 	wait_queue_head_t populated;	/* some segment's populating has become 0 */
 	struct delayed_work reap;
 	unsigned long reap_delay;	/* jiffies; doubles while something remains */
@@ -171,6 +174,7 @@ struct xalloc_arena {
 	u32 nr_idle_slices;
 	u32 nr_small_slices;		/* committed, in pieces */
 	u32 nr_off_node_slices;		/* committed, not on node */
+	u32 nr_exported_slices;		/* granted, in pages of exported */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	bool dying;			/* no client will come any more */
@@ -199,12 +203,14 @@ struct xalloc_arena_config {
 
 /**
  * struct xalloc_page - a run of slices that was granted at once
- * @client: whose it is; the arena's orphans if that one is gone; NULL in quarantine
+ * @client: whose it is; the arena's orphans if that one is gone; exported if it is freed, but
+ *	held; NULL in quarantine
  * @link: on @client's list, on the list of a grant under way, or in quarantine
  * @tag: the number that came with the grant
  * @client_id: of @client, also when it is gone
  * @slice: first slice
  * @nr_slices: length
+ * @nr_holds: clients that hold it
  * @granted: false until the client was told
  * @to_zero: to be zeroed before that
  * @of_arena: XALLOC_PAGE_ARENA: it stays when @client goes, and everybody may free it
@@ -216,6 +222,7 @@ struct xalloc_page {
 	u64 client_id;
 	u32 slice;
 	u32 nr_slices;
+	u32 nr_holds;
 	bool granted;
 	bool to_zero;
 	bool of_arena;
@@ -260,6 +267,7 @@ void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
 u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
+struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages);
 
 /* page.c */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
@@ -269,6 +277,10 @@ void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
 u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
 		     struct xalloc_page_info *infos, u64 *next);
+int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
+		     u64 bytes);
+void xalloc_page_unhold(struct xalloc_client *holder);
+void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
@@ -304,6 +316,16 @@ struct file *xalloc_file_attach(struct file *file, int flags);
 /* heap.c; what kernel clients call is in heap.h */
 int xalloc_heap_init(void);
 void xalloc_heap_fini(void);
+
+/* dmabuf.c */
+#ifdef CONFIG_DMA_SHARED_BUFFER
+int xalloc_dmabuf_export(struct file *file, u64 offset, u64 bytes);
+#else
+static inline int xalloc_dmabuf_export(struct file *file, u64 offset, u64 bytes)
+{
+	return -EOPNOTSUPP;
+}
+#endif
 
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);

@@ -26,6 +26,7 @@ union call_args {
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
+	struct xalloc_ioc_export export;
 };
 
 struct call {
@@ -362,15 +363,24 @@ static long trim(struct file *file, union call_args *args, void __user *user)
 	return respond(user, args, sizeof(*trim));
 }
 
+static long export(struct file *file, union call_args *args, void __user *user)
+{
+	if (args->export.flags)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return xalloc_dmabuf_export(file, args->export.offset, args->export.bytes);
+}
+
 static const struct call device_calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, poisoned_bytes, device_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, device_stat),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, arena_create),
 };
 
 static const struct call arena_calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, poisoned_bytes, arena_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, arena_stat),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, grant),
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, free_pages_of_client),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, reserve),
@@ -379,6 +389,7 @@ static const struct call arena_calls[] = {
 	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, limit),
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, list),
 	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, adopt),
+	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, export),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

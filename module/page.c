@@ -8,6 +8,8 @@
  *
  *	granted		on its client's list, counted; if it is the arena's, then also when the
  *			client is gone: on the list of arena->orphans, until somebody adopts it
+ *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
+ *			that one, counted as granted, on the list of arena->exported
  *	quarantine	its client is gone and somebody may still refer to its memory, or
  *			hardware has broken it: the slices stay taken, so that nobody is
  *			granted them, until the memory below them was seen quiet
@@ -274,7 +276,13 @@ void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
 		xalloc_segment_zero(seg, slices_in(page, index));
 }
 
-/* The page that begins at @offset, if its client was told of it and it is not in quarantine. */
+/* Somebody was told of it and did not free it. */
+static bool is_owned(const struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	return page->granted && page->client && page->client != &arena->exported;
+}
+
+/* The page that begins at @offset, if it is anybody's. */
 static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
 {
 	struct xalloc_page *page;
@@ -285,7 +293,7 @@ static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
 	if (offset >= (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
 		return ERR_PTR(-ERANGE);
 	page = xa_load(&arena->pages, offset / XALLOC_SLICE_BYTES);
-	if (!page || !page->granted || !page->client)
+	if (!page || !is_owned(arena, page))
 		return ERR_PTR(-ENOENT);
 	return page;
 }
@@ -313,9 +321,10 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 	if (page->client != client && !page->of_arena)
 		return -EPERM;
 	/* Broken memory is granted to nobody: it stays taken while its segment is in use. */
-	if (is_poisoned(arena, page)) {
-		xalloc_page_abandon(arena, page);
-		xalloc_page_let_go(arena, page);
+	if (page->nr_holds || is_poisoned(arena, page)) {
+		xalloc_page_end(arena, page);
+		if (!page->client)
+			xalloc_page_let_go(arena, page);
 		return 0;
 	}
 	err = give_run(arena, page);
@@ -354,7 +363,7 @@ int xalloc_page_adopt(struct xalloc_client *client, u64 offset)
 static bool is_listed(const struct xalloc_arena *arena, const struct xalloc_page *page,
 		      const struct xalloc_ioc_list *which)
 {
-	if (!page->granted || !page->client)
+	if (!is_owned(arena, page))
 		return false;
 	if (which->flags & XALLOC_LIST_ORPHANS && page->client != &arena->orphans)
 		return false;
@@ -400,6 +409,130 @@ u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *w
 	return nr;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_page_list);
+
+/* The page that @slice is in, looked for from there down. */
+static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
+{
+	struct xalloc_page *page = xa_load(&arena->pages, slice);
+	u32 first = slice;
+
+	while (!page && first)
+		page = xa_load(&arena->pages, --first);
+	return page && slice - page->slice < page->nr_slices ? page : NULL;
+}
+
+/* How many pages all of these slices are in; if there is room for them, they are held. */
+static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
+		      u32 end)
+{
+	struct xalloc_arena *arena = holder->arena;
+	struct xalloc_page *page;
+	int nr = 0;
+
+	for (; slice < end; slice = page->slice + page->nr_slices) {
+		page = find_around(arena, slice);
+		if (!page || !is_owned(arena, page))
+			return -ENOENT;
+		if (page->client != owner && !page->of_arena)
+			return -EPERM;
+		if (holder->held) {
+			holder->held[nr] = page;
+			page->nr_holds++;
+		}
+		nr++;
+	}
+	return nr;
+}
+
+/**
+ * xalloc_page_hold() - keep pages where they are, also when they are freed
+ * @holder: on behalf of which client, that holds none yet
+ * @owner: whose they must be, unless they are the arena's
+ * @offset: where the range that is wanted begins, in bytes
+ * @bytes: its length; it may begin and end inside of pages
+ *
+ * Context: Process context, may sleep. Takes and releases arena->lock.
+ * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -ENOMEM, -EINTR.
+ */
+int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
+		     u64 bytes)
+{
+	struct xalloc_arena *arena = holder->arena;
+	u64 arena_bytes = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
+	u32 slice, end;
+	int rc;
+
+	if (!bytes || offset % XALLOC_SLICE_BYTES || bytes % XALLOC_SLICE_BYTES)
+		return -EINVAL;
+	if (offset >= arena_bytes || bytes > arena_bytes - offset)
+		return -ERANGE;
+	slice = offset / XALLOC_SLICE_BYTES;
+	end = slice + bytes / XALLOC_SLICE_BYTES;
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	rc = hold_pages(holder, owner, slice, end);
+	if (rc > 0) {
+		holder->held = kvmalloc_array(rc, sizeof(*holder->held), GFP_KERNEL_ACCOUNT);
+		rc = holder->held ? hold_pages(holder, owner, slice, end) : -ENOMEM;
+	}
+	if (rc > 0)
+		holder->nr_held = rc;
+	mutex_unlock(&arena->lock);
+	return min(rc, 0);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_page_hold);
+
+static void end_export(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	arena->nr_exported_slices -= page->nr_slices;
+	xalloc_page_abandon(arena, page);
+}
+
+/**
+ * xalloc_page_unhold() - let go of all pages that a client holds
+ * @holder: the client, which goes away
+ *
+ * Those that were freed meanwhile go into quarantine.
+ *
+ * Context: arena->lock held. Neither allocates nor fails.
+ */
+void xalloc_page_unhold(struct xalloc_client *holder)
+{
+	struct xalloc_arena *arena = holder->arena;
+	u32 i;
+
+	lockdep_assert_held(&arena->lock);
+	for (i = 0; i < holder->nr_held; i++) {
+		struct xalloc_page *page = holder->held[i];
+
+		if (!--page->nr_holds && page->client == &arena->exported)
+			end_export(arena, page);
+	}
+	kvfree(holder->held);
+	holder->held = NULL;
+	holder->nr_held = 0;
+}
+
+/**
+ * xalloc_page_end() - take a page away from its client, who goes away or frees it
+ * @arena: the arena
+ * @page: a page on its client's list
+ *
+ * Into quarantine, or to the exported ones while it is held.
+ *
+ * Context: arena->lock held. Neither allocates nor fails.
+ */
+void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!page->nr_holds) {
+		xalloc_page_abandon(arena, page);
+		return;
+	}
+	page->client = &arena->exported;
+	arena->nr_exported_slices += page->nr_slices;
+	list_move_tail(&page->link, &arena->exported.pages);
+}
 
 /**
  * xalloc_page_abandon() - put a page of a client that goes away into quarantine

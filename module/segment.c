@@ -644,3 +644,30 @@ struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice)
 	}
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
+
+/**
+ * xalloc_segment_kpages() - the kpages below slices that have memory
+ * @arena: the arena
+ * @slice: the first of them
+ * @nr_kpages: how many kpages
+ *
+ * Context: Process context, may sleep. The slices are in pages that stay.
+ * Return: an array, to be freed by kvfree(), or NULL.
+ */
+struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages)
+{
+	struct page **kpages = kvmalloc_array(nr_kpages, sizeof(*kpages), GFP_KERNEL_ACCOUNT);
+	unsigned long kpage = slice * XALLOC_SLICE_KPAGES;
+	struct xalloc_segment *seg;
+	u32 i;
+
+	if (!kpages)
+		return NULL;
+	for (i = 0; i < nr_kpages; i++, kpage++) {
+		seg = xa_load(&arena->segments, kpage / XALLOC_SEGMENT_KPAGES);
+		kpages[i] = xalloc_segment_kpage(seg, kpage / XALLOC_SLICE_KPAGES %
+						      XALLOC_SLICES_PER_SEGMENT) +
+			    kpage % XALLOC_SLICE_KPAGES;
+	}
+	return kpages;
+}

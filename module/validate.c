@@ -18,6 +18,7 @@ struct tally {
 	u32 nr_pages;
 	u32 nr_quarantined;
 	u32 nr_orphans;
+	u32 nr_exported_slices;
 	u32 nr_committed_slices;
 	u32 nr_idle_slices;
 	u32 nr_granted_slices;
@@ -42,12 +43,18 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 		return page->granted;
 	if (page->client->arena != arena)
 		return false;
-	if (page->client == &arena->orphans ? !page->of_arena : page->client_id != page->client->id)
+	if (page->client == &arena->orphans)
+		tally->nr_orphans++;
+	else if (page->client == &arena->exported)
+		tally->nr_exported_slices += page->nr_slices;
+	else if (page->client_id != page->client->id)
+		return false;
+	if ((page->client == &arena->orphans && !page->of_arena) ||
+	    (page->client == &arena->exported && !page->nr_holds))
 		return false;
 	if (!page->granted)
 		return true;
 	tally->nr_handed_out++;
-	tally->nr_orphans += page->client == &arena->orphans;
 	/* Each list is gone through once, by the page at its head. */
 	if (page->link.prev != &page->client->pages)
 		return true;
@@ -219,6 +226,7 @@ static bool is_valid(struct xalloc_arena *arena)
 	    tally.nr_committed_slices != arena->nr_committed_slices ||
 	    tally.nr_idle_slices != arena->nr_idle_slices ||
 	    tally.nr_small_slices != arena->nr_small_slices ||
+	    tally.nr_exported_slices != arena->nr_exported_slices ||
 	    tally.nr_reserved != arena->nr_reserved || tally.nr_dirty != arena->nr_dirty)
 		return false;
 	if (arena->nr_committed_slices > arena->limit_slices ||

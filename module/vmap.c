@@ -17,24 +17,6 @@ static unsigned long key_of(const void *block)
 	return (unsigned long)block / PAGE_SIZE;
 }
 
-static struct page **create_kpages(struct xalloc_heap *heap, u32 slice, u32 nr_kpages)
-{
-	struct page **kpages = kvmalloc_array(nr_kpages, sizeof(*kpages), GFP_KERNEL);
-	unsigned long kpage = slice * XALLOC_SLICE_KPAGES;
-	struct xalloc_segment *seg;
-	u32 i;
-
-	if (!kpages)
-		return NULL;
-	for (i = 0; i < nr_kpages; i++, kpage++) {
-		seg = xa_load(&heap->client->arena->segments, kpage / XALLOC_SEGMENT_KPAGES);
-		kpages[i] = xalloc_segment_kpage(seg, kpage / XALLOC_SLICE_KPAGES %
-						      XALLOC_SLICES_PER_SEGMENT) +
-			    kpage % XALLOC_SLICE_KPAGES;
-	}
-	return kpages;
-}
-
 /**
  * xalloc_heap_vmap() - allocate a block that may be longer than a segment
  * @heap: the heap
@@ -60,7 +42,7 @@ void *xalloc_heap_vmap(struct xalloc_heap *heap, size_t bytes)
 	if (!slab)
 		return NULL;
 	nr_kpages = DIV_ROUND_UP(bytes, PAGE_SIZE);
-	kpages = create_kpages(heap, slab->slice, nr_kpages);
+	kpages = xalloc_segment_kpages(heap->client->arena, slab->slice, nr_kpages);
 	if (!kpages)
 		goto err_give;
 	block = vmap(kpages, nr_kpages, VM_MAP, PAGE_KERNEL);

@@ -37,6 +37,11 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 {
 	vma->vm_flags |= flags;
 }
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags &= ~flags;
+}
 #endif
 
 /*
@@ -74,8 +79,10 @@ static inline void shrinker_free(struct shrinker *shrinker)
 /* 6.13: symbol namespaces are strings */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING)
+#define XALLOC_IMPORT_DMA_BUF_SYMBOLS MODULE_IMPORT_NS(DMA_BUF)
 #else
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING")
+#define XALLOC_IMPORT_DMA_BUF_SYMBOLS MODULE_IMPORT_NS("DMA_BUF")
 #endif
 
 /* 6.6: kunit_get_current_test(), for code that can do without the rest of KUnit */

@@ -34,8 +34,8 @@
  *	ENODEV		a NUMA node that the machine does not have, or that has no memory
  *	ERANGE		an offset past the end of the arena
  *	ENOENT		freed offset is not the start of a page: never granted, freed
- *			before, or inside a page
- *	EPERM		freed page belongs to another client
+ *			before, or inside a page; exported range is not all in pages
+ *	EPERM		freed or exported page belongs to another client
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows
  *	ENOSPC		no free run of that length and alignment in the arena's offset space
@@ -131,6 +131,8 @@ struct xalloc_ioc_info {
  * @pooled_bytes: zeroed memory of nobody, held ready for arenas; on the device only
  * @poisoned_bytes: memory that hardware has broken and that is given to nobody again; on
  *	the device only, only grows
+ * @exported_bytes: the part of @granted_bytes in pages that were freed, or whose client is
+ *	gone, but that a dma-buf still holds; on an arena only
  *
  * On the device: the sums over all arenas. On an arena: that arena's.
  */
@@ -151,6 +153,7 @@ struct xalloc_ioc_stat {
 	__aligned_u64 fenced_bytes;
 	__aligned_u64 pooled_bytes;
 	__aligned_u64 poisoned_bytes;
+	__aligned_u64 exported_bytes;
 };
 
 #define XALLOC_IOC_STAT _IOWR(XALLOC_IOC_MAGIC, 0x01, struct xalloc_ioc_stat)
@@ -445,5 +448,28 @@ struct xalloc_ioc_adopt {
 };
 
 #define XALLOC_IOC_ADOPT _IOWR(XALLOC_IOC_MAGIC, 0x17, struct xalloc_ioc_adopt)
+
+/**
+ * struct xalloc_ioc_export - export a range as a dma-buf
+ * @size: sizeof(struct xalloc_ioc_export)
+ * @flags: must be zero
+ * @offset: where the range begins in the arena, a multiple of XALLOC_SLICE_BYTES
+ * @bytes: its length, likewise, at least one slice; all of it must be in pages of this
+ *	client or of the arena, and may begin and end inside of them
+ *
+ * On an arena. The pages stay where they are, with their contents and their charge, until
+ * the dma-buf and its mappings are gone: if one is freed before, or its client goes, it is
+ * nobody's, but still there. The dma-buf can be mapped as the arena can.
+ *
+ * Returns the descriptor of the dma-buf, close-on-exec.
+ */
+struct xalloc_ioc_export {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 bytes;
+};
+
+#define XALLOC_IOC_EXPORT _IOWR(XALLOC_IOC_MAGIC, 0x18, struct xalloc_ioc_export)
 
 #endif /* _UAPI_LINUX_XALLOC_H */

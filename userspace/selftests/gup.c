@@ -45,22 +45,6 @@ FIXTURE_TEARDOWN(gup)
 	close(self->device);
 }
 
-static int run(const char *const argv[])
-{
-	pid_t pid = fork();
-
-	if (!pid) {
-		int null = open("/dev/null", O_RDWR);
-
-		dup2(null, 0);
-		dup2(null, 1);
-		dup2(null, 2);
-		execvp(argv[0], (char *const *)argv);
-		_exit(127);
-	}
-	return pid < 0 ? -errno : child_status(pid);
-}
-
 /* A disk in memory whose block layer takes references to the pages it is given. */
 static bool has_ram_disk(void)
 {
@@ -69,7 +53,7 @@ static bool has_ram_disk(void)
 	};
 
 	if (access(RAM_DISK, F_OK))
-		run(modprobe);
+		program_run(modprobe);
 	return !access(RAM_DISK, R_OK | W_OK);
 }
 
@@ -126,7 +110,7 @@ static int ext4_mount(const char *where)
 {
 	static const char *const mkfs[] = { "mkfs.ext4", "-q", "-F", RAM_DISK, NULL };
 
-	if (run(mkfs))
+	if (program_run(mkfs))
 		return -ENOENT;
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		return -errno;

@@ -23,6 +23,7 @@ union argument {
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
+	struct xalloc_ioc_export export;
 };
 
 static struct xalloc_page_grant one_page[1];
@@ -117,6 +118,12 @@ static const struct abi_call {
 		/* The client of the fixture's page lives. */
 		.on_arena = true, .plain = -EBUSY, .no_results = true,
 	},
+	{
+		.name = "EXPORT", .cmd = XALLOC_IOC_EXPORT,
+		.bytes = sizeof(struct xalloc_ioc_export),
+		.flags_at = offsetof(struct xalloc_ioc_export, flags),
+		.on_arena = true, .no_results = true,
+	},
 };
 
 FIXTURE(ioctl_abi)
@@ -172,6 +179,10 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		arg->list.nr = 1;
 		arg->list.pages = (uintptr_t)one_info;
 		break;
+	case XALLOC_IOC_EXPORT:
+		arg->export.offset = offset;
+		arg->export.bytes = XALLOC_SLICE_BYTES;
+		break;
 	case XALLOC_IOC_ADOPT:
 		arg->adopt.nr = 1;
 		arg->adopt.offsets = (uintptr_t)one_offset;
@@ -187,6 +198,7 @@ static int effect_undo(const struct abi_call *which, int arena, int rc, uint64_t
 	switch (which->cmd) {
 	case XALLOC_IOC_ARENA_CREATE:
 	case XALLOC_IOC_ATTACH:
+	case XALLOC_IOC_EXPORT:
 		if (rc >= 0)
 			close(rc);
 		return rc >= 0 ? rc : 0;

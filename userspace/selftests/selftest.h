@@ -573,6 +573,23 @@ static inline int child_status(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
+/* Silently; its status, as of child_status(). */
+static inline int program_run(const char *const argv[])
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		int null = open("/dev/null", O_RDWR);
+
+		dup2(null, 0);
+		dup2(null, 1);
+		dup2(null, 2);
+		execvp(argv[0], (char *const *)argv);
+		_exit(127);
+	}
+	return pid < 0 ? -errno : child_status(pid);
+}
+
 /* Parameters of the module. */
 #define PARAMETER(name) "/sys/module/xalloc/parameters/" name
 

@@ -65,6 +65,7 @@ static int stat(int fd)
 	print("cold_bytes", arg.cold_bytes);
 	print("pooled_bytes", arg.pooled_bytes);
 	print("poisoned_bytes", arg.poisoned_bytes);
+	print("exported_bytes", arg.exported_bytes);
 	return 0;
 }
 

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * dma-buf: a range of an arena for devices and for whoever is given its descriptor.
+ *
+ * An export is a file of the arena with a client of its own, which holds the pages of the
+ * range (page.c): while it lives they stay, whoever frees them. The dma-buf has a reference
+ * to that file, and so has each mapping of the dma-buf, which vma_set_file() makes a
+ * mapping of it: so the core maps it by 2 MiB entries, GUP takes it and giving back unmaps
+ * it, as any mapping of an arena.
+ */
+#include <linux/dma-buf.h>
+#include <linux/dma-mapping.h>
+#include <linux/file.h>
+#include <linux/iosys-map.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "internal.h"
+
+struct export {
+	struct file *file;
+	u32 slice;
+	u32 nr_slices;
+	struct mutex lock;		/* protects attachments */
+	struct list_head attachments;
+};
+
+struct attachment {
+	struct list_head link;
+	struct device *dev;
+	struct sg_table table;
+	enum dma_data_direction dir;	/* DMA_NONE: not mapped */
+};
+
+static struct xalloc_arena *arena_of(const struct export *export)
+{
+	return file_inode(export->file)->i_private;
+}
+
+static u32 nr_kpages_of(const struct export *export)
+{
+	return export->nr_slices * XALLOC_SLICE_KPAGES;
+}
+
+static struct page **kpages_of(const struct export *export)
+{
+	return xalloc_segment_kpages(arena_of(export), export->slice, nr_kpages_of(export));
+}
+
+static int attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+{
+	struct export *export = dmabuf->priv;
+	struct attachment *att;
+	struct page **kpages;
+	int err = -ENOMEM;
+
+	att = kzalloc(sizeof(*att), GFP_KERNEL);
+	if (!att)
+		return -ENOMEM;
+	kpages = kpages_of(export);
+	if (!kpages)
+		goto err_free;
+	err = sg_alloc_table_from_pages_segment(&att->table, kpages, nr_kpages_of(export), 0,
+						dmabuf->size, dma_get_max_seg_size(attachment->dev),
+						GFP_KERNEL);
+	kvfree(kpages);
+	if (err)
+		goto err_free;
+	att->dev = attachment->dev;
+	att->dir = DMA_NONE;
+	attachment->priv = att;
+	mutex_lock(&export->lock);
+	list_add(&att->link, &export->attachments);
+	mutex_unlock(&export->lock);
+	return 0;
+
+err_free:
+	kfree(att);
+	return err;
+}
+
+static void detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+{
+	struct export *export = dmabuf->priv;
+	struct attachment *att = attachment->priv;
+
+	mutex_lock(&export->lock);
+	list_del(&att->link);
+	mutex_unlock(&export->lock);
+	sg_free_table(&att->table);
+	kfree(att);
+}
+
+static struct sg_table *map(struct dma_buf_attachment *attachment, enum dma_data_direction dir)
+{
+	struct export *export = attachment->dmabuf->priv;
+	struct attachment *att = attachment->priv;
+	int err;
+
+	mutex_lock(&export->lock);
+	err = dma_map_sgtable(att->dev, &att->table, dir, 0);
+	if (!err)
+		att->dir = dir;
+	mutex_unlock(&export->lock);
+	return err ? ERR_PTR(err) : &att->table;
+}
+
+static void unmap(struct dma_buf_attachment *attachment, struct sg_table *table,
+		  enum dma_data_direction dir)
+{
+	struct export *export = attachment->dmabuf->priv;
+	struct attachment *att = attachment->priv;
+
+	mutex_lock(&export->lock);
+	att->dir = DMA_NONE;
+	dma_unmap_sgtable(att->dev, table, dir, 0);
+	mutex_unlock(&export->lock);
+}
+
+static int begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
+{
+	struct export *export = dmabuf->priv;
+	struct attachment *att;
+
+	mutex_lock(&export->lock);
+	list_for_each_entry(att, &export->attachments, link)
+		if (att->dir != DMA_NONE)
+			dma_sync_sgtable_for_cpu(att->dev, &att->table, dir);
+	mutex_unlock(&export->lock);
+	return 0;
+}
+
+static int end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
+{
+	struct export *export = dmabuf->priv;
+	struct attachment *att;
+
+	mutex_lock(&export->lock);
+	list_for_each_entry(att, &export->attachments, link)
+		if (att->dir != DMA_NONE)
+			dma_sync_sgtable_for_device(att->dev, &att->table, dir);
+	mutex_unlock(&export->lock);
+	return 0;
+}
+
+/* The core has seen that the range lies in the dma-buf. */
+static int mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+{
+	struct export *export = dmabuf->priv;
+
+	/* As the arena's own file system has it. */
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+	vm_flags_clear(vma, VM_MAYEXEC);
+	vma->vm_pgoff += (pgoff_t)export->slice * XALLOC_SLICE_KPAGES;
+	vma_set_file(vma, export->file);
+	return xalloc_mmap(export->file, vma);
+}
+
+/* Called for the first of several users, and undone after the last. */
+static int vmap_kernel(struct dma_buf *dmabuf, struct iosys_map *map)
+{
+	struct export *export = dmabuf->priv;
+	struct page **kpages = kpages_of(export);
+	void *address;
+
+	if (!kpages)
+		return -ENOMEM;
+	address = vmap(kpages, nr_kpages_of(export), VM_MAP, PAGE_KERNEL);
+	kvfree(kpages);
+	if (!address)
+		return -ENOMEM;
+	iosys_map_set_vaddr(map, address);
+	return 0;
+}
+
+static void vunmap_kernel(struct dma_buf *dmabuf, struct iosys_map *map)
+{
+	vunmap(map->vaddr);
+}
+
+static void release(struct dma_buf *dmabuf)
+{
+	struct export *export = dmabuf->priv;
+
+	fput(export->file);
+	kfree(export);
+}
+
+static const struct dma_buf_ops dmabuf_ops = {
+	.attach = attach,
+	.detach = detach,
+	.map_dma_buf = map,
+	.unmap_dma_buf = unmap,
+	.begin_cpu_access = begin_cpu_access,
+	.end_cpu_access = end_cpu_access,
+	.mmap = mmap,
+	.vmap = vmap_kernel,
+	.vunmap = vunmap_kernel,
+	.release = release,
+};
+
+static struct dma_buf *create(struct file *file, u64 offset, u64 bytes)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(info);
+	struct dma_buf *dmabuf;
+	struct export *export;
+	int err;
+
+	/* What tables of kpages count. */
+	if (bytes / PAGE_SIZE > INT_MAX)
+		return ERR_PTR(-EFBIG);
+	export = kzalloc(sizeof(*export), GFP_KERNEL_ACCOUNT);
+	if (!export)
+		return ERR_PTR(-ENOMEM);
+	mutex_init(&export->lock);
+	INIT_LIST_HEAD(&export->attachments);
+	export->file = xalloc_file_attach(file, O_RDWR);
+	if (IS_ERR(export->file)) {
+		err = PTR_ERR(export->file);
+		goto err_free;
+	}
+	err = xalloc_page_hold(export->file->private_data, file->private_data, offset, bytes);
+	if (err)
+		goto err_put_file;
+	export->slice = offset / XALLOC_SLICE_BYTES;
+	export->nr_slices = bytes / XALLOC_SLICE_BYTES;
+	info.ops = &dmabuf_ops;
+	info.size = bytes;
+	info.flags = O_RDWR;
+	info.priv = export;
+	dmabuf = dma_buf_export(&info);
+	if (!IS_ERR(dmabuf))
+		return dmabuf;
+	err = PTR_ERR(dmabuf);
+err_put_file:
+	fput(export->file);
+err_free:
+	kfree(export);
+	return ERR_PTR(err);
+}
+
+/**
+ * xalloc_dmabuf_export() - export a range of an arena as a dma-buf
+ * @file: a file of the arena, by whose client
+ * @offset: where the range begins, in bytes
+ * @bytes: its length
+ *
+ * Context: Process context, may sleep.
+ * Return: a descriptor, close-on-exec, or -EINVAL, -EFBIG, -ERANGE, -ENOENT, -EPERM, -ENOMEM,
+ * -EMFILE, -ENFILE, -EINTR.
+ */
+int xalloc_dmabuf_export(struct file *file, u64 offset, u64 bytes)
+{
+	struct dma_buf *dmabuf = create(file, offset, bytes);
+	int fd;
+
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	fd = dma_buf_fd(dmabuf, O_CLOEXEC);
+	if (fd < 0)
+		dma_buf_put(dmabuf);
+	return fd;
+}
+
+XALLOC_IMPORT_DMA_BUF_SYMBOLS;
