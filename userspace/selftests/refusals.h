@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What each call refuses, and by which errno. A row is a good argument with one thing wrong.
+ * refusals.c tries each, and scripts/refusals makes Documentation/refusals.rst of them, so a row
+ * is a line, or two, that awk can read:
+ *
+ *	REFUSAL(call, descriptor, errno, "what is wrong", what makes it so)
+ *
+ * Descriptors: DEVICE; ARENA, in which this client has a page of one slice at 0, another client
+ * one at 64 KiB, and nobody one behind; READER, the same arena opened for reading; SMALL, an arena
+ * of small pieces; LIMITED, all of whose limit is committed, and FULL, all of whose offsets are
+ * granted. The page that GRANT is asked for has one slice.
+ */
+
+REFUSAL(INFO, DEVICE, EINVAL, "pad is not zero", ARG(info, pad, 1))
+
+REFUSAL(STAT, DEVICE, EINVAL, "pad is not zero", ARG(stat, pad, 1))
+REFUSAL(STAT, ARENA, EINVAL, "pad is not zero", ARG(stat, pad, 1))
+
+REFUSAL(ARENA_CREATE, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(create, flags, 1U << 31))
+REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "arena_bytes is 0", ARG(create, arena_bytes, 0))
+REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "arena_bytes is not whole segments",
+	ARG(create, arena_bytes, XALLOC_SEGMENT_BYTES + XALLOC_SLICE_BYTES))
+REFUSAL(ARENA_CREATE, DEVICE, EFBIG, "arena_bytes is more than INFO says can be",
+	ARG(create, arena_bytes, -XALLOC_SEGMENT_BYTES))
+REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "limit_bytes is not whole segments",
+	ARG(create, limit_bytes, XALLOC_SLICE_BYTES))
+REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "an unknown policy", ARG(create, policy, 3))
+REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "node without XALLOC_ARENA_NODE", ARG(create, node, 1))
+REFUSAL(ARENA_CREATE, DEVICE, ENODEV, "a node that the machine does not have",
+	ARG(create, flags, XALLOC_ARENA_NODE), ARG(create, node, 1023))
+
+REFUSAL(GRANT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(grant, flags, 1))
+REFUSAL(GRANT, ARENA, EINVAL, "pad is not zero", ARG(grant, pad, 1))
+REFUSAL(GRANT, ARENA, EINVAL, "nr is 0", ARG(grant, nr, 0))
+REFUSAL(GRANT, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
+	ARG(grant, nr, XALLOC_BATCH_MAX + 1))
+REFUSAL(GRANT, ARENA, EFAULT, "pages is no address", ARG(grant, pages, 1))
+REFUSAL(GRANT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(GRANT, ARENA, EOPNOTSUPP, "an unknown flag of a page", PAGE(flags, 1U << 31))
+REFUSAL(GRANT, ARENA, EOPNOTSUPP, "a flag that only LIST gives", PAGE(flags, XALLOC_PAGE_ORPHAN))
+REFUSAL(GRANT, SMALL, EOPNOTSUPP, "XALLOC_PAGE_CONTIG where all is in pieces",
+	PAGE(flags, XALLOC_PAGE_CONTIG))
+REFUSAL(GRANT, ARENA, EINVAL, "nr_slices is 0", PAGE(nr_slices, 0))
+REFUSAL(GRANT, ARENA, EFBIG, "nr_slices is more than the arena has", PAGE(nr_slices, 129))
+REFUSAL(GRANT, ARENA, EFBIG, "XALLOC_PAGE_CONTIG for more than a segment",
+	PAGE(flags, XALLOC_PAGE_CONTIG), PAGE(nr_slices, 33))
+REFUSAL(GRANT, ARENA, EINVAL, "align_slices is no power of two", PAGE(align_slices, 3))
+REFUSAL(GRANT, ARENA, EFBIG, "align_slices is more than the arena has", PAGE(align_slices, 256))
+REFUSAL(GRANT, LIMITED, EDQUOT, "the arena's limit", NOTHING)
+REFUSAL(GRANT, FULL, ENOSPC, "no free run", NOTHING)
+
+REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 1))
+REFUSAL(FREE, ARENA, EINVAL, "pad is not zero", ARG(free, pad, 1))
+REFUSAL(FREE, ARENA, EINVAL, "nr is 0", ARG(free, nr, 0))
+REFUSAL(FREE, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
+	ARG(free, nr, XALLOC_BATCH_MAX + 1))
+REFUSAL(FREE, ARENA, EFAULT, "offsets is no address", ARG(free, offsets, 1))
+REFUSAL(FREE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(FREE, ARENA, EINVAL, "an offset is not whole slices", OFFSET(1))
+REFUSAL(FREE, ARENA, ERANGE, "an offset is past the end of the arena", OFFSET(ARENA_BYTES))
+REFUSAL(FREE, ARENA, ENOENT, "no page begins there", OFFSET(2 * XALLOC_SLICE_BYTES))
+REFUSAL(FREE, ARENA, EPERM, "another client's page", OFFSET(XALLOC_SLICE_BYTES))
+
+REFUSAL(RESERVE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(reserve, flags, 1))
+REFUSAL(RESERVE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(RESERVE, SMALL, EOPNOTSUPP, "an arena of small pieces has no reserve", NOTHING)
+REFUSAL(RESERVE, ARENA, EINVAL, "low_bytes is more than high_bytes",
+	ARG(reserve, low_bytes, XALLOC_SEGMENT_BYTES))
+REFUSAL(RESERVE, ARENA, EINVAL, "low_bytes or high_bytes is not whole segments",
+	ARG(reserve, high_bytes, XALLOC_SLICE_BYTES))
+REFUSAL(RESERVE, ARENA, EFBIG, "high_bytes is more than the arena",
+	ARG(reserve, high_bytes, ARENA_BYTES + XALLOC_SEGMENT_BYTES))
+
+REFUSAL(TRIM, ARENA, EOPNOTSUPP, "an unknown flag", ARG(trim, flags, 1))
+REFUSAL(TRIM, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+
+REFUSAL(ATTACH, ARENA, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
+REFUSAL(ATTACH, READER, EBADF, "for writing, by a descriptor that is not open for it", NOTHING)
+
+REFUSAL(LIMIT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(limit, flags, 1))
+REFUSAL(LIMIT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(LIMIT, ARENA, EINVAL, "limit_bytes is not whole segments",
+	ARG(limit, limit_bytes, XALLOC_SLICE_BYTES))
+REFUSAL(LIMIT, FULL, EBUSY, "more is committed", ARG(limit, limit_bytes, XALLOC_SEGMENT_BYTES))
+
+REFUSAL(LIST, ARENA, EOPNOTSUPP, "an unknown flag", ARG(list, flags, 2))
+REFUSAL(LIST, ARENA, EINVAL, "pad is not zero", ARG(list, pad, 1))
+REFUSAL(LIST, ARENA, EINVAL, "nr is 0", ARG(list, nr, 0))
+REFUSAL(LIST, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
+	ARG(list, nr, XALLOC_BATCH_MAX + 1))
+REFUSAL(LIST, ARENA, ERANGE, "offset is past the end of the arena",
+	ARG(list, offset, ARENA_BYTES + 1))
+REFUSAL(LIST, ARENA, EFAULT, "pages is no address", ARG(list, pages, 1))
+
+REFUSAL(ADOPT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(adopt, flags, 1))
+REFUSAL(ADOPT, ARENA, EINVAL, "pad is not zero", ARG(adopt, pad, 1))
+REFUSAL(ADOPT, ARENA, EINVAL, "nr is 0", ARG(adopt, nr, 0))
+REFUSAL(ADOPT, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
+	ARG(adopt, nr, XALLOC_BATCH_MAX + 1))
+REFUSAL(ADOPT, ARENA, EFAULT, "offsets is no address", ARG(adopt, offsets, 1))
+REFUSAL(ADOPT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(ADOPT, ARENA, EINVAL, "an offset is not whole slices", OFFSET(1))
+REFUSAL(ADOPT, ARENA, ERANGE, "an offset is past the end of the arena", OFFSET(ARENA_BYTES))
+REFUSAL(ADOPT, ARENA, ENOENT, "no page begins there", OFFSET(2 * XALLOC_SLICE_BYTES))
+REFUSAL(ADOPT, ARENA, EBUSY, "the page has a client that lives", OFFSET(XALLOC_SLICE_BYTES))
+
+REFUSAL(EXPORT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(export, flags, 1))
+REFUSAL(EXPORT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(EXPORT, ARENA, EINVAL, "bytes is 0", ARG(export, bytes, 0))
+REFUSAL(EXPORT, ARENA, EINVAL, "offset or bytes is not whole slices",
+	ARG(export, bytes, XALLOC_SLICE_BYTES - 1))
+REFUSAL(EXPORT, ARENA, ERANGE, "a range past the end of the arena",
+	ARG(export, offset, ARENA_BYTES))
+REFUSAL(EXPORT, ARENA, EFBIG, "more than 8 TiB", ARG(export, bytes, 1ULL << 50))
+REFUSAL(EXPORT, ARENA, EPERM, "another client's page", ARG(export, offset, XALLOC_SLICE_BYTES))
+REFUSAL(EXPORT, ARENA, ENOENT, "a part of the range is in no page",
+	ARG(export, offset, 2 * XALLOC_SLICE_BYTES))
