@@ -37,7 +37,9 @@ struct attachment {
 
 static struct xalloc_arena *arena_of(const struct export *export)
 {
-	return file_inode(export->file)->i_private;
+	struct xalloc_client *client = export->file->private_data;
+
+	return client->arena;
 }
 
 static u32 nr_kpages_of(const struct export *export)

@@ -119,7 +119,7 @@ static void show_fdinfo(struct seq_file *m, struct file *file)
 
 static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
-	.open = file_open,	/* only by /proc/self/fd */
+	.open = file_open,	/* of xalloc_file_attach(), and by /proc/self/fd */
 	.release = file_release,
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -158,27 +158,6 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 	return inode;
 }
 
-/* A file on a new client of @inode, whose reference it takes over if it succeeds. */
-static struct file *create_file(struct inode *inode, int flags)
-{
-	struct xalloc_client *client = xalloc_client_create(inode->i_private);
-	struct file *file;
-
-	if (IS_ERR(client))
-		return ERR_CAST(client);
-	/* fput() drops it; alloc_file_pseudo() does not take it. */
-	__module_get(THIS_MODULE);
-	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", flags, &arena_fops);
-	if (IS_ERR(file)) {
-		module_put(THIS_MODULE);
-		xalloc_client_destroy(client);
-		return file;
-	}
-	file->private_data = client;
-	stream_open(inode, file);
-	return file;
-}
-
 /**
  * xalloc_file_create() - create an arena and open its first file
  * @config: as for xalloc_arena_create()
@@ -189,6 +168,7 @@ static struct file *create_file(struct inode *inode, int flags)
  */
 struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 {
+	struct xalloc_client *client;
 	struct xalloc_arena *arena;
 	struct inode *inode;
 	struct file *file;
@@ -207,9 +187,21 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 		file = ERR_CAST(inode);
 		goto err_release_fs;
 	}
-	file = create_file(inode, O_RDWR);
-	if (IS_ERR(file))
+	client = xalloc_client_create(arena);
+	if (IS_ERR(client)) {
+		file = ERR_CAST(client);
 		goto err_put_inode;
+	}
+	/* fput() drops it; alloc_file_pseudo() does not take it. */
+	__module_get(THIS_MODULE);
+	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
+	if (IS_ERR(file)) {
+		module_put(THIS_MODULE);
+		xalloc_client_destroy(client);
+		goto err_put_inode;
+	}
+	file->private_data = client;
+	stream_open(inode, file);
 	return file;
 
 err_put_inode:
@@ -230,18 +222,5 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_file_create);
  */
 struct file *xalloc_file_attach(struct file *file, int flags)
 {
-	struct inode *inode = file_inode(file);
-	struct file *other;
-	int err;
-
-	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
-	if (err)
-		return ERR_PTR(err);
-	ihold(inode);
-	other = create_file(inode, flags);
-	if (IS_ERR(other)) {
-		iput(inode);
-		simple_release_fs(&fs_mount, &fs_mount_count);
-	}
-	return other;
+	return dentry_open(&file->f_path, flags, current_cred());
 }

@@ -14,10 +14,10 @@
 
 static vm_fault_t mmap_fault(struct vm_fault *vmf)
 {
-	struct xalloc_arena *arena = file_inode(vmf->vma->vm_file)->i_private;
+	struct xalloc_client *client = vmf->vma->vm_file->private_data;
 	struct folio *folio;
 
-	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
+	folio = xalloc_segment_lock_folio(client->arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
 	vmf->page = folio_page(folio, vmf->pgoff - folio->index);
@@ -44,8 +44,8 @@ static const struct vm_operations_struct vm_ops = {
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	struct xalloc_arena *arena = file_inode(file)->i_private;
-	unsigned long nr_kpages = (unsigned long)arena->nr_segments << XALLOC_SEGMENT_ORDER;
+	struct xalloc_client *client = file->private_data;
+	unsigned long nr_kpages = (unsigned long)client->arena->nr_segments << XALLOC_SEGMENT_ORDER;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
