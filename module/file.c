@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Arena files: an inode per arena, a client per struct file.
+ * Arena files: an inode per arena, a client per struct file. Those of arenas with names are
+ * in xallocfs.c.
  *
  * Each arena has an inode of its own, on a file system that cannot be mounted by hand,
  * because the page tables map by 2 MiB only below i_size of the file's inode, and
@@ -16,9 +17,7 @@
 #include <linux/huge_mm.h>
 #include <linux/module.h>
 #include <linux/mount.h>
-#include <linux/poll.h>
 #include <linux/pseudo_fs.h>
-#include <linux/seq_file.h>
 #include <linux/sizes.h>
 
 #include "internal.h"
@@ -91,20 +90,33 @@ static int file_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Ready when the worker is not at the reserve; how much it had is in the statistics. */
-static __poll_t file_poll(struct file *file, struct poll_table_struct *wait)
+/**
+ * xalloc_file_poll() - ready when the worker is not at the reserve
+ * @file: a file of an arena, or to be one
+ * @wait: as for poll
+ *
+ * How much it had is in the statistics.
+ *
+ * Return: EPOLLOUT; EPOLLERR where there is no arena.
+ */
+__poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait)
 {
-	struct xalloc_client *client = file->private_data;
+	struct xalloc_client *client = xalloc_file_client(file);
 
+	if (!client)
+		return EPOLLERR;
 	poll_wait(file, &client->arena->filled, wait);
 	return READ_ONCE(client->arena->filling) ? 0 : EPOLLOUT | EPOLLWRNORM;
 }
 
-static void show_fdinfo(struct seq_file *m, struct file *file)
+/** xalloc_file_show_fdinfo() - what an operator may read in /proc/PID/fdinfo */
+void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 {
-	struct xalloc_client *client = file->private_data;
+	struct xalloc_client *client = xalloc_file_client(file);
 	struct xalloc_ioc_stat stat = {};
 
+	if (!client)
+		return;
 	mutex_lock(&client->arena->lock);
 	xalloc_arena_stat(client->arena, &stat);
 	mutex_unlock(&client->arena->lock);
@@ -124,8 +136,8 @@ static const struct file_operations arena_fops = {
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,
-	.poll = file_poll,
-	.show_fdinfo = show_fdinfo,
+	.poll = xalloc_file_poll,
+	.show_fdinfo = xalloc_file_show_fdinfo,
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 

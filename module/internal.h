@@ -25,7 +25,8 @@
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c are leaves;
- * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there.
+ * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there; the lock of
+ * a name in xallocfs.c is outside of 1 and of 2.
  *
  * In-kernel heaps: heap->mutex comes before 1; map_mutex in slab.c, taken with or without
  * it, is a leaf. The lock of a class and then heap->lock are spinlocks, taken with bottom
@@ -38,7 +39,9 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/poll.h>
 #include <linux/sched/user.h>
+#include <linux/seq_file.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 #include <linux/xalloc.h>
@@ -309,9 +312,26 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr);
 int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
-/* file.c */
+/*
+ * file.c. A file on an arena has its client as private data; a file of xallocfs, from when
+ * there is an arena in it on: pairs with the smp_store_release() in xalloc_name_finish().
+ */
+static inline struct xalloc_client *xalloc_file_client(struct file *file)
+{
+	return smp_load_acquire(&file->private_data);
+}
+
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);
 struct file *xalloc_file_attach(struct file *file, int flags);
+__poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait);
+void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file);
+
+/* xallocfs.c */
+int xalloc_names_init(void);
+void xalloc_names_fini(void);
+struct xalloc_client *xalloc_name_begin(struct file *file,
+					const struct xalloc_arena_config *config);
+void xalloc_name_finish(struct file *file, struct xalloc_client *client, bool keep);
 
 /* heap.c; what kernel clients call is in heap.h */
 int xalloc_heap_init(void);

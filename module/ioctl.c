@@ -29,18 +29,26 @@ union call_args {
 	struct xalloc_ioc_export export;
 };
 
+/* What a descriptor is of. */
+#define ON_DEVICE BIT(0)
+#define ON_ARENA BIT(1)
+#define ON_EMPTY BIT(2)	/* a file of xallocfs without an arena */
+#define ON_ALL (ON_DEVICE | ON_ARENA | ON_EMPTY)
+
 struct call {
 	unsigned int cmd;
 	u32 size;	/* of the structure as this kernel knows it */
 	u32 min_size;	/* of its first version */
+	u32 on;
 	long (*handler)(struct file *file, union call_args *args, void __user *user);
 };
 
-#define CALL(_cmd, _struct, _last, _handler) {			\
+#define CALL(_cmd, _struct, _last, _on, _handler) {		\
 	.cmd = _cmd,						\
 	.size = sizeof(struct _struct) +			\
 		BUILD_BUG_ON_ZERO(sizeof(struct _struct) > sizeof(union call_args)), \
 	.min_size = offsetofend(struct _struct, _last),		\
+	.on = _on,						\
 	.handler = _handler,					\
 }
 
@@ -126,23 +134,35 @@ static long respond_file(void __user *user, const union call_args *args, u32 siz
 	return fd;
 }
 
-static long arena_create(struct file *file, union call_args *args, void __user *user)
+static int get_config(const struct xalloc_ioc_arena_create *create,
+		      struct xalloc_arena_config *config)
 {
-	struct xalloc_ioc_arena_create *create = &args->arena_create;
-	const struct xalloc_arena_config config = {
-		.arena_bytes = create->arena_bytes,
-		.limit_bytes = create->limit_bytes,
-		.policy = create->policy,
-		.node = create->flags & XALLOC_ARENA_NODE ? create->node : NUMA_NO_NODE,
-	};
-	struct xalloc_client *client;
-	struct file *arena_file;
-	int fd;
+	bool on_node = create->flags & XALLOC_ARENA_NODE;
 
 	if (create->flags & ~XALLOC_ARENA_NODE)
 		return -EOPNOTSUPP;
-	if (create->flags & XALLOC_ARENA_NODE ? create->node > INT_MAX : create->node)
+	if (on_node ? create->node > INT_MAX : create->node)
 		return -EINVAL;
+	*config = (struct xalloc_arena_config){
+		.arena_bytes = create->arena_bytes,
+		.limit_bytes = create->limit_bytes,
+		.policy = create->policy,
+		.node = on_node ? create->node : NUMA_NO_NODE,
+	};
+	return 0;
+}
+
+static long arena_create(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_arena_create *create = &args->arena_create;
+	struct xalloc_arena_config config;
+	struct xalloc_client *client;
+	struct file *arena_file;
+	int err, fd;
+
+	err = get_config(create, &config);
+	if (err)
+		return err;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
@@ -155,6 +175,27 @@ static long arena_create(struct file *file, union call_args *args, void __user *
 	create->arena_id = client->arena->id;
 	create->client_id = client->id;
 	return respond_file(user, args, sizeof(*create), fd, arena_file);
+}
+
+/* In the file itself. */
+static long arena_create_named(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_arena_create *create = &args->arena_create;
+	struct xalloc_arena_config config;
+	struct xalloc_client *client;
+	int err;
+
+	err = get_config(create, &config);
+	if (err)
+		return err;
+	client = xalloc_name_begin(file, &config);
+	if (IS_ERR(client))
+		return PTR_ERR(client);
+	create->arena_id = client->arena->id;
+	create->client_id = client->id;
+	err = respond(user, args, sizeof(*create));
+	xalloc_name_finish(file, client, !err);
+	return err;
 }
 
 static long attach(struct file *file, union call_args *args, void __user *user)
@@ -372,41 +413,45 @@ static long export(struct file *file, union call_args *args, void __user *user)
 	return xalloc_dmabuf_export(file, args->export.offset, args->export.bytes);
 }
 
-static const struct call device_calls[] = {
-	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, device_stat),
-	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, arena_create),
-};
-
-static const struct call arena_calls[] = {
-	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, arena_stat),
-	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, grant),
-	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, free_pages_of_client),
-	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, reserve),
-	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, trim),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, attach),
-	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, limit),
-	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, list),
-	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, adopt),
-	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, export),
+static const struct call calls[] = {
+	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, ON_ALL, info),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_DEVICE, device_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_ARENA, arena_stat),
+	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_DEVICE, arena_create),
+	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENA | ON_EMPTY,
+	     arena_create_named),
+	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, grant),
+	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, free_pages_of_client),
+	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, reserve),
+	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENA, trim),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENA, attach),
+	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENA, limit),
+	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENA, list),
+	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, adopt),
+	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, export),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))
 
-static long do_call(const struct call *calls, size_t nr_calls, struct file *file,
-		    unsigned int cmd, void __user *user)
+static const struct call *find_call(unsigned int cmd, u32 on)
 {
 	const struct call *call;
+
+	for (call = calls; call < calls + ARRAY_SIZE(calls); call++)
+		if (CMD_BUT_SIZE(call->cmd) == CMD_BUT_SIZE(cmd) && call->on & on)
+			return call;
+	return NULL;
+}
+
+static long do_call(struct file *file, unsigned int cmd, void __user *user, u32 on)
+{
+	const struct call *call = find_call(cmd, on);
 	union call_args args;
 	u32 size;
 	int err;
 
-	for (call = calls; call < calls + nr_calls; call++)
-		if (CMD_BUT_SIZE(call->cmd) == CMD_BUT_SIZE(cmd))
-			break;
-	if (call == calls + nr_calls)
-		return -ENOTTY;
+	if (!call)
+		return on == ON_EMPTY && find_call(cmd, ON_ARENA) ? -ENXIO : -ENOTTY;
 	if (get_user(size, (u32 __user *)user))
 		return -EFAULT;
 	if (size < call->min_size)
@@ -425,11 +470,12 @@ static long do_call(const struct call *calls, size_t nr_calls, struct file *file
 /** xalloc_device_ioctl() - the calls on /dev/xalloc */
 long xalloc_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	return do_call(device_calls, ARRAY_SIZE(device_calls), file, cmd, (void __user *)arg);
+	return do_call(file, cmd, (void __user *)arg, ON_DEVICE);
 }
 
-/** xalloc_arena_ioctl() - the calls on an arena */
+/** xalloc_arena_ioctl() - the calls on an arena, or on a file that can become one */
 long xalloc_arena_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	return do_call(arena_calls, ARRAY_SIZE(arena_calls), file, cmd, (void __user *)arg);
+	return do_call(file, cmd, (void __user *)arg,
+		       xalloc_file_client(file) ? ON_ARENA : ON_EMPTY);
 }

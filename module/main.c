@@ -21,12 +21,16 @@ static int __init xalloc_init(void)
 	err = xalloc_heap_init();
 	if (err)
 		goto err_arena;
-	/* Last: from here on there are users. */
-	err = xalloc_dev_init();
+	err = xalloc_names_init();
 	if (err)
 		goto err_heap;
+	err = xalloc_dev_init();
+	if (err)
+		goto err_names;
 	return 0;
 
+err_names:
+	xalloc_names_fini();
 err_heap:
 	xalloc_heap_fini();
 err_arena:
@@ -41,6 +45,7 @@ err_pool:
 static void __exit xalloc_exit(void)
 {
 	xalloc_dev_fini();
+	xalloc_names_fini();
 	xalloc_heap_fini();
 	xalloc_arena_fini();
 	xalloc_reserve_module_fini();

@@ -40,15 +40,19 @@ static const struct vm_operations_struct vm_ops = {
  * @vma: the mapping to be; its pgoff is the offset in the arena
  *
  * Context: mm->mmap_lock held for writing.
- * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena.
+ * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena, or if there
+ * is none.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	struct xalloc_client *client = file->private_data;
-	unsigned long nr_kpages = (unsigned long)client->arena->nr_segments << XALLOC_SEGMENT_ORDER;
+	struct xalloc_client *client = xalloc_file_client(file);
+	unsigned long nr_kpages;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
+	if (!client)
+		return -ENXIO;
+	nr_kpages = (unsigned long)client->arena->nr_segments << XALLOC_SEGMENT_ORDER;
 	if (vma->vm_pgoff > nr_kpages || vma_pages(vma) > nr_kpages - vma->vm_pgoff)
 		return -ENXIO;
 	/* A child of fork would see the parent's memory change under it: not copied. */

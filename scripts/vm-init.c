@@ -37,6 +37,7 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define GROUP "xalloc"
+#define NAMES "/run/xalloc" /* where arenas have names */
 #define CONFIG_MAX 65536
 
 static struct mux mux;
@@ -484,12 +485,17 @@ static void create_user(const char *name)
 		fail("cannot give %s to its user: %m", home);
 }
 
-/* Loads xalloc.ko and does to its device what the udev rule does. */
+/* Loads xalloc.ko and does what the udev rule and the mount unit do. */
 static void load_xalloc(gid_t gid)
 {
+	char options[32];
+
 	insert_module(config.module);
 	if (chown("/dev/xalloc", 0, gid) || chmod("/dev/xalloc", 0660))
 		fail("%s is loaded, but there is no device: /dev/xalloc: %m", config.module);
+	make_dir(NAMES);
+	snprintf(options, sizeof(options), "mode=1770,gid=%u", gid);
+	mount_at("xallocfs", NAMES, "xallocfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
 }
 
 static void become(const struct passwd *pw)
@@ -648,6 +654,7 @@ static uint32_t await_command(const struct passwd *pw)
 static void unload_xalloc(void)
 {
 	for (int try = 0; try < 100; try++) {
+		umount(NAMES);
 		if (!syscall(SYS_delete_module, "xalloc", O_NONBLOCK) || errno == ENOENT)
 			return;
 		usleep(100 * 1000);

@@ -32,7 +32,9 @@
 /* 6.3: vm_flags_set(); inode operations take a mnt_idmap where a user_namespace was */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 #include <linux/mm.h>
+#include <linux/user_namespace.h>
 #define mnt_idmap user_namespace
+#define nop_mnt_idmap init_user_ns
 static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 {
 	vma->vm_flags |= flags;
@@ -41,6 +43,28 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 {
 	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* 6.7: times of inodes are set by functions, of which some stable releases have one */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#include <linux/fs.h>
+#define inode_set_ctime_current xalloc_inode_set_ctime_current
+static inline struct timespec64 inode_set_ctime_current(struct inode *inode)
+{
+	inode->i_ctime = current_time(inode);
+	return inode->i_ctime;
+}
+
+static inline void inode_set_mtime_to_ts(struct inode *inode, struct timespec64 now)
+{
+	inode->i_mtime = now;
+}
+
+static inline void simple_inode_init_ts(struct inode *inode)
+{
+	inode->i_atime = inode_set_ctime_current(inode);
+	inode->i_mtime = inode->i_ctime;
 }
 #endif
 

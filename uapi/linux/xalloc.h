@@ -15,6 +15,14 @@
  * one. Whoever may map an arena may read all of it, and write all of it unless the
  * descriptor is open for reading only.
  *
+ * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
+ * There names, owners and modes are as in any directory. A file that open() creates is empty:
+ * XALLOC_IOC_ARENA_CREATE on its descriptor makes an arena in it, once, and until that it
+ * can be opened by nobody else (EBUSY). Opening it afterwards makes a client, as
+ * XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until its name is gone
+ * and nobody has it open, mapped or exported. Its size does not change (EPERM), it cannot
+ * be executed.
+ *
  * Every call takes one structure whose first member is its size in bytes, as the
  * caller was compiled. A later kernel accepts a shorter structure and takes what is
  * missing as zero; a kernel that is older than its caller accepts the longer
@@ -23,6 +31,8 @@
  * What the calls refuse, and how:
  *
  *	ENOTTY		no such call, or not on this kind of descriptor
+ *	ENXIO		a call on a file of xallocfs in which there is no arena yet
+ *	EEXIST		there is an arena in this file already
  *	EINVAL		a structure shorter than its first version; a size, a count or
  *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
@@ -65,7 +75,7 @@
 #include <linux/types.h>
 
 /* Version of this file as a whole; grows when a call or a member is added. */
-#define XALLOC_ABI_VERSION 2
+#define XALLOC_ABI_VERSION 3
 
 #define XALLOC_SLICE_BYTES (64UL << 10)
 #define XALLOC_SEGMENT_BYTES (2UL << 20)
@@ -172,14 +182,15 @@ struct xalloc_ioc_stat {
  * @arena_id: out: id of the arena, unique until the module is unloaded
  * @client_id: out: id of the client that the returned descriptor is, likewise unique
  *
- * On the device. Commits nothing. Whoever creates the arena pays for all that is ever
- * committed in it: the caller's memory cgroup, and the caller's user and RLIMIT_MEMLOCK,
- * or the parameter user_limit_mb of the module if that is set, are noted now. CAP_IPC_LOCK
- * exempts the arena from both. A segment is charged whole, unless it is in pieces. What
- * comes from the module's pool, which serves only arenas without a limit on any cgroup
- * above them, is charged to no memory cgroup.
+ * On the device, or on a file of xallocfs without an arena. Commits nothing. Whoever
+ * creates the arena pays for all that is ever committed in it: the caller's memory cgroup,
+ * and the caller's user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
+ * that is set, are noted now. CAP_IPC_LOCK exempts the arena from both. A segment is
+ * charged whole, unless it is in pieces. What comes from the module's pool, which serves
+ * only arenas without a limit on any cgroup above them, is charged to no memory cgroup.
  *
- * Returns the descriptor of the arena, close-on-exec.
+ * Returns the descriptor of the arena, close-on-exec; on a file of xallocfs, which is the
+ * descriptor then, 0.
  */
 struct xalloc_ioc_arena_create {
 	__u32 size;
