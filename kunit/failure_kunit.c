@@ -106,12 +106,46 @@ static int try_file(struct kunit *test)
 	return 0;
 }
 
+/* Two pages in three segments, one of which somebody pins. */
+static void prepare_copy(struct kunit *test)
+{
+	const struct xalloc_arena_config config = {
+		.arena_bytes = FX_MIB(64),
+		.node = NUMA_NO_NODE,
+		.fork = true,
+	};
+	struct fixture *fx = test->priv;
+
+	fx->arena = xalloc_arena_create(&config);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(fx->arena));
+	fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 31, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 40, 0), 31);
+	fx_pin(test, 1);
+}
+
+static int try_copy(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_client *heir;
+	u64 nr_changes;
+	int err;
+
+	heir = xalloc_copy_create(fx->arena, &nr_changes);
+	if (IS_ERR(heir))
+		return PTR_ERR(heir);
+	err = xalloc_copy_fill(heir, fx->arena);
+	xalloc_copy_destroy(heir);
+	return err;
+}
+
 static const struct failure_row failures[] = {
 	{ "creating an arena", prepare_nothing, try_arena, 1 },
 	{ "creating a client", prepare_arena, try_client, 1 },
 	{ "granting pages", prepare_client, try_grant, 5 },
 	{ "freeing a page and destroying a client, beside pins", prepare_free, try_free, 0 },
 	{ "creating a file", prepare_nothing, try_file, 5 },
+	{ "copying an arena", prepare_copy, try_copy, 5 },
 };
 
 XALLOC_KUNIT_ROWS(failures, failure_row);

@@ -41,6 +41,7 @@ static struct kunit_suite *suites[] = {
 	&xalloc_placement_damage_suite,
 	&xalloc_arena_suite,
 	&xalloc_client_suite,
+	&xalloc_copy_suite,
 	&xalloc_pin_suite,
 	&xalloc_failure_suite,
 	&xalloc_policy_suite,

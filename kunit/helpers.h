@@ -12,6 +12,7 @@
 /* One for each file *_kunit.c here; scripts/kunit looks for them by these names. */
 extern struct kunit_suite xalloc_arena_suite;
 extern struct kunit_suite xalloc_client_suite;
+extern struct kunit_suite xalloc_copy_suite;
 extern struct kunit_suite xalloc_failure_suite;
 extern struct kunit_suite xalloc_heap_damage_suite;
 extern struct kunit_suite xalloc_heap_failure_suite;

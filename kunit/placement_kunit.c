@@ -598,6 +598,27 @@ static void bad_give_is_refused_and_changes_nothing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, memcmp(&before, pl, sizeof(before)), 0);
 }
 
+/* What is not free is a contradiction: the caller's records say that it is. */
+static void given_run_is_taken_where_it_is_free(struct kunit *test)
+{
+	struct xalloc_placement *pl = placement_create(test, 4);
+	u32 slice;
+
+	KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, 40, 50), 0);
+	KUNIT_EXPECT_TRUE(test, xalloc_placement_is_valid(pl));
+	KUNIT_EXPECT_EQ(test, pl->nr_free_slices, 78);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, 0, 40), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, 90, 38), 0);
+	KUNIT_EXPECT_EQ(test, pl->nr_free_slices, 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_give(pl, 0, 128), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, 31, 1), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, 0, 32), -EUCLEAN);
+	KUNIT_EXPECT_TRUE(test, xalloc_placement_is_valid(pl));
+	for (slice = 32; slice < 128; slice++)
+		KUNIT_EXPECT_EQ(test, xalloc_placement_take_at(pl, slice, 1), 0);
+	KUNIT_EXPECT_TRUE(test, xalloc_placement_is_valid(pl));
+}
+
 static void same_run_is_given_once(struct kunit *test)
 {
 	struct xalloc_placement *pl = placement_create(test, 3);
@@ -655,6 +676,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(mixed_kinds_share_a_segment),
 	KUNIT_CASE_PARAM(freed_neighbours_coalesce, places_gen_params),
 	KUNIT_CASE_PARAM(bad_give_is_refused_and_changes_nothing, bad_gives_gen_params),
+	KUNIT_CASE(given_run_is_taken_where_it_is_free),
 	KUNIT_CASE(same_run_is_given_once),
 	KUNIT_CASE(every_run_is_found),
 	{}

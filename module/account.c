@@ -89,6 +89,7 @@ static void put_account(struct xalloc_account *account)
 int xalloc_payer_init(struct xalloc_payer *payer)
 {
 	unsigned int limit_mb = READ_ONCE(user_limit_mb);
+	struct xalloc_account *account;
 
 	*payer = (struct xalloc_payer){};
 	if (capable(CAP_IPC_LOCK))
@@ -99,8 +100,24 @@ int xalloc_payer_init(struct xalloc_payer *payer)
 		return 0;
 	}
 	payer->limit_kpages = (unsigned long)limit_mb << (20 - PAGE_SHIFT);
-	payer->account = get_account(current_uid());
-	return PTR_ERR_OR_ZERO(payer->account);
+	account = get_account(current_uid());
+	if (IS_ERR(account))
+		return PTR_ERR(account);
+	payer->account = account;
+	return 0;
+}
+
+/** xalloc_payer_copy() - make the payer of one arena that of another, too */
+void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *from)
+{
+	*payer = *from;
+	if (payer->user)
+		get_uid(payer->user);
+	if (payer->account) {
+		xa_lock(&accounts);
+		payer->account->nr_payers++;
+		xa_unlock(&accounts);
+	}
 }
 
 /** xalloc_payer_exempt() - have nobody pay; nothing was charged yet */

@@ -166,6 +166,7 @@ void xalloc_arena_reap_soon(struct xalloc_arena *arena)
 static void free_arena(struct xalloc_arena *arena)
 {
 	xalloc_payer_fini(&arena->payer);
+	xalloc_family_put(arena->family);
 	mem_cgroup_put(arena->memcg);
 	xa_destroy(&arena->pages);
 	xa_destroy(&arena->segments);
@@ -220,48 +221,33 @@ static int check_config(const struct xalloc_arena_config *config)
 	return 0;
 }
 
-/* Slices of a limit that was asked for. More than the machine has cannot be committed. */
-static u32 limit_slices(const struct xalloc_arena *arena, u64 limit_bytes)
+/*
+ * Slices of a limit that was asked for. More than the machine has cannot be committed, nor,
+ * where there are no copies, more than the arena has.
+ */
+static u32 limit_slices(u64 limit_bytes, u64 arena_bytes, bool fork)
 {
-	u64 arena_bytes = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
-	u64 ram_bytes = round_up((u64)totalram_pages() << PAGE_SHIFT, XALLOC_SEGMENT_BYTES);
+	u64 most = round_up((u64)totalram_pages() << PAGE_SHIFT, XALLOC_SEGMENT_BYTES);
 
-	return min3(limit_bytes ?: arena_bytes, arena_bytes, ram_bytes) / XALLOC_SLICE_BYTES;
+	if (!fork)
+		most = min(most, arena_bytes);
+	return min(limit_bytes ?: most, most) / XALLOC_SLICE_BYTES;
 }
 
-/**
- * xalloc_arena_create() - create an arena
- * @config: what it is to be like
- *
- * The current task's user and memcg become the payers.
- *
- * Context: Process context, may sleep.
- * Return: the arena, or -EINVAL, -EFBIG, -ENODEV, -ENOMEM.
- */
-struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config)
+/* All but who pays. */
+static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 {
-	struct xalloc_arena *arena;
-	int err;
+	struct xalloc_arena *arena = kzalloc(sizeof(*arena), GFP_KERNEL_ACCOUNT);
 
-	err = check_config(config);
-	if (err)
-		return ERR_PTR(err);
-	arena = kzalloc(sizeof(*arena), GFP_KERNEL_ACCOUNT);
 	if (!arena)
-		return ERR_PTR(-ENOMEM);
-	arena->nr_segments = config->arena_bytes / XALLOC_SEGMENT_BYTES;
-	xalloc_placement_init(&arena->placement, arena->nr_segments);
-	arena->limit_slices = limit_slices(arena, config->limit_bytes);
-	arena->policy = config->policy;
-	arena->node = config->node;
-	err = xalloc_payer_init(&arena->payer);
-	if (err) {
-		kfree(arena);
-		return ERR_PTR(err);
-	}
-	arena->memcg = get_mem_cgroup_from_mm(current->mm);
+		return NULL;
+	arena->nr_segments = nr_segments;
+	arena->limit_slices = nr_segments * XALLOC_SLICES_PER_SEGMENT;
+	arena->policy = policy;
+	arena->node = node;
 	arena->id = atomic64_inc_return(&last_arena_id);
 	arena->backing = &xalloc_backing_kernel;
+	xalloc_placement_init(&arena->placement, nr_segments);
 	mutex_init(&arena->lock);
 	xa_init(&arena->segments);
 	xa_init(&arena->pages);
@@ -279,7 +265,68 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 	xalloc_count(XALLOC_NR_ARENAS, 1);
 	return arena;
 }
+
+/**
+ * xalloc_arena_create() - create an arena
+ * @config: what it is to be like
+ *
+ * The current task's user and memcg become the payers.
+ *
+ * Context: Process context, may sleep.
+ * Return: the arena, or -EINVAL, -EFBIG, -ENODEV, -ENOMEM.
+ */
+struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config)
+{
+	struct xalloc_arena *arena;
+	u32 limit;
+	int err;
+
+	err = check_config(config);
+	if (err)
+		return ERR_PTR(err);
+	arena = alloc_arena(config->arena_bytes / XALLOC_SEGMENT_BYTES, config->policy,
+			    config->node);
+	if (!arena)
+		return ERR_PTR(-ENOMEM);
+	limit = limit_slices(config->limit_bytes, config->arena_bytes, config->fork);
+	if (!config->fork)
+		arena->limit_slices = limit;
+	else
+		arena->family = xalloc_family_create(limit);
+	err = config->fork && !arena->family ? -ENOMEM : xalloc_payer_init(&arena->payer);
+	if (err) {
+		free_arena(arena);
+		return ERR_PTR(err);
+	}
+	arena->memcg = get_mem_cgroup_from_mm(current->mm);
+	return arena;
+}
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
+
+/**
+ * xalloc_arena_create_like() - create a member of a family
+ * @from: another member; that size and policy, and that payers, whoever calls this
+ *
+ * Context: Process context, may sleep.
+ * Return: the arena, without pages, or NULL.
+ */
+struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
+{
+	struct xalloc_arena *arena = alloc_arena(from->nr_segments, from->policy, from->node);
+
+	if (!arena)
+		return NULL;
+	arena->backing = from->backing;
+	arena->family = from->family;
+	xalloc_family_get(arena->family);
+	xalloc_payer_copy(&arena->payer, &from->payer);
+#ifdef CONFIG_MEMCG
+	arena->memcg = from->memcg;
+	if (arena->memcg)
+		css_get(&arena->memcg->css);
+#endif
+	return arena;
+}
 
 /**
  * xalloc_arena_destroy() - destroy an arena that has no client and no mapping any more
@@ -339,19 +386,27 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);
  */
 int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes)
 {
-	u32 nr_slices = limit_slices(arena, limit_bytes);
+	u64 arena_bytes = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
+	u32 nr_slices = limit_slices(limit_bytes, arena_bytes, arena->family);
 	int err = 0;
 
 	if (limit_bytes % XALLOC_SEGMENT_BYTES)
 		return -EINVAL;
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
+	if (arena->family) {
+		err = xalloc_family_set_limit(arena->family, nr_slices);
+		if (err && xalloc_reserve_release(arena))
+			err = xalloc_family_set_limit(arena->family, nr_slices);
+		goto out;
+	}
 	if (arena->nr_committed_slices > nr_slices)
 		xalloc_reserve_release(arena);
 	if (arena->nr_committed_slices > nr_slices)
 		err = -EBUSY;
 	else
 		arena->limit_slices = nr_slices;
+out:
 	mutex_unlock(&arena->lock);
 	return err;
 }

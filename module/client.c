@@ -117,6 +117,7 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 	mutex_lock(&arena->lock);
 	list_for_each_entry_safe(page, next, granted, link) {
 		page->granted = true;
+		arena->nr_changes++;
 		list_move_tail(&page->link, &client->pages);
 		if (!keep)
 			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);

@@ -159,7 +159,7 @@ static int mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	vm_flags_clear(vma, VM_MAYEXEC);
 	vma->vm_pgoff += (pgoff_t)export->slice * XALLOC_SLICE_KPAGES;
 	vma_set_file(vma, export->file);
-	return xalloc_mmap(export->file, vma);
+	return xalloc_mmap_export(export->file, vma);
 }
 
 /* Called for the first of several users, and undone after the last. */

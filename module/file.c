@@ -65,6 +65,19 @@ static void evict_inode(struct inode *inode)
 	xalloc_arena_destroy(arena);
 }
 
+static struct xalloc_client *create_client(struct xalloc_arena *arena, bool writable)
+{
+	return arena->family ? xalloc_view_open(arena, writable) : xalloc_client_create(arena);
+}
+
+static void destroy_client(struct xalloc_client *client)
+{
+	if (client->view)
+		xalloc_view_release(client);
+	else
+		xalloc_client_destroy(client);
+}
+
 static int file_open(struct inode *inode, struct file *file)
 {
 	struct xalloc_client *client;
@@ -73,7 +86,7 @@ static int file_open(struct inode *inode, struct file *file)
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return err;
-	client = xalloc_client_create(inode->i_private);
+	client = create_client(inode->i_private, file->f_mode & FMODE_WRITE);
 	if (IS_ERR(client)) {
 		simple_release_fs(&fs_mount, &fs_mount_count);
 		return PTR_ERR(client);
@@ -84,7 +97,7 @@ static int file_open(struct inode *inode, struct file *file)
 
 static int file_release(struct inode *inode, struct file *file)
 {
-	xalloc_client_destroy(file->private_data);
+	destroy_client(file->private_data);
 	/* Not the end of the file system: the file has a reference to the mount. */
 	simple_release_fs(&fs_mount, &fs_mount_count);
 	return 0;
@@ -199,7 +212,7 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 		file = ERR_CAST(inode);
 		goto err_release_fs;
 	}
-	client = xalloc_client_create(arena);
+	client = create_client(arena, true);
 	if (IS_ERR(client)) {
 		file = ERR_CAST(client);
 		goto err_put_inode;
@@ -209,7 +222,7 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
 	if (IS_ERR(file)) {
 		module_put(THIS_MODULE);
-		xalloc_client_destroy(client);
+		destroy_client(client);
 		goto err_put_inode;
 	}
 	file->private_data = client;

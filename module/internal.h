@@ -9,26 +9,30 @@
  *	page	a run of slices that was granted at once. A struct page is a kpage here
  *	client	one struct file on an arena
  *	payer	the user whom an arena is charged to
+ *	copy	what a child of fork has in the place of its parent's arena
+ *	family	an arena and its copies
+ *	view	the arena of a family that one address space has
  *	reserve	segments of an arena with memory and without a page, kept for grants
  *	pool	order-9 folios of nobody, kept for arenas
  *
  * Lock order, outermost first:
  *
- *	1. arena->lock	mutex. Everything in struct xalloc_arena below it; the clients'
- *			lists of pages; struct xalloc_segment and struct xalloc_page
- *	2. mm->mmap_lock	held when .mmap and .fault are entered; never wanted with 1
- *			held, so user memory is copied outside of 1
+ *	1. mm->mmap_lock	held when .mmap, .fault and .open, which copies at fork, are
+ *			entered; never wanted with 2 held, so user memory is copied outside of 2
+ *	2. arena->lock	mutex. Everything in struct xalloc_arena below it; the clients'
+ *			lists of pages; struct xalloc_segment and struct xalloc_page. Of two
+ *			arenas, nobody wants both
  *	3. folio lock of a segment. Serialises the fault, which maps, with giving back,
  *			which unmaps
  *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
- * and the locks of pool.c are leaves;
- * reserves_lock in reserve.c is outside of 1, which the shrinker only tries there; the lock of
- * a name in xallocfs.c is outside of 1 and of 2.
+ * and the locks of pool.c and of families are leaves;
+ * reserves_lock in reserve.c is outside of 2, which the shrinker only tries there; the lock of
+ * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
  *
- * In-kernel heaps: heap->mutex comes before 1; map_mutex in slab.c, taken with or without
+ * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
  * it, is a leaf. The lock of a class and then heap->lock are spinlocks, taken with bottom
  * halves disabled, and nothing else is taken under them. Magazines belong to a CPU and
  * have no lock (heap.c).
@@ -93,10 +97,52 @@ struct xalloc_payer {
 };
 
 struct xalloc_arena;
+struct xalloc_view;
+
+/**
+ * struct xalloc_family - an arena and its copies, those included of which a rest is left
+ * @refs: arenas
+ * @lock: protects all below
+ * @limit_slices: most slices that they may have committed together
+ * @nr_slices: what they have
+ * @views: those of its living members
+ */
+struct xalloc_family {
+	refcount_t refs;
+	spinlock_t lock;	/* a leaf */
+	u32 limit_slices;
+	u32 nr_slices;
+	struct list_head views;
+};
+
+/**
+ * struct xalloc_view - the arena of a family that an address space has
+ * @link: on family->views
+ * @refs: files and mappings; the last one is dropped with family->lock held
+ * @mm: the address space, alive or not
+ * @arena: the first of the family, or a copy, which is the view's
+ * @is_copy: which of the two
+ * @heir: client of a copy until a file takes it
+ * @lock: protects the rest; taken with mmap_lock held, comes before arena->lock
+ * @prepared: heir of a copy that the next fork may take, or NULL
+ * @nr_changes: of @arena when that was made
+ */
+struct xalloc_view {
+	struct list_head link;
+	refcount_t refs;
+	struct mm_struct *mm;
+	struct xalloc_arena *arena;
+	bool is_copy;
+	struct xalloc_client *heir;
+	struct mutex lock;	/* between 1 and 2 above */
+	struct xalloc_client *prepared;
+	u64 nr_changes;
+};
 
 struct xalloc_client {
 	u64 id;
 	struct xalloc_arena *arena;
+	struct xalloc_view *view;	/* that it is for, if the arena is of a family */
 	struct list_head pages;
 	struct xalloc_page **held;	/* by a client that is a dma-buf (dmabuf.c) */
 	u32 nr_held;
@@ -155,6 +201,7 @@ struct xalloc_arena {
 	int node;			/* or NUMA_NO_NODE */
 	struct xalloc_payer payer;
 	struct mem_cgroup *memcg;	/* of the maker, which pays too */
+	struct xalloc_family *family;	/* or NULL: not copied at fork */
 	const struct xalloc_backing *backing;
 	struct address_space *mapping;	/* NULL: cannot be mapped (tests, zombies) */
 
@@ -179,6 +226,7 @@ struct xalloc_arena {
 	u32 nr_off_node_slices;		/* committed, not on node */
 	u32 nr_exported_slices;		/* granted, in pages of exported */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
+	u64 nr_changes;			/* of which granted pages there are, ever */
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	bool dying;			/* no client will come any more */
 
@@ -202,6 +250,7 @@ struct xalloc_arena_config {
 	u64 limit_bytes;	/* likewise; 0 or above @arena_bytes: @arena_bytes */
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
+	bool fork;		/* a child of fork gets a copy */
 };
 
 /**
@@ -233,6 +282,7 @@ struct xalloc_page {
 
 /* account.c */
 int xalloc_payer_init(struct xalloc_payer *payer);
+void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *from);
 void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);
 int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices);
@@ -267,6 +317,7 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
 bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
+void xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices);
 u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
@@ -278,6 +329,10 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 int xalloc_page_free(struct xalloc_client *client, u64 offset);
 void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
+struct xalloc_page *xalloc_page_next(struct xalloc_arena *arena, u32 slice);
+int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from);
+int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from,
+			      const struct xalloc_page *page);
 u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
 		     struct xalloc_page_info *infos, u64 *next);
 int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
@@ -293,6 +348,7 @@ int xalloc_arena_init(void);
 void xalloc_arena_fini(void);
 u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
+struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
 u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
 void xalloc_arena_reap_soon(struct xalloc_arena *arena);
@@ -318,6 +374,7 @@ int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr
  */
 static inline struct xalloc_client *xalloc_file_client(struct file *file)
 {
+	/* See above. */
 	return smp_load_acquire(&file->private_data);
 }
 
@@ -347,8 +404,31 @@ static inline int xalloc_dmabuf_export(struct file *file, u64 offset, u64 bytes)
 }
 #endif
 
+/* family.c */
+struct xalloc_family *xalloc_family_create(u32 limit_slices);
+void xalloc_family_get(struct xalloc_family *family);
+void xalloc_family_put(struct xalloc_family *family);
+int xalloc_family_charge(struct xalloc_family *family, u32 nr_slices);
+void xalloc_family_uncharge(struct xalloc_family *family, u32 nr_slices);
+int xalloc_family_set_limit(struct xalloc_family *family, u32 limit_slices);
+
+/* copy.c */
+struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_changes);
+int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from);
+void xalloc_copy_destroy(struct xalloc_client *heir);
+
+/* view.c */
+void xalloc_view_get(struct xalloc_view *view);
+void xalloc_view_put(struct xalloc_view *view);
+struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable);
+void xalloc_view_release(struct xalloc_client *client);
+struct xalloc_view *xalloc_view_of_child(struct xalloc_view *view, struct mm_struct *mm);
+int xalloc_view_prepare(struct xalloc_view *view, bool cancel);
+
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);
+int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma);
+struct file *xalloc_mmap_find(unsigned long address, bool *writable, u64 *offset);
 
 /* ioctl.c */
 long xalloc_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg);

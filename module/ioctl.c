@@ -23,6 +23,8 @@ union call_args {
 	struct xalloc_ioc_reserve reserve;
 	struct xalloc_ioc_trim trim;
 	struct xalloc_ioc_attach attach;
+	struct xalloc_ioc_attach_at attach_at;
+	struct xalloc_ioc_fork_prepare fork_prepare;
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
@@ -33,7 +35,8 @@ union call_args {
 #define ON_DEVICE BIT(0)
 #define ON_ARENA BIT(1)
 #define ON_EMPTY BIT(2)	/* a file of xallocfs without an arena */
-#define ON_ALL (ON_DEVICE | ON_ARENA | ON_EMPTY)
+#define ON_FOREIGN BIT(3)	/* an arena that another process has */
+#define ON_ALL (ON_DEVICE | ON_ARENA | ON_EMPTY | ON_FOREIGN)
 
 struct call {
 	unsigned int cmd;
@@ -139,7 +142,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 {
 	bool on_node = create->flags & XALLOC_ARENA_NODE;
 
-	if (create->flags & ~XALLOC_ARENA_NODE)
+	if (create->flags & ~(XALLOC_ARENA_NODE | XALLOC_ARENA_FORK))
 		return -EOPNOTSUPP;
 	if (on_node ? create->node > INT_MAX : create->node)
 		return -EINVAL;
@@ -148,6 +151,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 		.limit_bytes = create->limit_bytes,
 		.policy = create->policy,
 		.node = on_node ? create->node : NUMA_NO_NODE,
+		.fork = create->flags & XALLOC_ARENA_FORK,
 	};
 	return 0;
 }
@@ -188,6 +192,9 @@ static long arena_create_named(struct file *file, union call_args *args, void __
 	err = get_config(create, &config);
 	if (err)
 		return err;
+	/* A copy would have no name, and files that are opened by name no copy. */
+	if (config.fork)
+		return -EOPNOTSUPP;
 	client = xalloc_name_begin(file, &config);
 	if (IS_ERR(client))
 		return PTR_ERR(client);
@@ -198,30 +205,72 @@ static long arena_create_named(struct file *file, union call_args *args, void __
 	return err;
 }
 
-static long attach(struct file *file, union call_args *args, void __user *user)
+/* Opens another file of the arena of @file; the rest of what is responded is filled in. */
+static long respond_attached(void __user *user, union call_args *args, u32 size, struct file *file,
+			     u32 flags, u64 *arena_id, u64 *client_id)
 {
-	struct xalloc_ioc_attach *attach = &args->attach;
-	bool readonly = attach->flags & XALLOC_ATTACH_RDONLY;
 	struct xalloc_client *client;
 	struct file *arena_file;
 	int fd;
 
-	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
-		return -EOPNOTSUPP;
-	if (!readonly && !(file->f_mode & FMODE_WRITE))
-		return -EBADF;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	arena_file = xalloc_file_attach(file, readonly ? O_RDONLY : O_RDWR);
+	arena_file = xalloc_file_attach(file, flags & XALLOC_ATTACH_RDONLY ? O_RDONLY : O_RDWR);
 	if (IS_ERR(arena_file)) {
 		put_unused_fd(fd);
 		return PTR_ERR(arena_file);
 	}
 	client = arena_file->private_data;
-	attach->arena_id = client->arena->id;
-	attach->client_id = client->id;
-	return respond_file(user, args, sizeof(*attach), fd, arena_file);
+	*arena_id = client->arena->id;
+	*client_id = client->id;
+	return respond_file(user, args, size, fd, arena_file);
+}
+
+static long attach(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_attach *attach = &args->attach;
+
+	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
+		return -EOPNOTSUPP;
+	if (!(attach->flags & XALLOC_ATTACH_RDONLY) && !(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return respond_attached(user, args, sizeof(*attach), file, attach->flags,
+				&attach->arena_id, &attach->client_id);
+}
+
+static long attach_at(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_attach_at *attach = &args->attach_at;
+	struct file *mapped;
+	bool writable;
+	u64 offset;
+	long rc;
+
+	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
+		return -EOPNOTSUPP;
+	mapped = xalloc_mmap_find(attach->address, &writable, &offset);
+	if (IS_ERR(mapped))
+		return PTR_ERR(mapped);
+	attach->offset = offset;
+	rc = -EBADF;
+	if (attach->flags & XALLOC_ATTACH_RDONLY || writable)
+		rc = respond_attached(user, args, sizeof(*attach), mapped, attach->flags,
+				      &attach->arena_id, &attach->client_id);
+	fput(mapped);
+	return rc;
+}
+
+static long fork_prepare(struct file *file, union call_args *args, void __user *user)
+{
+	const struct xalloc_ioc_fork_prepare *prepare = &args->fork_prepare;
+	struct xalloc_client *client = file->private_data;
+
+	if (prepare->flags & ~XALLOC_FORK_CANCEL || !client->view)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return xalloc_view_prepare(client->view, prepare->flags & XALLOC_FORK_CANCEL);
 }
 
 static long limit(struct file *file, union call_args *args, void __user *user)
@@ -420,6 +469,7 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_DEVICE, arena_create),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENA | ON_EMPTY,
 	     arena_create_named),
+	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, attach_at),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, grant),
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, free_pages_of_client),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, reserve),
@@ -429,6 +479,7 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENA, list),
 	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, adopt),
 	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, export),
+	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENA, fork_prepare),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))
@@ -450,8 +501,10 @@ static long do_call(struct file *file, unsigned int cmd, void __user *user, u32 
 	u32 size;
 	int err;
 
+	if (!call && find_call(cmd, ON_ARENA))
+		return on == ON_EMPTY ? -ENXIO : on == ON_FOREIGN ? -ESTALE : -ENOTTY;
 	if (!call)
-		return on == ON_EMPTY && find_call(cmd, ON_ARENA) ? -ENXIO : -ENOTTY;
+		return -ENOTTY;
 	if (get_user(size, (u32 __user *)user))
 		return -EFAULT;
 	if (size < call->min_size)
@@ -476,6 +529,12 @@ long xalloc_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 /** xalloc_arena_ioctl() - the calls on an arena, or on a file that can become one */
 long xalloc_arena_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	return do_call(file, cmd, (void __user *)arg,
-		       xalloc_file_client(file) ? ON_ARENA : ON_EMPTY);
+	struct xalloc_client *client = xalloc_file_client(file);
+	u32 on = ON_ARENA;
+
+	if (!client)
+		on = ON_EMPTY;
+	else if (client->view && client->view->mm != current->mm)
+		on = ON_FOREIGN;
+	return do_call(file, cmd, (void __user *)arg, on);
 }

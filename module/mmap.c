@@ -12,12 +12,16 @@
 
 #include "internal.h"
 
-static vm_fault_t mmap_fault(struct vm_fault *vmf)
+static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 {
-	struct xalloc_client *client = vmf->vma->vm_file->private_data;
+	return vma->vm_file->private_data;
+}
+
+static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
+{
 	struct folio *folio;
 
-	folio = xalloc_segment_lock_folio(client->arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
+	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
 	vmf->page = folio_page(folio, vmf->pgoff - folio->index);
@@ -30,9 +34,55 @@ static vm_fault_t mmap_fault(struct vm_fault *vmf)
 	return VM_FAULT_LOCKED;
 }
 
+static vm_fault_t fault(struct vm_fault *vmf)
+{
+	return fault_in(vmf, client_of(vmf->vma)->arena);
+}
+
 static const struct vm_operations_struct vm_ops = {
-	.fault = mmap_fault,
+	.fault = fault,
 };
+
+/* At a split, and at fork: then @vma is the child's, with all but vm_mm as in the parent. */
+static void view_open(struct vm_area_struct *vma)
+{
+	struct xalloc_view *view = vma->vm_private_data;
+
+	if (!view)
+		return;
+	if (view->mm == vma->vm_mm)
+		xalloc_view_get(view);
+	else
+		vma->vm_private_data = xalloc_view_of_child(view, vma->vm_mm);
+}
+
+static void view_close(struct vm_area_struct *vma)
+{
+	if (vma->vm_private_data)
+		xalloc_view_put(vma->vm_private_data);
+}
+
+static vm_fault_t view_fault(struct vm_fault *vmf)
+{
+	struct xalloc_view *view = vmf->vma->vm_private_data;
+
+	return view ? fault_in(vmf, view->arena) : VM_FAULT_SIGBUS;
+}
+
+static const struct vm_operations_struct view_vm_ops = {
+	.open = view_open,
+	.close = view_close,
+	.fault = view_fault,
+};
+
+static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *arena)
+{
+	unsigned long nr_kpages = (unsigned long)arena->nr_segments << XALLOC_SEGMENT_ORDER;
+
+	if (vma->vm_pgoff > nr_kpages || vma_pages(vma) > nr_kpages - vma->vm_pgoff)
+		return -ENXIO;
+	return 0;
+}
 
 /**
  * xalloc_mmap() - map a range of an arena
@@ -41,22 +91,89 @@ static const struct vm_operations_struct vm_ops = {
  *
  * Context: mm->mmap_lock held for writing.
  * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena, or if there
- * is none.
+ * is none, -ESTALE for a file of another process.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct xalloc_client *client = xalloc_file_client(file);
-	unsigned long nr_kpages;
+	struct xalloc_view *view;
+	int err;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 	if (!client)
 		return -ENXIO;
-	nr_kpages = (unsigned long)client->arena->nr_segments << XALLOC_SEGMENT_ORDER;
-	if (vma->vm_pgoff > nr_kpages || vma_pages(vma) > nr_kpages - vma->vm_pgoff)
-		return -ENXIO;
+	view = client->view;
+	if (!view)
+		return xalloc_mmap_export(file, vma);
+	if (view->mm != vma->vm_mm)
+		return -ESTALE;
+	err = check_range(vma, view->arena);
+	if (err)
+		return err;
+	xalloc_view_get(view);
+	vma->vm_private_data = view;
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma->vm_ops = &view_vm_ops;
+	return 0;
+}
+
+/**
+ * xalloc_mmap_export() - map a range of an arena, for whoever it is
+ * @file: a file of the arena
+ * @vma: the mapping to be; its pgoff is the offset in the arena
+ *
+ * Context: mm->mmap_lock held for writing.
+ * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena.
+ */
+int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma)
+{
+	struct xalloc_client *client = file->private_data;
+	int err;
+
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	err = check_range(vma, client->arena);
+	if (err)
+		return err;
 	/* A child of fork would see the parent's memory change under it: not copied. */
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
 	vma->vm_ops = &vm_ops;
 	return 0;
+}
+
+/**
+ * xalloc_mmap_find() - what is mapped at an address of the current task
+ * @address: the address
+ * @writable: set to whether it was mapped by a file that was open for writing
+ * @offset: set to the offset in the arena
+ *
+ * Context: Process context, may sleep. Takes and releases mm->mmap_lock.
+ * Return: the file, with a reference, or -ENOENT if that is none of an arena, or a dma-buf,
+ * -ENOMEM if it was to be a copy that was not to be had, -EINTR.
+ */
+struct file *xalloc_mmap_find(unsigned long address, bool *writable, u64 *offset)
+{
+	struct mm_struct *mm = current->mm;
+	struct file *file = ERR_PTR(-ENOENT);
+	struct vm_area_struct *vma;
+
+	if (mmap_read_lock_killable(mm))
+		return ERR_PTR(-EINTR);
+	vma = vma_lookup(mm, address);
+	if (!vma)
+		goto out;
+	if (vma->vm_ops == &view_vm_ops && !vma->vm_private_data) {
+		file = ERR_PTR(-ENOMEM);
+		goto out;
+	}
+	/* An export's client holds pages; whoever has it mapped may have only those. */
+	if (vma->vm_ops != &view_vm_ops && (vma->vm_ops != &vm_ops || client_of(vma)->nr_held))
+		goto out;
+	file = get_file(vma->vm_file);
+	*writable = vma->vm_flags & VM_MAYWRITE;
+	*offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) + (address - vma->vm_start);
+out:
+	mmap_read_unlock(mm);
+	return file;
 }

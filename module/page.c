@@ -82,6 +82,11 @@ static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *p
 
 static bool exceeds_limit(const struct xalloc_arena *arena, u32 nr_more)
 {
+	const struct xalloc_family *family = arena->family;
+
+	/* What others of the family do now is seen when memory is charged. */
+	if (family && (u64)data_race(family->nr_slices) + nr_more > data_race(family->limit_slices))
+		return true;
 	return nr_more > arena->limit_slices - arena->nr_committed_slices;
 }
 
@@ -330,6 +335,7 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 	err = give_run(arena, page);
 	if (err)
 		return err;
+	arena->nr_changes++;
 	uncount_granted(arena, page);
 	settle_segments(arena, page);
 	list_del(&page->link);
@@ -409,6 +415,101 @@ u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *w
 	return nr;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_page_list);
+
+/**
+ * xalloc_page_next() - the next page that is somebody's
+ * @arena: the arena
+ * @slice: from where on
+ *
+ * Context: arena->lock held.
+ * Return: the page, or NULL if there is no more.
+ */
+struct xalloc_page *xalloc_page_next(struct xalloc_arena *arena, u32 slice)
+{
+	unsigned long at = slice;
+	struct xalloc_page *page;
+
+	lockdep_assert_held(&arena->lock);
+	xa_for_each_start(&arena->pages, at, page, at) {
+		if (is_owned(arena, page))
+			return page;
+		cond_resched();
+	}
+	return NULL;
+}
+
+/**
+ * xalloc_page_copy() - grant a page like that of another arena, at the same place
+ * @heir: the only client of the arena
+ * @from: what the page is like
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: 0, or as xalloc_page_grant() with nothing changed.
+ */
+int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
+{
+	struct xalloc_arena *arena = heir->arena;
+	struct xalloc_page *page;
+	u32 contig_bytes;
+	int err;
+
+	lockdep_assert_held(&arena->lock);
+	page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
+	if (!page)
+		return -ENOMEM;
+	page->client = heir;
+	page->client_id = heir->id;
+	page->tag = from->tag;
+	page->slice = from->slice;
+	page->nr_slices = from->nr_slices;
+	page->of_arena = from->of_arena;
+	page->granted = true;
+	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
+	xalloc_arena_tell_fenced(arena);
+	if (err)
+		goto err_free;
+	err = populate_segments(arena, page, 0);
+	if (err)
+		goto err_give;
+	err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
+	if (err)
+		goto err_give;
+	count_granted(arena, page, &contig_bytes);
+	list_add_tail(&page->link, &heir->pages);
+	return 0;
+
+err_give:
+	undo_take_run(arena, page);
+err_free:
+	kfree(page);
+	return err;
+}
+
+/**
+ * xalloc_page_copy_contents() - copy what is in a page from one arena to another
+ * @to: the arena with the copy, of which nobody knows yet
+ * @from: the arena to copy from
+ * @page: the copy, a page of @to
+ *
+ * Context: Process context, may sleep. from->lock held.
+ * Return: 0, -ENOENT if there is no such page any more, -EHWPOISON if memory of it is broken.
+ */
+int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from,
+			      const struct xalloc_page *page)
+{
+	const struct xalloc_page *original = xa_load(&from->pages, page->slice);
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	lockdep_assert_held(&from->lock);
+	if (!original || !is_owned(from, original) || original->nr_slices != page->nr_slices)
+		return -ENOENT;
+	if (is_poisoned(from, original))
+		return -EHWPOISON;
+	xa_for_each_range(&to->segments, index, seg, first_segment(page), last_segment(page))
+		xalloc_segment_copy(seg, xa_load(&from->segments, index), slices_in(page, index));
+	return 0;
+}
 
 /* The page that @slice is in, looked for from there down. */
 static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
@@ -525,6 +626,7 @@ void xalloc_page_unhold(struct xalloc_client *holder)
 void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	lockdep_assert_held(&arena->lock);
+	arena->nr_changes++;
 	if (!page->nr_holds) {
 		xalloc_page_abandon(arena, page);
 		return;

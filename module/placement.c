@@ -373,6 +373,27 @@ int xalloc_placement_take_frugal(struct xalloc_placement *pl,
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_frugal);
 
 /**
+ * xalloc_placement_take_at() - take a given run of free slices
+ * @pl: the placement
+ * @slice: first slice of the run
+ * @nr_slices: length of the run, at least 1; it ends in the arena
+ *
+ * Context: May sleep for memory.
+ * Return: 0, or -ENOMEM with nothing changed, -EUCLEAN if part of the run is not free: then
+ * the first segment where that is seen is out of use.
+ */
+int xalloc_placement_take_at(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices)
+{
+	struct xalloc_placement_segment *last;
+	int err = get_records(pl, slice, nr_slices, &last);
+
+	if (!err)
+		take_run(pl, slice, nr_slices, last);
+	return err;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_at);
+
+/**
  * xalloc_placement_give() - give a run of taken slices back
  * @pl: the placement
  * @slice: first slice of the run

@@ -157,6 +157,7 @@ int xalloc_placement_take(struct xalloc_placement *pl,
 			  const struct xalloc_placement_request *request, uint32_t *slice);
 int xalloc_placement_take_frugal(struct xalloc_placement *pl,
 				 const struct xalloc_placement_request *request, uint32_t *slice);
+int xalloc_placement_take_at(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices);
 int xalloc_placement_give(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices);
 int xalloc_placement_set_backing(struct xalloc_placement *pl, uint32_t segment,
 				 enum xalloc_placement_backing backing);

@@ -88,15 +88,20 @@ static void set_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u
 		unreserve(arena, seg);
 }
 
-/* Memory for @nr_slices may be had: counted against the arena's limit and its payer. */
+/* Memory for @nr_slices may be had: counted against the arena's limits and its payer. */
 static int charge(struct xalloc_arena *arena, u32 nr_slices)
 {
 	int err;
 
 	if (nr_slices > arena->limit_slices - arena->nr_committed_slices)
 		return -EDQUOT;
+	err = xalloc_family_charge(arena->family, nr_slices);
+	if (err)
+		return err;
 	err = xalloc_payer_charge(&arena->payer, nr_slices);
-	if (!err)
+	if (err)
+		xalloc_family_uncharge(arena->family, nr_slices);
+	else
 		arena->nr_committed_slices += nr_slices;
 	return err;
 }
@@ -104,6 +109,7 @@ static int charge(struct xalloc_arena *arena, u32 nr_slices)
 static void uncharge(struct xalloc_arena *arena, u32 nr_slices)
 {
 	xalloc_payer_uncharge(&arena->payer, nr_slices);
+	xalloc_family_uncharge(arena->family, nr_slices);
 	arena->nr_committed_slices -= nr_slices;
 }
 
@@ -543,6 +549,28 @@ void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices)
 		for (i = 0; i < XALLOC_SLICE_KPAGES; i++)
 			if (!PageHWPoison(kpage + i))
 				clear_highpage(kpage + i);
+		cond_resched();
+	}
+}
+
+/**
+ * xalloc_segment_copy() - copy what is in granted slices
+ * @to: the segment to copy to
+ * @from: the one at the same place of another arena
+ * @slices: which, all granted in both
+ *
+ * Context: Process context, may sleep. The lock of the arena of @from held; nobody else
+ * knows of that of @to.
+ */
+void xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices)
+{
+	for (; slices; slices &= slices - 1) {
+		struct page *kpage = xalloc_segment_kpage(to, __ffs(slices));
+		struct page *original = xalloc_segment_kpage(from, __ffs(slices));
+		unsigned int i;
+
+		for (i = 0; i < XALLOC_SLICE_KPAGES; i++)
+			copy_highpage(kpage + i, original + i);
 		cond_resched();
 	}
 }

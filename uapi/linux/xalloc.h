@@ -33,6 +33,7 @@
  *	ENOTTY		no such call, or not on this kind of descriptor
  *	ENXIO		a call on a file of xallocfs in which there is no arena yet
  *	EEXIST		there is an arena in this file already
+ *	ESTALE		the descriptor is that of another process: &XALLOC_ARENA_FORK
  *	EINVAL		a structure shorter than its first version; a size, a count or
  *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
@@ -44,7 +45,8 @@
  *	ENODEV		a NUMA node that the machine does not have, or that has no memory
  *	ERANGE		an offset past the end of the arena
  *	ENOENT		freed offset is not the start of a page: never granted, freed
- *			before, or inside a page; exported range is not all in pages
+ *			before, or inside a page; exported range is not all in pages;
+ *			nothing of an arena is mapped at the address
  *	EPERM		freed or exported page belongs to another client
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows
@@ -64,7 +66,7 @@
  *
  * What mmap() of an arena refuses: a private mapping (EINVAL), PROT_EXEC (EPERM), a
  * range past the end of the arena (ENXIO), offset + length past what fits
- * (EOVERFLOW). The device itself cannot be mapped (ENODEV). Touching a mapped offset
+ * (EOVERFLOW), the descriptor of another process (ESTALE, as above). The device itself cannot be mapped (ENODEV). Touching a mapped offset
  * whose segment holds no page of anyone is SIGBUS, and so is a slice without one where a
  * segment is made of small pieces.
  */
@@ -171,12 +173,13 @@ struct xalloc_ioc_stat {
 /**
  * struct xalloc_ioc_arena_create - create an arena
  * @size: sizeof(struct xalloc_ioc_arena_create)
- * @flags: XALLOC_ARENA_NODE, or zero
+ * @flags: XALLOC_ARENA_NODE, XALLOC_ARENA_FORK
  * @arena_bytes: size of the offset space; a multiple of XALLOC_SEGMENT_BYTES, at most
  *	&xalloc_ioc_info.arena_bytes_max
  * @limit_bytes: most memory to commit, a multiple of XALLOC_SEGMENT_BYTES; zero or
- *	anything above @arena_bytes means @arena_bytes. More than the machine has is
- *	never committed
+ *	anything above @arena_bytes means @arena_bytes. With XALLOC_ARENA_FORK: in the arena
+ *	and in its copies together, and not @arena_bytes but what the machine has is the
+ *	most. More than that is never committed
  * @policy: XALLOC_POLICY_*: what to commit
  * @node: with XALLOC_ARENA_NODE: the NUMA node to commit from; else must be zero
  * @arena_id: out: id of the arena, unique until the module is unloaded
@@ -205,6 +208,21 @@ struct xalloc_ioc_arena_create {
 
 /* @node is meant. Without it memory comes from the nodes nearest to who commits. */
 #define XALLOC_ARENA_NODE (1U << 0)
+/*
+ * A child of fork has what its parent has mapped: a copy of the arena at the time of the
+ * fork, an arena of its own with the same pages, tags and offsets, in which it sees and
+ * writes its own memory. It is charged to whom the arena is charged to. If it could not be had,
+ * touching it in the child is SIGBUS; XALLOC_IOC_FORK_PREPARE tells before.
+ *
+ * A descriptor of such an arena serves the process (the address space) that opened it. In
+ * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
+ * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT: with the latter the child gets a descriptor of
+ * its copy; the first one for writing is the client to whom all pages of the copy belong.
+ *
+ * Not for arenas with names, which are there to be shared (EOPNOTSUPP). Without this flag a
+ * child has no mapping.
+ */
+#define XALLOC_ARENA_FORK (1U << 1)
 
 /* Huge pages of 2 MiB, on the node that was asked for, or ENOMEM at once. */
 #define XALLOC_POLICY_HUGE 0
@@ -218,6 +236,32 @@ struct xalloc_ioc_arena_create {
 
 #define XALLOC_IOC_ARENA_CREATE \
 	_IOWR(XALLOC_IOC_MAGIC, 0x02, struct xalloc_ioc_arena_create)
+
+/**
+ * struct xalloc_ioc_attach_at - become a client of the arena that is mapped at an address
+ * @size: sizeof(struct xalloc_ioc_attach_at)
+ * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a mapping of a descriptor that was open
+ *	for writing
+ * @address: in this process; in a mapping of an arena, not of a dma-buf
+ * @arena_id: out: id of the arena
+ * @client_id: out: id of the client that the returned descriptor is
+ * @offset: out: offset in the arena of what is mapped at @address
+ *
+ * On the device and on arenas. For a child of fork (XALLOC_ARENA_FORK), and for a library
+ * whose descriptors were closed by the program around it.
+ *
+ * Returns the descriptor, close-on-exec.
+ */
+struct xalloc_ioc_attach_at {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 address;
+	__aligned_u64 arena_id;
+	__aligned_u64 client_id;
+	__aligned_u64 offset;
+};
+
+#define XALLOC_IOC_ATTACH_AT _IOWR(XALLOC_IOC_MAGIC, 0x03, struct xalloc_ioc_attach_at)
 
 /**
  * struct xalloc_page_grant - one page to grant
@@ -482,5 +526,27 @@ struct xalloc_ioc_export {
 };
 
 #define XALLOC_IOC_EXPORT _IOWR(XALLOC_IOC_MAGIC, 0x18, struct xalloc_ioc_export)
+
+/**
+ * struct xalloc_ioc_fork_prepare - commit what the next fork needs
+ * @size: sizeof(struct xalloc_ioc_fork_prepare)
+ * @flags: XALLOC_FORK_CANCEL, or zero
+ *
+ * On an arena with XALLOC_ARENA_FORK (else EOPNOTSUPP). Commits memory for a copy of the
+ * arena, within the budgets that grants have, and fails as a grant does, so that the caller
+ * can fail its fork before it begins. The next fork of this process takes it and then cannot
+ * fail to copy the arena, unless pages were granted, freed or adopted between the two: then
+ * it does as if it had not been prepared. What was prepared before is given back.
+ */
+struct xalloc_ioc_fork_prepare {
+	__u32 size;
+	__u32 flags;
+};
+
+/* Prepares nothing: only gives back what was prepared and not taken by a fork. */
+#define XALLOC_FORK_CANCEL (1U << 0)
+
+#define XALLOC_IOC_FORK_PREPARE \
+	_IOWR(XALLOC_IOC_MAGIC, 0x19, struct xalloc_ioc_fork_prepare)
 
 #endif /* _UAPI_LINUX_XALLOC_H */
