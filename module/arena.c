@@ -167,6 +167,7 @@ static void free_arena(struct xalloc_arena *arena)
 {
 	xalloc_payer_fini(&arena->payer);
 	xalloc_family_put(arena->family);
+	free_page((unsigned long)arena->status);
 	mem_cgroup_put(arena->memcg);
 	xa_destroy(&arena->pages);
 	xa_destroy(&arena->segments);
@@ -241,6 +242,13 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 
 	if (!arena)
 		return NULL;
+	arena->status = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	if (!arena->status) {
+		kfree(arena);
+		return NULL;
+	}
+	arena->status->size = sizeof(*arena->status);
+	arena->wanted_at = jiffies;
 	arena->nr_segments = nr_segments;
 	arena->limit_slices = nr_segments * XALLOC_SLICES_PER_SEGMENT;
 	arena->policy = policy;
@@ -299,6 +307,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(err);
 	}
 	arena->memcg = get_mem_cgroup_from_mm(current->mm);
+	xalloc_reserve_start(arena);
 	return arena;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
@@ -325,6 +334,7 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 	if (arena->memcg)
 		css_get(&arena->memcg->css);
 #endif
+	xalloc_reserve_start(arena);
 	return arena;
 }
 
@@ -432,6 +442,23 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->cold_bytes = arena->nr_cold_slices * XALLOC_SLICE_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_stat);
+
+/**
+ * xalloc_arena_want() - tell clients that memory of their arena is wanted back
+ * @arena: the arena
+ * @bytes: how much
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes)
+{
+	struct xalloc_status *status = arena->status;
+
+	lockdep_assert_held(&arena->lock);
+	WRITE_ONCE(status->wanted_bytes, status->wanted_bytes + bytes);
+	/* Who sees this sees that. */
+	smp_store_release(&status->generation, status->generation + 1);
+}
 
 /**
  * xalloc_arena_init() - module init of what arenas share

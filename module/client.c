@@ -87,6 +87,8 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 		if (err)
 			break;
 	}
+	if (err && err != -EINTR && err != -EUCLEAN)
+		xalloc_arena_want(arena, (u64)grants[i].nr_slices * XALLOC_SLICE_BYTES);
 	/* Memory for a page that was not to be had as a whole went back, or is still held. */
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);

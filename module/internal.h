@@ -29,7 +29,7 @@
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c and of families are leaves;
- * reserves_lock in reserve.c is outside of 2, which the shrinker only tries there; the lock of
+ * arenas_lock in reserve.c is outside of 2, which the shrinker only tries there; the lock of
  * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
@@ -203,6 +203,7 @@ struct xalloc_arena {
 	struct mem_cgroup *memcg;	/* of the maker, which pays too */
 	struct xalloc_family *family;	/* or NULL: not copied at fork */
 	const struct xalloc_backing *backing;
+	struct xalloc_status *status;	/* a kpage that clients read; written with lock held */
 	struct address_space *mapping;	/* NULL: cannot be mapped (tests, zombies) */
 
 	struct mutex lock;		/* protects all below */
@@ -227,6 +228,7 @@ struct xalloc_arena {
 	u32 nr_exported_slices;		/* granted, in pages of exported */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
 	u64 nr_changes;			/* of which granted pages there are, ever */
+	unsigned long wanted_at;	/* jiffies: the shrinker wanted memory of it */
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	bool dying;			/* no client will come any more */
 
@@ -240,7 +242,7 @@ struct xalloc_arena {
 	unsigned long fill_not_before;	/* jiffies */
 	struct delayed_work fill;
 	wait_queue_head_t filled;	/* filling has become false */
-	struct list_head reserve_link;	/* by reserves_lock in reserve.c */
+	struct list_head reserve_link;	/* by arenas_lock in reserve.c */
 	struct list_head zombie;	/* by zombies_lock in arena.c */
 };
 
@@ -303,6 +305,7 @@ void xalloc_reserve_module_fini(void);
 void xalloc_reserve_init(struct xalloc_arena *arena);
 void xalloc_reserve_fini(struct xalloc_arena *arena);
 void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high);
+void xalloc_reserve_start(struct xalloc_arena *arena);
 bool xalloc_reserve_release(struct xalloc_arena *arena);
 void xalloc_reserve_check(struct xalloc_arena *arena);
 
@@ -356,6 +359,7 @@ int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
 int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last);
 void xalloc_arena_tell_fenced(struct xalloc_arena *arena);
+void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);
 
 /* client.c */

@@ -75,6 +75,29 @@ static const struct vm_operations_struct view_vm_ops = {
 	.fault = view_fault,
 };
 
+static vm_fault_t status_fault(struct vm_fault *vmf)
+{
+	vmf->page = virt_to_page(client_of(vmf->vma)->arena->status);
+	get_page(vmf->page);
+	return 0;
+}
+
+static const struct vm_operations_struct status_vm_ops = {
+	.fault = status_fault,
+};
+
+static int mmap_status(struct vm_area_struct *vma)
+{
+	if (vma_pages(vma) != 1)
+		return -ENXIO;
+	if (vma->vm_flags & VM_WRITE)
+		return -EACCES;
+	vm_flags_clear(vma, VM_MAYWRITE);
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	vma->vm_ops = &status_vm_ops;
+	return 0;
+}
+
 static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *arena)
 {
 	unsigned long nr_kpages = (unsigned long)arena->nr_segments << XALLOC_SEGMENT_ORDER;
@@ -85,13 +108,13 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
 }
 
 /**
- * xalloc_mmap() - map a range of an arena
+ * xalloc_mmap() - map a range of an arena, or its status page
  * @file: a file of the arena
- * @vma: the mapping to be; its pgoff is the offset in the arena
+ * @vma: the mapping to be; its pgoff is the offset in the arena, or XALLOC_STATUS_OFFSET's
  *
  * Context: mm->mmap_lock held for writing.
  * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena, or if there
- * is none, -ESTALE for a file of another process.
+ * is none, -ESTALE for a file of another process, -EACCES to write to the status page.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
@@ -104,10 +127,12 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 	if (!client)
 		return -ENXIO;
 	view = client->view;
+	if (view && view->mm != vma->vm_mm)
+		return -ESTALE;
+	if (vma->vm_pgoff == XALLOC_STATUS_OFFSET >> PAGE_SHIFT)
+		return mmap_status(vma);
 	if (!view)
 		return xalloc_mmap_export(file, vma);
-	if (view->mm != vma->vm_mm)
-		return -ESTALE;
 	err = check_range(vma, view->arena);
 	if (err)
 		return err;

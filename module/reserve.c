@@ -7,7 +7,8 @@
  * back to it, and charges the arena's payer and memcg as a grant does. What is freed stays
  * up to the high mark. Trimming gives it back, and so does a shrinker when the machine's
  * memory runs short; after that nothing is filled for a while, unless somebody asks for it.
- * The reclaim of a single memcg does not see it.
+ * Where that is not enough the shrinker tells clients by their status page to give back what
+ * they can. The reclaim of a single memcg does not see it.
  */
 #include <linux/jiffies.h>
 #include <linux/mutex.h>
@@ -17,8 +18,12 @@
 
 #define PAUSE (5 * HZ)
 
-static LIST_HEAD(reserves);
-static DEFINE_MUTEX(reserves_lock);	/* protects reserves and arena->reserve_link */
+/* Most arenas that one call of the shrinker looks at, and the least time between two wishes. */
+#define SCAN_ARENAS_MAX 64
+#define WANT_PERIOD (HZ / 10)
+
+static LIST_HEAD(arenas);
+static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reserve_link */
 static struct workqueue_struct *fill_wq;
 
 /* One segment more, or one that is zero again. Returns false when there is no more to do. */
@@ -131,11 +136,6 @@ bool xalloc_reserve_release(struct xalloc_arena *arena)
  */
 void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high)
 {
-	mutex_lock(&reserves_lock);
-	if (list_empty(&arena->reserve_link))
-		list_add(&arena->reserve_link, &reserves);
-	mutex_unlock(&reserves_lock);
-
 	mutex_lock(&arena->lock);
 	arena->reserve_low = low;
 	arena->reserve_high = high;
@@ -162,6 +162,17 @@ void xalloc_reserve_init(struct xalloc_arena *arena)
 }
 
 /**
+ * xalloc_reserve_start() - have the shrinker look at an arena
+ * @arena: the arena, complete
+ */
+void xalloc_reserve_start(struct xalloc_arena *arena)
+{
+	mutex_lock(&arenas_lock);
+	list_add(&arena->reserve_link, &arenas);
+	mutex_unlock(&arenas_lock);
+}
+
+/**
  * xalloc_reserve_fini() - end the worker and the shrinker of an arena that goes away
  * @arena: the arena, dying
  *
@@ -171,9 +182,9 @@ void xalloc_reserve_init(struct xalloc_arena *arena)
  */
 void xalloc_reserve_fini(struct xalloc_arena *arena)
 {
-	mutex_lock(&reserves_lock);
+	mutex_lock(&arenas_lock);
 	list_del_init(&arena->reserve_link);
-	mutex_unlock(&reserves_lock);
+	mutex_unlock(&arenas_lock);
 	cancel_delayed_work_sync(&arena->fill);
 }
 
@@ -192,13 +203,21 @@ static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segment
 			nr_dropped++;
 	}
 	arena->fill_not_before = jiffies + PAUSE;
+	if (nr_dropped < nr_segments && arena->nr_granted_slices &&
+	    time_after(jiffies, arena->wanted_at + WANT_PERIOD)) {
+		arena->wanted_at = jiffies;
+		xalloc_arena_want(arena, min_t(u64, arena->nr_granted_slices * XALLOC_SLICE_BYTES,
+					       (nr_segments - nr_dropped) * XALLOC_SEGMENT_BYTES));
+	}
 	mutex_unlock(&arena->lock);
 	return nr_dropped;
 }
 
+/* What is granted counts too: some of it clients may only keep for themselves. */
 static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	unsigned long nr = atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]);
+	unsigned long nr = atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]) +
+			   atomic_long_read(&xalloc_counters[XALLOC_NR_GRANTED_SLICES]);
 
 	return nr ? nr * XALLOC_SLICE_KPAGES : SHRINK_EMPTY;
 }
@@ -208,18 +227,21 @@ static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_contr
 	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
 	unsigned long nr_dropped = 0;
 	struct xalloc_arena *arena;
+	LIST_HEAD(seen);
+	u32 i;
 
-	if (!mutex_trylock(&reserves_lock))
+	if (!mutex_trylock(&arenas_lock))
 		return SHRINK_STOP;
-	list_for_each_entry(arena, &reserves, reserve_link) {
-		nr_dropped += shrink(arena, nr_segments - nr_dropped);
-		if (nr_dropped == nr_segments) {
-			/* The next round begins with another. */
-			list_move_tail(&arena->reserve_link, &reserves);
+	for (i = 0; i < SCAN_ARENAS_MAX && nr_dropped < nr_segments; i++) {
+		arena = list_first_entry_or_null(&arenas, struct xalloc_arena, reserve_link);
+		if (!arena)
 			break;
-		}
+		nr_dropped += shrink(arena, nr_segments - nr_dropped);
+		list_move_tail(&arena->reserve_link, &seen);
 	}
-	mutex_unlock(&reserves_lock);
+	/* The next round begins with others. */
+	list_splice_tail(&seen, &arenas);
+	mutex_unlock(&arenas_lock);
 	return nr_dropped ? nr_dropped * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
 }
 

@@ -66,7 +66,8 @@
  *
  * What mmap() of an arena refuses: a private mapping (EINVAL), PROT_EXEC (EPERM), a
  * range past the end of the arena (ENXIO), offset + length past what fits
- * (EOVERFLOW), the descriptor of another process (ESTALE, as above). The device itself cannot be mapped (ENODEV). Touching a mapped offset
+ * (EOVERFLOW), the descriptor of another process (ESTALE, as above), writing to the status
+ * page (EACCES). The device itself cannot be mapped (ENODEV). Touching a mapped offset
  * whose segment holds no page of anyone is SIGBUS, and so is a slice without one where a
  * segment is made of small pieces.
  */
@@ -169,6 +170,29 @@ struct xalloc_ioc_stat {
 };
 
 #define XALLOC_IOC_STAT _IOWR(XALLOC_IOC_MAGIC, 0x01, struct xalloc_ioc_stat)
+
+/**
+ * struct xalloc_status - what the kernel tells a client without being called
+ * @size: sizeof(struct xalloc_status) of the module
+ * @pad: zero
+ * @generation: grows whenever memory of this arena is wanted back: because the machine
+ *	runs short of it, or because a grant in this arena was refused for want of memory or
+ *	of a free run, or for a limit
+ * @wanted_bytes: how much was wanted, in all; what the reader did not see yet is the
+ *	difference to what it saw last. Written before @generation
+ *
+ * Mapped by mmap() of one page at XALLOC_STATUS_OFFSET of an arena, with PROT_READ; fork
+ * does not copy that mapping. Whoever keeps pages without need does well to free some when
+ * @generation has changed.
+ */
+struct xalloc_status {
+	__u32 size;
+	__u32 pad;
+	__aligned_u64 generation;
+	__aligned_u64 wanted_bytes;
+};
+
+#define XALLOC_STATUS_OFFSET (1ULL << 62)
 
 /**
  * struct xalloc_ioc_arena_create - create an arena
