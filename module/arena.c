@@ -22,6 +22,7 @@
  *
  * which xalloc_arena_is_valid() checks.
  */
+#include <linux/file.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -359,6 +360,8 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	mutex_unlock(&arena->lock);
 	xalloc_reserve_fini(arena);
 	cancel_delayed_work_sync(&arena->reap);
+	if (arena->meta)
+		fput(arena->meta);
 	mutex_lock(&arena->lock);
 	list_for_each_entry_safe(page, next, &arena->orphans.pages, link)
 		xalloc_page_abandon(arena, page);

@@ -229,6 +229,7 @@ struct xalloc_arena {
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
 	u64 nr_changes;			/* of which granted pages there are, ever */
 	unsigned long wanted_at;	/* jiffies: the shrinker wanted memory of it */
+	struct file *meta;		/* what clients note, or NULL */
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	bool dying;			/* no client will come any more */
 
@@ -303,9 +304,9 @@ struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
 int xalloc_reserve_module_init(void);
 void xalloc_reserve_module_fini(void);
 void xalloc_reserve_init(struct xalloc_arena *arena);
+void xalloc_reserve_start(struct xalloc_arena *arena);
 void xalloc_reserve_fini(struct xalloc_arena *arena);
 void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high);
-void xalloc_reserve_start(struct xalloc_arena *arena);
 bool xalloc_reserve_release(struct xalloc_arena *arena);
 void xalloc_reserve_check(struct xalloc_arena *arena);
 
@@ -357,9 +358,9 @@ u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
 void xalloc_arena_reap_soon(struct xalloc_arena *arena);
 int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
+void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes);
 int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last);
 void xalloc_arena_tell_fenced(struct xalloc_arena *arena);
-void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);
 
 /* client.c */
@@ -428,6 +429,9 @@ struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable
 void xalloc_view_release(struct xalloc_client *client);
 struct xalloc_view *xalloc_view_of_child(struct xalloc_view *view, struct mm_struct *mm);
 int xalloc_view_prepare(struct xalloc_view *view, bool cancel);
+
+/* meta.c */
+struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags);
 
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);

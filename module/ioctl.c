@@ -25,6 +25,7 @@ union call_args {
 	struct xalloc_ioc_attach attach;
 	struct xalloc_ioc_attach_at attach_at;
 	struct xalloc_ioc_fork_prepare fork_prepare;
+	struct xalloc_ioc_meta meta;
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
@@ -74,7 +75,8 @@ static long info(struct file *file, union call_args *args, void __user *user)
 	info->arena_bytes_max = xalloc_arena_bytes_max();
 	info->features = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? XALLOC_FEATURE_PMD : 0;
 	/* Until heaps that are shared have shown what they need. */
-	info->unstable = BIT_ULL(_IOC_NR(XALLOC_IOC_LIST)) | BIT_ULL(_IOC_NR(XALLOC_IOC_ADOPT));
+	info->unstable = BIT_ULL(_IOC_NR(XALLOC_IOC_LIST)) | BIT_ULL(_IOC_NR(XALLOC_IOC_ADOPT)) |
+			 BIT_ULL(_IOC_NR(XALLOC_IOC_META));
 	return respond(user, args, sizeof(*info));
 }
 
@@ -121,19 +123,19 @@ static long arena_stat(struct file *file, union call_args *args, void __user *us
 	return respond(user, args, sizeof(args->stat));
 }
 
-/* Hands @arena_file out, if it is one: a descriptor, of which the caller is told by @args. */
+/* Hands @fresh out: as a descriptor, of which the caller is told by @args. */
 static long respond_file(void __user *user, const union call_args *args, u32 size, int fd,
-			 struct file *arena_file)
+			 struct file *fresh)
 {
 	int err;
 
 	err = respond(user, args, size);
 	if (err) {
-		fput(arena_file);
+		fput(fresh);
 		put_unused_fd(fd);
 		return err;
 	}
-	fd_install(fd, arena_file);
+	fd_install(fd, fresh);
 	return fd;
 }
 
@@ -462,6 +464,29 @@ static long export(struct file *file, union call_args *args, void __user *user)
 	return xalloc_dmabuf_export(file, args->export.offset, args->export.bytes);
 }
 
+static long meta(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_meta *meta = &args->meta;
+	struct xalloc_client *client = file->private_data;
+	struct file *meta_file;
+	u64 bytes = meta->bytes;
+	int fd;
+
+	if (meta->flags)
+		return -EOPNOTSUPP;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	meta_file = xalloc_meta_open(client->arena, &bytes,
+				     file->f_mode & FMODE_WRITE ? O_RDWR : O_RDONLY);
+	if (IS_ERR(meta_file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(meta_file);
+	}
+	meta->bytes = bytes;
+	return respond_file(user, args, sizeof(*meta), fd, meta_file);
+}
+
 static const struct call calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, ON_ALL, info),
 	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_DEVICE, device_stat),
@@ -480,6 +505,7 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, adopt),
 	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, export),
 	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENA, fork_prepare),
+	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENA, meta),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

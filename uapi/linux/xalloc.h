@@ -573,4 +573,27 @@ struct xalloc_ioc_fork_prepare {
 #define XALLOC_IOC_FORK_PREPARE \
 	_IOWR(XALLOC_IOC_MAGIC, 0x19, struct xalloc_ioc_fork_prepare)
 
+/**
+ * struct xalloc_ioc_meta - a second file of the arena, for what its clients note about it
+ * @size: sizeof(struct xalloc_ioc_meta)
+ * @flags: must be zero
+ * @bytes: in: size of the file, of the first call for this arena; a multiple of the page size,
+ *	at least one page and at most the arena's size; zero in any other; out: what it is
+ *
+ * On an arena. Ordinary zeroed memory that costs only where it was written to, can be
+ * swapped, is charged like that of memfd_create() and never to the arena. It lives as long as
+ * the arena, or as somebody has it open or mapped. The kernel reads nothing of it and no
+ * dma-buf has it. Its size is fixed. ENOENT if no call has given it a size yet, EEXIST if
+ * one has given another. A copy that fork makes of an arena has none at first.
+ *
+ * Returns a descriptor, close-on-exec; open for reading only if that of the call is.
+ */
+struct xalloc_ioc_meta {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 bytes;
+};
+
+#define XALLOC_IOC_META _IOWR(XALLOC_IOC_MAGIC, 0x1A, struct xalloc_ioc_meta)
+
 #endif /* _UAPI_LINUX_XALLOC_H */
