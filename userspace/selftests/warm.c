@@ -85,7 +85,10 @@ static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
 	return taken;
 }
 
-/* A twentieth of the cold time is the promise; emulation is noisy, so the best of turns. */
+/*
+ * A twentieth of the cold time is the promise. Emulation on a busy machine is noisy, and noise only
+ * adds, so it is the best of turns that counts: three, or more where these do not decide.
+ */
 static void warm_against_cold(struct __test_metadata *_metadata, int device, int arena,
 			      bool by_pool)
 {
@@ -94,7 +97,7 @@ static void warm_against_cold(struct __test_metadata *_metadata, int device, int
 	int turn;
 
 	snprintf(text, sizeof(text), "%lu", WARM_BYTES / XALLOC_SEGMENT_BYTES);
-	for (turn = 0; turn < 3; turn++) {
+	for (turn = 0; turn < 3 || (turn < 9 && warm > cold / 20); turn++) {
 		struct xalloc_ioc_stat stat = stat_of(arena);
 
 		taken = grant_and_touch(_metadata, arena);
