@@ -3,7 +3,7 @@
  * Description: clients that share an arena: attached for writing or for reading, pages that are
  * the arena's and outlive their client, the list of pages, adopting, the limit.
  */
-#include "selftest.h"
+#include "sharing.h"
 
 #include <sys/prctl.h>
 
@@ -30,51 +30,11 @@ FIXTURE_TEARDOWN(ownership)
 	close(self->device);
 }
 
-/* The descriptor, or the negative errno; @arg, which may be NULL, is filled in. */
-static int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
-{
-	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
-	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
-
-	if (arg)
-		*arg = own;
-	return rc;
-}
-
 static int limit_set(int arena, uint64_t limit_bytes)
 {
 	struct xalloc_ioc_limit arg = { .size = sizeof(arg), .limit_bytes = limit_bytes };
 
 	return call(arena, XALLOC_IOC_LIMIT, &arg);
-}
-
-/* How many pages one call lists, or the negative errno; *@offset is where to go on. */
-static int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
-		     struct xalloc_page_info *pages, uint32_t nr)
-{
-	struct xalloc_ioc_list arg = {
-		.size = sizeof(arg),
-		.flags = flags,
-		.client_id = client_id,
-		.offset = *offset,
-		.nr = nr,
-		.pages = (uintptr_t)pages,
-	};
-	int rc = call(arena, XALLOC_IOC_LIST, &arg);
-
-	*offset = arg.offset;
-	return rc;
-}
-
-static int adopt(int arena, uint64_t offset)
-{
-	struct xalloc_ioc_adopt arg = {
-		.size = sizeof(arg),
-		.nr = 1,
-		.offsets = (uintptr_t)&offset,
-	};
-
-	return call(arena, XALLOC_IOC_ADOPT, &arg);
 }
 
 static uint64_t client_id_of(int arena)

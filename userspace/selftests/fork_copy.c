@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: arenas that a child of fork gets a copy of: each process keeps its own data, the
+ * child's calls reach its copy alone, what the copy costs and what happens where it is not to
+ * be had.
+ */
+#include "sharing.h"
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#define ARENA_BYTES (64 * MIB)
+
+FIXTURE(fork_copy)
+{
+	int device;
+	int arena;
+	unsigned char *map;
+	struct xalloc_ioc_stat before;
+};
+
+static int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
+{
+	struct xalloc_ioc_arena_create arg = {
+		.size = sizeof(arg),
+		.flags = XALLOC_ARENA_FORK,
+		.arena_bytes = arena_bytes,
+		.limit_bytes = limit_bytes,
+	};
+
+	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+static int fork_prepare(int arena, uint32_t flags)
+{
+	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg), .flags = flags };
+
+	return call(arena, XALLOC_IOC_FORK_PREPARE, &arg);
+}
+
+FIXTURE_SETUP(fork_copy)
+{
+	self->device = device_setup(_metadata, &self->before);
+	self->arena = family_create(self->device, ARENA_BYTES, 0);
+	ASSERT_LE(0, self->arena);
+	self->map = arena_map(self->arena, ARENA_BYTES);
+	ASSERT_NE(NULL, self->map);
+}
+
+FIXTURE_TEARDOWN(fork_copy)
+{
+	munmap(self->map, ARENA_BYTES);
+	close(self->arena);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* What a child saw: forks, runs that there, leaves with 0 if it comes back. */
+#define in_child(...) ({						\
+	pid_t pid_ = fork();						\
+									\
+	if (!pid_) {							\
+		guard_install();					\
+		__VA_ARGS__;						\
+		_exit(0);						\
+	}								\
+	pid_ < 0 ? -errno : child_status(pid_);				\
+})
+
+static bool is_filled(const unsigned char *map, size_t bytes, uint64_t seed)
+{
+	return pattern_mismatch(map, bytes, seed) == -1;
+}
+
+TEST_F(fork_copy, parent_child_and_grandchild_keep_their_own)
+{
+	unsigned char *map = self->map;
+	size_t bytes = 3 * XALLOC_SEGMENT_BYTES;
+	int sync[2];
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(1, grant_page(self->arena, 3 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, bytes, 1);
+	ASSERT_EQ(0, pipe(sync));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* The parent has written by then. */
+		require(read(sync[0], &byte, 1) == 1);
+		require(is_filled(map, bytes, 1));
+		pattern_fill(map, bytes, 2);
+		require(in_child({
+			require(is_filled(map, bytes, 2));
+			pattern_fill(map, bytes, 3);
+			require(is_filled(map, bytes, 3));
+		}) == 0);
+		require(is_filled(map, bytes, 2));
+		_exit(0);
+	}
+	pattern_fill(map, bytes, 4);
+	EXPECT_EQ(1, write(sync[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_TRUE(is_filled(map, bytes, 4));
+	close(sync[0]);
+	close(sync[1]);
+}
+
+/* Pieces of a segment that are gone, or may not be written to, before the fork and after it. */
+TEST_F(fork_copy, parts_of_a_segment)
+{
+	unsigned char *map = self->map;
+
+	ASSERT_EQ(1, grant_page(self->arena, 2 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, 2 * XALLOC_SEGMENT_BYTES, 1);
+	ASSERT_EQ(0, mprotect(map + 3 * KPAGE_BYTES, KPAGE_BYTES, PROT_READ));
+	ASSERT_EQ(0, munmap(map + 8 * KPAGE_BYTES, 2 * KPAGE_BYTES));
+	EXPECT_EQ(0, in_child({
+		require(is_filled(map, 8 * KPAGE_BYTES, 1));
+		require(touch_write(map + 3 * KPAGE_BYTES, 5) == SIGSEGV);
+		require(touch_read(map + 8 * KPAGE_BYTES, NULL) == SIGSEGV);
+		require(!mprotect(map + 3 * KPAGE_BYTES, KPAGE_BYTES, PROT_READ | PROT_WRITE));
+		require(!munmap(map + XALLOC_SEGMENT_BYTES, KPAGE_BYTES));
+		memset(map + 3 * KPAGE_BYTES, 9, KPAGE_BYTES);
+		memset(map + XALLOC_SEGMENT_BYTES + KPAGE_BYTES, 9, KPAGE_BYTES);
+		require(in_child({
+			require(map[3 * KPAGE_BYTES] == 9);
+			require(map[XALLOC_SEGMENT_BYTES + KPAGE_BYTES] == 9);
+			require(touch_read(map + XALLOC_SEGMENT_BYTES, NULL) == SIGSEGV);
+		}) == 0);
+	}));
+	EXPECT_TRUE(is_filled(map, 8 * KPAGE_BYTES, 1));
+	EXPECT_EQ(0, touch_read(map + XALLOC_SEGMENT_BYTES, NULL));
+}
+
+TEST_F(fork_copy, several_mappings_are_one_copy)
+{
+	unsigned char *map = self->map;
+	unsigned char *other = arena_map_at(self->arena, XALLOC_SEGMENT_BYTES, XALLOC_SEGMENT_BYTES,
+					    PROT_READ | PROT_WRITE);
+
+	ASSERT_NE(NULL, other);
+	ASSERT_EQ(1, grant_page(self->arena, 2 * SEGMENT_SLICES, 0, NULL));
+	EXPECT_EQ(0, in_child({
+		struct xalloc_ioc_attach_at one, two;
+		int fd = attach_at(self->device, map, 0, &one);
+		int fd2 = attach_at(self->device, other, 0, &two);
+
+		require(fd >= 0 && fd2 >= 0);
+		require(one.arena_id == two.arena_id && one.client_id != two.client_id);
+		require(one.offset == 0 && two.offset == XALLOC_SEGMENT_BYTES);
+		map[XALLOC_SEGMENT_BYTES] = 7;
+		require(other[0] == 7);
+		require(stat_of(fd).arenas == 1 && stat_of(fd).clients == 2);
+	}));
+	EXPECT_EQ(0, other[0]);
+	munmap(other, XALLOC_SEGMENT_BYTES);
+}
+
+TEST_F(fork_copy, inherited_descriptor_is_estale)
+{
+	unsigned char *map = self->map;
+
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
+	EXPECT_EQ(0, in_child({
+		struct xalloc_ioc_info info;
+		struct xalloc_ioc_stat stat;
+		struct xalloc_page_info page;
+		uint64_t offset = 0;
+
+		require(grant_page(self->arena, 1, 0, NULL) == -ESTALE);
+		require(free_page(self->arena, 0) == -ESTALE);
+		require(counters_read(self->arena, &stat) == -ESTALE);
+		require(attach(self->arena, 0, NULL) == -ESTALE);
+		require(list_some(self->arena, 0, 0, &offset, &page, 1) == -ESTALE);
+		require(fork_prepare(self->arena, 0) == -ESTALE);
+		require(mmap_error(ARENA_BYTES, PROT_READ, MAP_SHARED, self->arena, 0) == -ESTALE);
+		require(mmap_error(KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena,
+				   XALLOC_STATUS_OFFSET) == -ESTALE);
+		require(info_read(self->arena, &info) == 0);
+		require(attach_at(self->arena, map, 0, NULL) >= 0);
+		/* Opened again it is one of the copy. */
+		require(counters_read(fd_reopen(self->arena), &stat) == 0 && stat.pages == 1);
+	}));
+	EXPECT_EQ(1, free_page(self->arena, 0));
+}
+
+TEST_F(fork_copy, first_descriptor_has_the_pages)
+{
+	unsigned char *map = self->map;
+	uint64_t offsets[3];
+	int i;
+
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(1, grant_tagged(self->arena, 20 + i, i == 1 ? XALLOC_PAGE_ARENA : 0,
+					  100 + i, &offsets[i]));
+	EXPECT_EQ(0, in_child({
+		struct xalloc_page_info pages[4];
+		struct xalloc_ioc_attach_at arg;
+		int reader = attach_at(self->device, map, XALLOC_ATTACH_RDONLY, NULL);
+		int fd = attach_at(self->device, map, 0, &arg);
+		int other = attach_at(self->device, map, 0, NULL);
+
+		require(reader >= 0 && fd >= 0 && other >= 0);
+		require(list_all(fd, 0, pages, 4) == 3);
+		for (i = 0; i < 3; i++) {
+			require(pages[i].offset == offsets[i] && pages[i].tag == 100U + i);
+			require(pages[i].nr_slices == 20U + i);
+			require(pages[i].client_id == arg.client_id);
+			require(pages[i].flags == (i == 1 ? XALLOC_PAGE_ARENA : 0));
+		}
+		require(free_page(reader, offsets[0]) == -EBADF);
+		require(free_page(other, offsets[0]) == -EPERM);
+		require(free_page(fd, offsets[0]) == 1);
+		require(grant_page(other, 32, 0, NULL) == 1);
+		/* Those of the first go with it, but for the arena's. */
+		close(fd);
+		require(stat_of(other).pages == 2);
+	}));
+	EXPECT_EQ(3, stat_of(self->arena).pages);
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(1, free_page(self->arena, offsets[i]));
+}
+
+TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
+{
+	unsigned char *map = self->map, seen[64];
+	struct iovec local = { seen, sizeof(seen) }, remote;
+
+	if (!is_thp_kernel())
+		SKIP(return, "the kernel has no huge pages");
+	ASSERT_EQ(1, grant_page(self->arena, 4 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, 4 * XALLOC_SEGMENT_BYTES, 6);
+	EXPECT_EQ(0, in_child({
+		int pipes[2];
+		struct iovec vec = { map + 5 * KPAGE_BYTES, sizeof(seen) };
+
+		require(is_filled(map, 4 * XALLOC_SEGMENT_BYTES, 6));
+		require(smaps_kb(map, ARENA_BYTES, "FilePmdMapped") == 8192);
+		require(!pipe(pipes));
+		require(vmsplice(pipes[1], &vec, 1, 0) == sizeof(seen));
+		require(read(pipes[0], seen, sizeof(seen)) == sizeof(seen));
+		require(!memcmp(seen, map + 5 * KPAGE_BYTES, sizeof(seen)));
+		remote = (struct iovec){ map + 7 * KPAGE_BYTES, sizeof(seen) };
+		require(process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == sizeof(seen));
+		require(!memcmp(seen, map + 7 * KPAGE_BYTES, sizeof(seen)));
+	}));
+}
+
+TEST_F(fork_copy, attach_at_refuses)
+{
+	int reader = attach(self->arena, XALLOC_ATTACH_RDONLY, NULL), dmabuf;
+	unsigned char *seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ), *exported;
+	struct xalloc_ioc_export arg = { .size = sizeof(arg), .bytes = XALLOC_SEGMENT_BYTES };
+	int own;
+
+	ASSERT_NE(NULL, seen);
+	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
+	EXPECT_EQ(-ENOENT, attach_at(self->device, NULL, 0, NULL));
+	EXPECT_EQ(-ENOENT, attach_at(self->device, &reader, 0, NULL));
+	EXPECT_EQ(-ENOENT, attach_at(self->device, (void *)(1UL << 63), 0, NULL));
+	EXPECT_EQ(-EOPNOTSUPP, attach_at(self->device, self->map, 2, NULL));
+	/* What was mapped by a reader gives another reader. */
+	EXPECT_EQ(-EBADF, attach_at(self->device, seen, 0, NULL));
+	own = attach_at(self->device, seen, XALLOC_ATTACH_RDONLY, NULL);
+	EXPECT_LE(0, own);
+	EXPECT_EQ(-EBADF, grant_page(own, 1, 0, NULL));
+	close(own);
+	/* Who was given a range is not given the arena. */
+	dmabuf = call(self->arena, XALLOC_IOC_EXPORT, &arg);
+	if (dmabuf == -EOPNOTSUPP)
+		SKIP(goto out, "the kernel has no dma-buf");
+	ASSERT_LE(0, dmabuf);
+	exported = mmap(NULL, XALLOC_SEGMENT_BYTES, PROT_READ, MAP_SHARED, dmabuf, 0);
+	ASSERT_NE(MAP_FAILED, exported);
+	EXPECT_EQ(-ENOENT, attach_at(self->device, exported, XALLOC_ATTACH_RDONLY, NULL));
+	munmap(exported, XALLOC_SEGMENT_BYTES);
+	close(dmabuf);
+out:
+	munmap(seen, ARENA_BYTES);
+	close(reader);
+}
+
+/* An arena that a fork does not copy, too. */
+TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
+{
+	int arena = arena_create(self->device, ARENA_BYTES, 0), again;
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
+	struct xalloc_ioc_attach_at arg;
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(arena, 1, XALLOC_PAGE_ARENA, NULL));
+	map[5] = 5;
+	close(arena);
+	again = attach_at(self->device, map + XALLOC_SEGMENT_BYTES, 0, &arg);
+	ASSERT_LE(0, again);
+	EXPECT_EQ(XALLOC_SEGMENT_BYTES, arg.offset);
+	EXPECT_EQ(1, stat_of(again).pages);
+	/* The mapping is one of the first client, which therefore is there. */
+	EXPECT_EQ(2, stat_of(again).clients);
+	EXPECT_EQ(5, map[5]);
+	munmap(map, ARENA_BYTES);
+	close(again);
+}
+
+TEST_F(fork_copy, prepared_fork_takes_what_was_prepared)
+{
+	unsigned char *map = self->map;
+	struct xalloc_ioc_stat stat;
+	uint64_t cold;
+
+	ASSERT_EQ(1, grant_page(self->arena, 4 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, 4 * XALLOC_SEGMENT_BYTES, 1);
+	ASSERT_EQ(0, fork_prepare(self->arena, 0));
+	stat = stat_of(self->device);
+	EXPECT_EQ(self->before.committed_bytes + 8 * XALLOC_SEGMENT_BYTES, stat.committed_bytes);
+	/* Once more gives back what was prepared before. */
+	ASSERT_EQ(0, fork_prepare(self->arena, 0));
+	EXPECT_EQ(stat.committed_bytes, stat_of(self->device).committed_bytes);
+	cold = stat_of(self->device).cold_bytes;
+	pattern_fill(map, 4 * XALLOC_SEGMENT_BYTES, 2);
+	EXPECT_EQ(0, in_child({
+		require(is_filled(map, 4 * XALLOC_SEGMENT_BYTES, 2));
+		require(stat_of(self->device).cold_bytes == cold);
+		require(stat_of(self->device).committed_bytes == stat.committed_bytes);
+	}));
+	EXPECT_EQ(stat.committed_bytes - 4 * XALLOC_SEGMENT_BYTES,
+		  stat_of(self->device).committed_bytes);
+	EXPECT_EQ(0, fork_prepare(self->arena, 0));
+	EXPECT_EQ(0, fork_prepare(self->arena, XALLOC_FORK_CANCEL));
+	EXPECT_EQ(0, fork_prepare(self->arena, XALLOC_FORK_CANCEL));
+	EXPECT_EQ(stat.committed_bytes - 4 * XALLOC_SEGMENT_BYTES,
+		  stat_of(self->device).committed_bytes);
+}
+
+TEST_F(fork_copy, grant_after_prepare_is_copied_too)
+{
+	unsigned char *map = self->map;
+	uint64_t first, second;
+
+	ASSERT_EQ(1, grant_tagged(self->arena, 10, 0, 1, &first));
+	pattern_fill(map + first, 10 * XALLOC_SLICE_BYTES, 1);
+	ASSERT_EQ(0, fork_prepare(self->arena, 0));
+	ASSERT_EQ(1, grant_tagged(self->arena, 70, 0, 2, &second));
+	pattern_fill(map + second, 70 * XALLOC_SLICE_BYTES, 2);
+	ASSERT_EQ(1, free_page(self->arena, first));
+	EXPECT_EQ(0, in_child({
+		int fd = attach_at(self->device, map, 0, NULL);
+
+		require(is_filled(map + second, 70 * XALLOC_SLICE_BYTES, 2));
+		require(stat_of(fd).pages == 1 && stat_of(fd).granted_bytes == 70 * XALLOC_SLICE_BYTES);
+	}));
+}
+
+/* Five segments, and a limit for nine: the arena's own, then that of the user. */
+TEST_F(fork_copy, no_room_for_a_copy)
+{
+	struct xalloc_ioc_limit limit = { .size = sizeof(limit) };
+	unsigned char *map = self->map;
+	struct xalloc_ioc_stat stat;
+
+	ASSERT_EQ(1, grant_page(self->arena, 5 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, 5 * XALLOC_SEGMENT_BYTES, 1);
+	limit.limit_bytes = 9 * XALLOC_SEGMENT_BYTES;
+	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	stat = stat_of(self->device);
+	/* So a caller makes its fork fail, and is as it was. */
+	EXPECT_EQ(-EDQUOT, fork_prepare(self->arena, 0));
+	counters_expect_now(_metadata, self->device, &stat);
+	EXPECT_TRUE(is_filled(map, 5 * XALLOC_SEGMENT_BYTES, 1));
+	/* Who forks all the same has a child without. */
+	EXPECT_EQ(0, in_child({
+		require(touch_read(map, NULL) == SIGBUS);
+		require(touch_write(map + XALLOC_SEGMENT_BYTES, 1) == SIGBUS);
+		require(attach_at(self->device, map, 0, NULL) == -ENOMEM);
+		require(in_child(require(touch_read(map, NULL) == SIGBUS)) == 0);
+	}));
+	counters_expect_now(_metadata, self->device, &stat);
+	EXPECT_TRUE(is_filled(map, 5 * XALLOC_SEGMENT_BYTES, 1));
+	limit.limit_bytes = 10 * XALLOC_SEGMENT_BYTES;
+	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	EXPECT_EQ(0, fork_prepare(self->arena, 0));
+	EXPECT_EQ(-EDQUOT, grant_page(self->arena, 1, 0, NULL));
+	EXPECT_EQ(-EBUSY, (limit.limit_bytes = 9 * XALLOC_SEGMENT_BYTES,
+			   call(self->arena, XALLOC_IOC_LIMIT, &limit)));
+	EXPECT_EQ(0, in_child(require(is_filled(map, 5 * XALLOC_SEGMENT_BYTES, 1))));
+}
+
+static void user_forks(int device)
+{
+	int arena = family_create(device, ARENA_BYTES, 0);
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
+
+	require(map && grant_page(arena, 3 * SEGMENT_SLICES, 0, NULL) == 1);
+	map[0] = 1;
+	require(fork_prepare(arena, 0) == -ENOBUFS);
+	require(in_child(require(touch_read(map, NULL) == SIGBUS)) == 0);
+	require(free_page(arena, 0) == 1 && grant_page(arena, 2 * SEGMENT_SLICES, 0, NULL) == 1);
+	map[0] = 2;
+	require(fork_prepare(arena, 0) == 0);
+	require(grant_page(arena, 1, XALLOC_PAGE_CONTIG, NULL) == -ENOBUFS);
+	require(in_child({
+		int fd = attach_at(device, map, 0, NULL);
+
+		require(map[0] == 2);
+		require(grant_page(fd, 1, 0, NULL) == -ENOBUFS);
+		/* What it gives back is there for its parent again. */
+		require(free_page(fd, 0) == 1);
+		require(grant_page(fd, 2 * SEGMENT_SLICES, 0, NULL) == 1);
+	}) == 0);
+	require(grant_page(arena, 2 * SEGMENT_SLICES, 0, NULL) == 1);
+}
+
+/* RLIMIT_MEMLOCK of 8 MiB, four segments, is that of arena and copies together. */
+TEST_F(fork_copy, copies_are_charged_to_the_user)
+{
+	EXPECT_EQ(0, in_child({
+		struct rlimit memlock = { 8 * MIB, 8 * MIB };
+
+		require(!setrlimit(RLIMIT_MEMLOCK, &memlock));
+		require(!setgroups(0, NULL) && !setgid(TEST_UID) && !setuid(TEST_UID));
+		user_forks(self->device);
+	}));
+}
+
+static void *write_on(void *arg)
+{
+	volatile unsigned char *map = arg;
+	size_t i;
+
+	for (i = 0; map[0] != 0xff; i = (i + 4096) % XALLOC_SEGMENT_BYTES)
+		map[1 + i % (XALLOC_SEGMENT_BYTES - 1)]++;
+	return NULL;
+}
+
+TEST_F(fork_copy, while_a_thread_writes_and_another_is_granted)
+{
+	unsigned char *map = self->map;
+	pthread_t thread;
+	int i;
+
+	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
+	map[0] = 1;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, write_on, map));
+	for (i = 0; i < 30; i++)
+		EXPECT_EQ(0, in_child({
+			require(map[0] == 1);
+			memset(map, 9, XALLOC_SEGMENT_BYTES);
+			/* No thread here. */
+			require(map[4097] == 9);
+		}));
+	map[0] = 0xff;
+	pthread_join(thread, NULL);
+}
+
+TEST_F(fork_copy, other_arenas_are_not_inherited)
+{
+	int arena = arena_create(self->device, ARENA_BYTES, 0);
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
+	EXPECT_EQ(-EOPNOTSUPP, fork_prepare(arena, 0));
+	EXPECT_EQ(0, in_child({
+		require(touch_read(map, NULL) == SIGSEGV);
+		/* But its descriptor is a client as before. */
+		require(stat_of(arena).pages == 1);
+	}));
+	munmap(map, ARENA_BYTES);
+	close(arena);
+}
+
+/* How long a fork takes for each GiB that is granted, as it comes and prepared. */
+TEST_F_TIMEOUT(fork_copy, what_it_costs, TEST_TIMEOUT_LONG)
+{
+	size_t bytes = is_long_run() ? 512 * MIB : 64 * MIB;
+	uint64_t start, ms[3];
+	unsigned char *map;
+	int arena;
+
+	if ((size_t)meminfo_kb("MemAvailable") < 2 * bytes / 1024 + 64 * 1024)
+		SKIP(return, "needs %zu MiB of available memory", 2 * bytes / MIB + 64);
+	ASSERT_TRUE(total_raise());
+	arena = family_create(self->device, bytes, 0);
+	map = arena_map(arena, bytes);
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(arena, bytes / XALLOC_SLICE_BYTES, 0, NULL));
+	memset(map, 1, bytes);
+	start = now_ms();
+	EXPECT_EQ(0, in_child(;));
+	ms[0] = now_ms() - start;
+	start = now_ms();
+	EXPECT_EQ(0, fork_prepare(arena, 0));
+	ms[1] = now_ms() - start;
+	start = now_ms();
+	EXPECT_EQ(0, in_child(;));
+	ms[2] = now_ms() - start;
+	TH_LOG("ms per GiB: fork %zu; prepare %zu, then fork %zu", ms[0] * (1024 * MIB / bytes),
+	       ms[1] * (1024 * MIB / bytes), ms[2] * (1024 * MIB / bytes));
+	EXPECT_LT(ms[2], ms[0]);
+	munmap(map, bytes);
+	close(arena);
+	EXPECT_TRUE(total_restore());
+}
+
+TEST_HARNESS_MAIN

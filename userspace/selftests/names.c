@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: arenas with names: how one comes to be in a file, who may open it, what outlives
+ * whom, and what is refused.
+ */
+#include "sharing.h"
+
+#include <sys/socket.h>
+
+#define ARENA_BYTES (16 * MIB)
+#define NAME NAMES "/names-test"
+#define OTHER NAMES "/names-test-other"
+
+FIXTURE(names)
+{
+	int device;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_SETUP(names)
+{
+	self->device = device_setup(_metadata, &self->before);
+	ASSERT_EQ(0, access(NAMES, W_OK)) {
+		TH_LOG("no xallocfs at " NAMES ": 'make load' and scripts/vm mount it");
+	}
+	unlink(NAME);
+	unlink(OTHER);
+}
+
+FIXTURE_TEARDOWN(names)
+{
+	unlink(NAME);
+	unlink(OTHER);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+static off_t size_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? -errno : st.st_size;
+}
+
+TEST_F(names, file_is_empty_until_an_arena_is_created_in_it)
+{
+	int fd = open(NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+	struct xalloc_ioc_arena_create create = {
+		.size = sizeof(create),
+		.arena_bytes = ARENA_BYTES,
+	};
+	struct xalloc_ioc_info info;
+	struct xalloc_ioc_stat stat;
+	int other;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, size_of(NAME));
+	EXPECT_EQ(-ENXIO, counters_read(fd, &stat));
+	EXPECT_EQ(-ENXIO, grant_page(fd, 1, 0, NULL));
+	EXPECT_EQ(-ENXIO, free_page(fd, 0));
+	EXPECT_EQ(-ENXIO, attach(fd, 0, NULL));
+	EXPECT_EQ(-ENXIO, mmap_error(KPAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0));
+	EXPECT_EQ(-ENOTTY, call(fd, _IO(XALLOC_IOC_MAGIC, 0xff), &info));
+	EXPECT_EQ(0, info_read(fd, &info));
+	EXPECT_EQ(XALLOC_ABI_VERSION, info.abi_version);
+	EXPECT_EQ(-EBUSY, name_open(NAME, O_RDWR));
+	EXPECT_EQ(-EBUSY, name_open(NAME, O_RDONLY));
+	EXPECT_EQ(self->before.arenas, stat_of(self->device).arenas);
+
+	/* What is refused leaves it empty. */
+	EXPECT_EQ(-EOPNOTSUPP, arena_create_in(fd, ARENA_BYTES, XALLOC_ARENA_FORK));
+	EXPECT_EQ(-EINVAL, arena_create_in(fd, ARENA_BYTES + 1, 0));
+	EXPECT_EQ(-EFAULT, call(fd, XALLOC_IOC_ARENA_CREATE, NULL));
+	EXPECT_EQ(0, size_of(NAME));
+	EXPECT_EQ(0, call(fd, XALLOC_IOC_ARENA_CREATE, &create));
+	EXPECT_NE(0, create.arena_id);
+	EXPECT_NE(0, create.client_id);
+	EXPECT_EQ(-EEXIST, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(ARENA_BYTES, size_of(NAME));
+	EXPECT_EQ(1, grant_page(fd, 1, 0, NULL));
+	other = name_open(NAME, O_RDWR);
+	ASSERT_LE(0, other);
+	EXPECT_EQ(-EEXIST, arena_create_in(other, ARENA_BYTES, 0));
+	EXPECT_EQ(2, stat_of(other).clients);
+	EXPECT_EQ(-EPERM, free_page(other, 0));
+	close(other);
+	close(fd);
+}
+
+/* A structure that can be read and not written: then there is no arena of which nobody knows. */
+TEST_F(names, creator_who_cannot_be_told_creates_nothing)
+{
+	struct xalloc_ioc_arena_create *create = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+						      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = open(NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	ASSERT_LE(0, fd);
+	create->size = sizeof(*create);
+	create->arena_bytes = ARENA_BYTES;
+	ASSERT_EQ(0, mprotect(create, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(-EFAULT, call(fd, XALLOC_IOC_ARENA_CREATE, create));
+	EXPECT_EQ(0, size_of(NAME));
+	EXPECT_EQ(-ENXIO, grant_page(fd, 1, 0, NULL));
+	counters_expect_now(_metadata, self->device, &self->before);
+	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	close(fd);
+	munmap(create, KPAGE_BYTES);
+}
+
+TEST_F(names, creator_who_dies_leaves_a_file_to_use)
+{
+	int ready[2], fd;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		require(open(NAME, O_RDWR | O_CREAT | O_EXCL, 0600) >= 0);
+		require(write(ready[1], "", 1) == 1);
+		pause();
+	}
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	EXPECT_EQ(-EBUSY, name_open(NAME, O_RDWR));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(256 + SIGKILL, child_status(pid));
+	fd = name_open(NAME, O_RDWR);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	close(fd);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+/* One creator alone, however many try. */
+TEST_F(names, of_many_who_create_one_succeeds)
+{
+	int round, i;
+
+	for (round = 0; round < 50; round++) {
+		int won = 0;
+		pid_t pids[4];
+
+		for (i = 0; i < 4; i++) {
+			pids[i] = fork();
+			ASSERT_LE(0, pids[i]);
+			if (!pids[i]) {
+				int fd;
+
+				do
+					fd = open(NAME, O_RDWR | O_CREAT, 0600);
+				while (fd < 0 && errno == EBUSY);
+				require(fd >= 0);
+				_exit(arena_create_in(fd, ARENA_BYTES, 0) ? 1 : 0);
+			}
+		}
+		for (i = 0; i < 4; i++)
+			won += child_status(pids[i]) == 0;
+		EXPECT_EQ(1, won);
+		EXPECT_EQ(ARENA_BYTES, size_of(NAME));
+		EXPECT_EQ(0, unlink(NAME));
+	}
+}
+
+TEST_F(names, arena_outlives_its_processes)
+{
+	struct xalloc_page_info pages[4];
+	uint64_t offset;
+	unsigned char *map;
+	pid_t pid;
+	int fd;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		fd = name_create(NAME, ARENA_BYTES);
+		map = arena_map(fd, ARENA_BYTES);
+		require(map);
+		require(grant_tagged(fd, 40, XALLOC_PAGE_ARENA, 111, &offset) == 1);
+		pattern_fill(map + offset, 40 * XALLOC_SLICE_BYTES, 1);
+		require(grant_tagged(fd, 3, 0, 222, &offset) == 1);
+		require(grant_tagged(fd, 1, XALLOC_PAGE_ARENA, 333, &offset) == 1);
+		pattern_fill(map + offset, XALLOC_SLICE_BYTES, 3);
+		raise(SIGKILL);
+	}
+	EXPECT_EQ(256 + SIGKILL, child_status(pid));
+	EXPECT_EQ(self->before.arenas + 1, stat_of(self->device).arenas);
+	EXPECT_EQ(self->before.clients, stat_of(self->device).clients);
+	EXPECT_EQ(self->before.pages + 2, stat_of(self->device).pages);
+	fd = name_open(NAME, O_RDWR);
+	ASSERT_LE(0, fd);
+	map = arena_map(fd, ARENA_BYTES);
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(2, list_all(fd, XALLOC_LIST_ORPHANS, pages, 4));
+	EXPECT_EQ(111, pages[0].tag);
+	EXPECT_EQ(333, pages[1].tag);
+	EXPECT_EQ(-1, pattern_mismatch(map + pages[0].offset, 40 * XALLOC_SLICE_BYTES, 1));
+	EXPECT_EQ(-1, pattern_mismatch(map + pages[1].offset, XALLOC_SLICE_BYTES, 3));
+	EXPECT_EQ(1, adopt(fd, pages[0].offset));
+	EXPECT_EQ(1, free_page(fd, pages[1].offset));
+	munmap(map, ARENA_BYTES);
+	close(fd);
+	/* Adopted or not, it is the arena's. */
+	fd = name_open(NAME, O_RDONLY);
+	EXPECT_EQ(1, list_all(fd, 0, pages, 4));
+	close(fd);
+}
+
+TEST_F(names, arena_outlives_its_name)
+{
+	int fd = name_create(NAME, ARENA_BYTES), other;
+	unsigned char *map = arena_map(fd, ARENA_BYTES);
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(fd, SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL));
+	pattern_fill(map, XALLOC_SEGMENT_BYTES, 8);
+	ASSERT_EQ(0, unlink(NAME));
+	EXPECT_EQ(-ENOENT, name_open(NAME, O_RDWR));
+	/* Another of the same name is another. */
+	other = name_create(NAME, ARENA_BYTES);
+	ASSERT_LE(0, other);
+	EXPECT_EQ(0, stat_of(other).pages);
+	close(other);
+	other = attach(fd, 0, NULL);
+	close(fd);
+	EXPECT_EQ(1, stat_of(other).pages);
+	close(other);
+	EXPECT_EQ(-1, pattern_mismatch(map, XALLOC_SEGMENT_BYTES, 8));
+	munmap(map, ARENA_BYTES);
+	EXPECT_EQ(self->before.committed_bytes, stat_of(self->device).committed_bytes);
+}
+
+TEST_F(names, reader_maps_for_reading)
+{
+	int fd = name_create(NAME, ARENA_BYTES), reader = name_open(NAME, O_RDONLY);
+	unsigned char *map;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, reader);
+	ASSERT_EQ(1, grant_page(fd, 1, 0, NULL));
+	EXPECT_EQ(-EACCES, mmap_error(ARENA_BYTES, PROT_WRITE, MAP_SHARED, reader, 0));
+	map = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
+	ASSERT_NE(NULL, map);
+	EXPECT_EQ(-1, mprotect(map, ARENA_BYTES, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, touch_read(map, NULL));
+	EXPECT_EQ(-EBADF, grant_page(reader, 1, 0, NULL));
+	EXPECT_EQ(-EBADF, attach(reader, 0, NULL));
+	munmap(map, ARENA_BYTES);
+	close(reader);
+	close(fd);
+}
+
+TEST_F(names, size_is_the_arenas)
+{
+	int fd = name_create(NAME, ARENA_BYTES);
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-1, ftruncate(fd, 0));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, truncate(NAME, 2 * ARENA_BYTES));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-EPERM, name_open(NAME, O_RDWR | O_TRUNC));
+	EXPECT_EQ(ARENA_BYTES, size_of(NAME));
+	EXPECT_EQ(-EPERM, mmap_error(ARENA_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0));
+	EXPECT_EQ(0, fchmod(fd, 0777));
+	EXPECT_EQ(-1, execl(NAME, NAME, NULL));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(-1, write(fd, "", 1));
+	EXPECT_EQ(-1, read(fd, &fd, 1));
+	close(fd);
+}
+
+TEST_F(names, names_are_those_of_a_file_system)
+{
+	char longest[256], path[300];
+	int fd = name_create(NAME, ARENA_BYTES), other;
+	struct xalloc_ioc_stat stat;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EEXIST, name_create(NAME, ARENA_BYTES));
+	EXPECT_EQ(0, rename(NAME, OTHER));
+	EXPECT_EQ(0, link(OTHER, NAME));
+	EXPECT_EQ(0, unlink(OTHER));
+	EXPECT_EQ(0, mkdir(OTHER, 0700));
+	EXPECT_EQ(-1, rmdir(NAMES "/nothing"));
+	EXPECT_EQ(0, rename(NAME, OTHER "/inside"));
+	EXPECT_EQ(-1, rmdir(OTHER));
+	EXPECT_EQ(ENOTEMPTY, errno);
+	other = name_open(OTHER "/inside", O_RDWR);
+	EXPECT_EQ(2, stat_of(other).clients);
+	close(other);
+	/* Replaced by another, it lives on behind its descriptor. */
+	other = name_create(NAME, ARENA_BYTES);
+	ASSERT_EQ(1, grant_page(fd, 1, XALLOC_PAGE_ARENA, NULL));
+	EXPECT_EQ(0, rename(NAME, OTHER "/inside"));
+	EXPECT_EQ(1, stat_of(fd).pages);
+	close(other);
+	close(fd);
+	EXPECT_EQ(0, unlink(OTHER "/inside"));
+	EXPECT_EQ(0, rmdir(OTHER));
+	EXPECT_EQ(0, counters_read(self->device, &stat));
+	EXPECT_EQ(self->before.arenas, stat.arenas);
+
+	memset(longest, 'x', sizeof(longest));
+	longest[255] = 0;
+	snprintf(path, sizeof(path), NAMES "/%s", longest);
+	fd = name_create(path, ARENA_BYTES);
+	EXPECT_LE(0, fd);
+	close(fd);
+	EXPECT_EQ(0, unlink(path));
+	snprintf(path, sizeof(path), NAMES "/%sx", longest);
+	EXPECT_EQ(-ENAMETOOLONG, name_create(path, ARENA_BYTES));
+	fd = name_create(NAMES "/\n\x01\xff", ARENA_BYTES);
+	EXPECT_LE(0, fd);
+	close(fd);
+	EXPECT_EQ(0, unlink(NAMES "/\n\x01\xff"));
+}
+
+TEST_F(names, file_without_a_name_is_given_one)
+{
+	int fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), other;
+	char path[40];
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(1, grant_page(fd, 5, XALLOC_PAGE_ARENA, NULL));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	EXPECT_EQ(0, linkat(AT_FDCWD, path, AT_FDCWD, NAME, AT_SYMLINK_FOLLOW));
+	close(fd);
+	other = name_open(NAME, O_RDWR);
+	EXPECT_EQ(1, stat_of(other).pages);
+	close(other);
+	/* And one that is given none is gone. */
+	fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	close(fd);
+	EXPECT_EQ(self->before.arenas + 1, stat_of(self->device).arenas);
+}
+
+/* What @body makes of it as TEST_UID, in the group of the test's own alone. */
+#define as_stranger(...) ({						\
+	pid_t pid_ = fork();						\
+									\
+	if (!pid_) {							\
+		require(!setgroups(0, NULL));				\
+		require(!setgid(TEST_UID) && !setuid(TEST_UID));	\
+		__VA_ARGS__;						\
+		_exit(0);						\
+	}								\
+	pid_ < 0 ? -errno : child_status(pid_);				\
+})
+
+TEST_F(names, modes_and_owners_decide)
+{
+	int fd = name_create(NAME, ARENA_BYTES);
+	struct stat root;
+
+	ASSERT_LE(0, fd);
+	/* The group of the directory may not look into it otherwise. */
+	ASSERT_EQ(0, stat(NAMES, &root));
+	EXPECT_EQ(0, as_stranger(require(name_open(NAME, O_RDWR) == -EACCES)));
+	ASSERT_EQ(0, chmod(NAMES, 01777));
+	EXPECT_EQ(0, as_stranger({
+		require(name_open(NAME, O_RDWR) == -EACCES);
+		require(name_open(NAME, O_RDONLY) == -EACCES);
+		require(unlink(NAME) == -1);
+	}));
+	ASSERT_EQ(0, fchmod(fd, 0644));
+	EXPECT_EQ(0, as_stranger({
+		require(name_open(NAME, O_RDWR) == -EACCES);
+		require(name_open(NAME, O_RDONLY) >= 0);
+	}));
+	ASSERT_EQ(0, fchown(fd, TEST_UID, TEST_UID));
+	EXPECT_EQ(0, as_stranger({
+		int own = name_open(NAME, O_RDWR);
+
+		require(own >= 0 && grant_page(own, 1, 0, NULL) == 1);
+		require(!chmod(NAME, 0600) && !unlink(NAME));
+		/* A file of the user's own, and an arena that the user pays for. */
+		own = name_create(NAME, ARENA_BYTES);
+		require(own >= 0);
+	}));
+	EXPECT_EQ(0, unlink(NAME));
+	ASSERT_EQ(0, chmod(NAMES, root.st_mode & 07777));
+	close(fd);
+}
+
+/* Who names an arena pays for what others commit in it, and no more than that one may. */
+TEST_F(names, creator_pays_whoever_opens)
+{
+	struct stat root;
+	int fd, error;
+
+	ASSERT_EQ(0, stat(NAMES, &root));
+	ASSERT_EQ(0, chmod(NAMES, 01777));
+	EXPECT_EQ(0, as_stranger({
+		struct rlimit memlock = { 8 * MIB, 8 * MIB };
+
+		require(!setrlimit(RLIMIT_MEMLOCK, &memlock));
+		require(name_create(NAME, ARENA_BYTES) >= 0);
+		require(name_create(OTHER, ARENA_BYTES) >= 0);
+	}));
+	fd = name_open(NAME, O_RDWR);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(3, grant_segments(fd, 3, &error));
+	close(fd);
+	/* Pages of a client that is gone are charged no more; those of the arena are. */
+	fd = name_open(OTHER, O_RDWR);
+	EXPECT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL));
+	close(fd);
+	fd = name_open(NAME, O_RDWR);
+	EXPECT_EQ(1, grant_segments(fd, 4, &error));
+	EXPECT_EQ(-ENOBUFS, error);
+	close(fd);
+	EXPECT_EQ(self->before.charged_bytes + 6 * MIB, stat_of(self->device).charged_bytes);
+	ASSERT_EQ(0, chmod(NAMES, root.st_mode & 07777));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the selftests of shared, named and copied arenas have in common. */
+#ifndef XALLOC_SHARING_H
+#define XALLOC_SHARING_H
+
+#include "selftest.h"
+
+/* Where scripts/vm and make load mount xallocfs. */
+#define NAMES "/run/xalloc"
+
+/* The descriptor, or the negative errno; @arg, which may be NULL, is filled in. */
+static inline int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
+{
+	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
+	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
+
+	if (arg)
+		*arg = own;
+	return rc;
+}
+
+/* By what is mapped at @address; @fd is the device or any arena. */
+static inline int attach_at(int fd, const volatile void *address, uint32_t flags,
+			    struct xalloc_ioc_attach_at *arg)
+{
+	struct xalloc_ioc_attach_at own = {
+		.size = sizeof(own),
+		.flags = flags,
+		.address = (uintptr_t)address,
+	};
+	int rc = call(fd, XALLOC_IOC_ATTACH_AT, &own);
+
+	if (arg)
+		*arg = own;
+	return rc;
+}
+
+/* How many pages one call lists, or the negative errno; *@offset is where to go on. */
+static inline int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
+			    struct xalloc_page_info *pages, uint32_t nr)
+{
+	struct xalloc_ioc_list arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.client_id = client_id,
+		.offset = *offset,
+		.nr = nr,
+		.pages = (uintptr_t)pages,
+	};
+	int rc = call(arena, XALLOC_IOC_LIST, &arg);
+
+	*offset = arg.offset;
+	return rc;
+}
+
+/* All of up to @nr pages of the arena. Returns how many there are, or the negative errno. */
+static inline int list_all(int arena, uint32_t flags, struct xalloc_page_info *pages, int nr)
+{
+	uint64_t offset = 0, last;
+	int rc, seen = 0;
+
+	do {
+		last = offset;
+		rc = list_some(arena, flags, 0, &offset, pages + seen,
+			       nr - seen < XALLOC_BATCH_MAX ? nr - seen : XALLOC_BATCH_MAX);
+		if (rc < 0)
+			return rc;
+		seen += rc;
+	} while (seen < nr && offset > last);
+	return seen;
+}
+
+/* Returns 1, or the negative errno. */
+static inline int adopt(int arena, uint64_t offset)
+{
+	struct xalloc_ioc_adopt arg = {
+		.size = sizeof(arg),
+		.nr = 1,
+		.offsets = (uintptr_t)&offset,
+	};
+
+	return call(arena, XALLOC_IOC_ADOPT, &arg);
+}
+
+/* A page with a tag. Returns 1, or the negative errno. */
+static inline int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, uint64_t tag,
+			       uint64_t *offset)
+{
+	struct xalloc_page_grant page = { .nr_slices = nr_slices, .flags = flags, .tag = tag };
+	int rc = grant_batch(arena, &page, 1);
+
+	*offset = page.offset;
+	return rc;
+}
+
+/* An arena in the empty file behind @fd: 0, or the negative errno. */
+static inline int arena_create_in(int fd, uint64_t arena_bytes, uint32_t flags)
+{
+	struct xalloc_ioc_arena_create arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.arena_bytes = arena_bytes,
+	};
+
+	return call(fd, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+/* A new arena with a name. The descriptor, or the negative errno. */
+static inline int name_create(const char *path, uint64_t arena_bytes)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = arena_create_in(fd, arena_bytes, 0);
+	if (!rc)
+		return fd;
+	close(fd);
+	unlink(path);
+	return rc;
+}
+
+/* The descriptor, or the negative errno. */
+static inline int name_open(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+#endif /* XALLOC_SHARING_H */
