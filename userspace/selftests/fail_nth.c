@@ -3,11 +3,12 @@
  * Description: every allocation that a call makes fails in its turn: the call says so, or does
  * without, and nothing of it is left behind. Needs a kernel with fault injection.
  */
-#include "selftest.h"
+#include "sharing.h"
 
 #define ARENA_BYTES (8 * MIB)
 #define FAULTS "/sys/kernel/debug/"
-#define NTH_MAX 500
+#define NTH_MAX 1500
+#define NAME NAMES "/fail-nth-test"
 
 /* What a call works on; all of it is there before anything fails. */
 struct scene {
@@ -29,6 +30,7 @@ FIXTURE_VARIANT(fail_nth)
 	/* It returns a descriptor, which is to be closed. */
 	bool opens;
 	uint32_t policy;
+	uint32_t flags;		/* of the arena */
 };
 
 static int act_create(struct scene *scene)
@@ -168,6 +170,98 @@ FIXTURE_VARIANT_ADD(fail_nth, mmap)
 	.act = act_map,
 };
 
+static int act_attach_at(struct scene *scene)
+{
+	unsigned char *map = arena_map(scene->arena, ARENA_BYTES);
+	int rc;
+
+	if (!map)
+		return -errno;
+	rc = attach_at(scene->device, map, 0, NULL);
+	munmap(map, ARENA_BYTES);
+	return rc;
+}
+
+FIXTURE_VARIANT_ADD(fail_nth, attach_at)
+{
+	.act = act_attach_at, .opens = true,
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, attach_at_a_family)
+{
+	.act = act_attach_at, .opens = true, .flags = XALLOC_ARENA_FORK,
+};
+
+static int act_prepare(struct scene *scene)
+{
+	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg) };
+
+	return call(scene->arena, XALLOC_IOC_FORK_PREPARE, &arg);
+}
+
+FIXTURE_VARIANT_ADD(fail_nth, fork_prepare)
+{
+	.act = act_prepare, .flags = XALLOC_ARENA_FORK,
+};
+
+FIXTURE_VARIANT_ADD(fail_nth, fork_prepare_small)
+{
+	.act = act_prepare, .flags = XALLOC_ARENA_FORK, .policy = XALLOC_POLICY_SMALL,
+};
+
+/* The child may have a copy or none, but the parent has what it had. */
+static int act_fork(struct scene *scene)
+{
+	unsigned char *map = arena_map(scene->arena, ARENA_BYTES);
+	int rc = -errno;
+	pid_t pid;
+
+	if (!map)
+		return rc;
+	map[scene->page] = 1;
+	pid = fork();
+	rc = pid < 0 ? -errno : 0;
+	if (!pid)
+		_exit(touch_read(map + scene->page, NULL));
+	if (pid > 0)
+		child_status(pid);
+	if (map[scene->page] != 1)
+		rc = -EIO;
+	munmap(map, ARENA_BYTES);
+	return rc;
+}
+
+FIXTURE_VARIANT_ADD(fail_nth, fork)
+{
+	.act = act_fork, .flags = XALLOC_ARENA_FORK,
+};
+
+static int act_name(struct scene *scene)
+{
+	int fd = name_create(NAME, ARENA_BYTES);
+
+	(void)scene;
+	unlink(NAME);
+	return fd;
+}
+
+FIXTURE_VARIANT_ADD(fail_nth, name)
+{
+	.act = act_name, .opens = true,
+};
+
+static int act_meta(struct scene *scene)
+{
+	struct xalloc_ioc_meta arg = { .size = sizeof(arg), .bytes = KPAGE_BYTES };
+
+	return call(scene->arena, XALLOC_IOC_META, &arg);
+}
+
+FIXTURE_VARIANT_ADD(fail_nth, meta)
+{
+	.act = act_meta, .opens = true,
+};
+
 /* Of any kind, and silent. False where the kernel has no such thing. */
 static bool faults_allow(void)
 {
@@ -180,12 +274,19 @@ static bool faults_allow(void)
 	       !access("/proc/self/fail-nth", W_OK);
 }
 
-static void scene_make(struct __test_metadata *_metadata, struct scene *scene, uint32_t policy)
+static void scene_make(struct __test_metadata *_metadata, struct scene *scene, uint32_t policy,
+		       uint32_t flags)
 {
+	struct xalloc_ioc_arena_create create = {
+		.size = sizeof(create),
+		.flags = flags,
+		.arena_bytes = ARENA_BYTES,
+		.policy = policy,
+	};
 	struct xalloc_page_grant page;
 	int other;
 
-	scene->arena = arena_create_by(scene->device, ARENA_BYTES, policy, -1);
+	scene->arena = call(scene->device, XALLOC_IOC_ARENA_CREATE, &create);
 	ASSERT_LE(0, scene->arena);
 	ASSERT_EQ(1, grant_page(scene->arena, 1, 0, &page));
 	scene->page = page.offset;
@@ -238,7 +339,7 @@ TEST_F(fail_nth, nothing_is_left_behind)
 
 	ASSERT_LE(0, nth_fd);
 	while (met && nth++ < NTH_MAX) {
-		scene_make(_metadata, &self->scene, variant->policy);
+		scene_make(_metadata, &self->scene, variant->policy, variant->flags);
 		with_scene = stat_of(self->scene.device);
 		nth_set(nth_fd, nth);
 		rc = variant->act(&self->scene);

@@ -3,11 +3,24 @@
  * Description: every row of the table of refusals, on every descriptor that it names; and that a
  * call which was refused did nothing.
  */
-#include "selftest.h"
+#include "sharing.h"
+
+#include <sys/socket.h>
 
 #define ARENA_BYTES (8 * MIB)
 
-enum { DEVICE, ARENA, READER, SMALL, LIMITED, FULL, NR_DESCRIPTORS };
+#define NAME NAMES "/refusals-test"
+
+enum {
+	DEVICE, ARENA, READER, SMALL, LIMITED, FULL, FAMILY, EMPTY, NAMED,
+	/* An arena that another process has. In no row: every call on arenas refuses it. */
+	FOREIGN,
+	NR_DESCRIPTORS
+};
+
+/* What is mapped: ARENA, the same by a reader, and a dma-buf of FULL. */
+enum { MAPPED, MAPPED_READ_ONLY, MAPPED_EXPORT, NR_MAPS };
+static void *maps[NR_MAPS];
 
 union argument {
 	__u32 size;
@@ -24,6 +37,9 @@ union argument {
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
 	struct xalloc_ioc_export export;
+	struct xalloc_ioc_attach_at attach_at;
+	struct xalloc_ioc_fork_prepare fork_prepare;
+	struct xalloc_ioc_meta meta;
 };
 
 /* What a call is given. */
@@ -32,6 +48,7 @@ static struct {
 	struct xalloc_page_grant page;
 	struct xalloc_page_info info;
 	__u64 offset;
+	__u64 map;	/* 1 + which of maps[] is meant instead of the first */
 } given;
 
 /* A member of @given, and what it is set to. */
@@ -54,6 +71,8 @@ static const struct refusal {
 #define ARG(_call, _member, _value) MEMBER(arg._call._member, _value)
 #define PAGE(_member, _value) MEMBER(page._member, _value)
 #define OFFSET(_value) MEMBER(offset, _value)
+#define READ_ONLY MEMBER(map, 1 + MAPPED_READ_ONLY)
+#define EXPORTED MEMBER(map, 1 + MAPPED_EXPORT)
 #define NOTHING { 0, 0, 0 }
 #define REFUSAL(_call, _descriptor, _error, _what, ...) \
 	{ #_call, XALLOC_IOC_##_call, _descriptor, _error, _what, { __VA_ARGS__ } },
@@ -114,6 +133,17 @@ static void give(unsigned long cmd)
 		arg->size = sizeof(arg->export);
 		arg->export.bytes = XALLOC_SLICE_BYTES;
 		break;
+	case XALLOC_IOC_ATTACH_AT:
+		arg->size = sizeof(arg->attach_at);
+		arg->attach_at.address = (uintptr_t)maps[MAPPED];
+		break;
+	case XALLOC_IOC_FORK_PREPARE:
+		arg->size = sizeof(arg->fork_prepare);
+		break;
+	case XALLOC_IOC_META:
+		arg->size = sizeof(arg->meta);
+		arg->meta.bytes = KPAGE_BYTES;
+		break;
 	}
 }
 
@@ -121,6 +151,64 @@ static void spoil(const struct wrong *wrong)
 {
 	/* The machines that run this put the low bytes first. */
 	memcpy((unsigned char *)&given + wrong->at, &wrong->value, wrong->bytes);
+	if (given.map)
+		given.arg.attach_at.address = (uintptr_t)maps[given.map - 1];
+}
+
+static int family_create(int device)
+{
+	struct xalloc_ioc_arena_create arg = {
+		.size = sizeof(arg),
+		.flags = XALLOC_ARENA_FORK,
+		.arena_bytes = ARENA_BYTES,
+	};
+
+	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+/* Sends @fd, or, if that is negative, returns what is received. */
+static int pass(int socket, int fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {};
+	char byte = 0;
+	struct iovec vec = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &vec, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = &control.align;
+
+	if (fd < 0) {
+		if (recvmsg(socket, &msg, MSG_CMSG_CLOEXEC) == 1)
+			memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+		return fd;
+	}
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	return sendmsg(socket, &msg, 0);
+}
+
+/* An arena whose process is gone, and its descriptor here. */
+static int foreign_receive(int device)
+{
+	int sockets[2], fd;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
+		return -errno;
+	pid = fork();
+	if (!pid)
+		_exit(pass(sockets[1], family_create(device)) != 1);
+	fd = pass(sockets[0], -1);
+	child_status(pid);
+	close(sockets[0]);
+	close(sockets[1]);
+	return fd;
 }
 
 FIXTURE(refusals)
@@ -132,8 +220,12 @@ FIXTURE(refusals)
 
 FIXTURE_SETUP(refusals)
 {
-	int *fds = self->fds;
+	struct xalloc_ioc_export export = { .size = sizeof(export), .bytes = XALLOC_SLICE_BYTES };
+	struct xalloc_ioc_meta meta = { .size = sizeof(meta), .bytes = 2 * KPAGE_BYTES };
+	int *fds = self->fds, i, fd;
 
+	unlink(NAME);
+	unlink(NAME "-empty");
 	fds[DEVICE] = device_setup(_metadata, &self->before);
 	fds[ARENA] = arena_create(fds[DEVICE], ARENA_BYTES, 0);
 	self->other = fd_reopen(fds[ARENA]);
@@ -145,12 +237,33 @@ FIXTURE_SETUP(refusals)
 	ASSERT_EQ(1, grant_page(self->other, 1, 0, NULL));
 	ASSERT_EQ(1, grant_page(fds[LIMITED], SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(1, grant_page(fds[FULL], ARENA_BYTES / XALLOC_SLICE_BYTES, 0, NULL));
+	fds[FAMILY] = family_create(fds[DEVICE]);
+	fds[EMPTY] = open(NAME "-empty", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fds[NAMED] = name_create(NAME, ARENA_BYTES);
+	fds[FOREIGN] = foreign_receive(fds[DEVICE]);
+	for (i = 0; i < NR_DESCRIPTORS; i++)
+		ASSERT_LE(0, fds[i]);
+	fd = call(fds[FULL], XALLOC_IOC_META, &meta);
+	ASSERT_LE(0, fd);
+	close(fd);
+	maps[MAPPED] = arena_map(fds[ARENA], ARENA_BYTES);
+	maps[MAPPED_READ_ONLY] = arena_map_at(fds[READER], 0, ARENA_BYTES, PROT_READ);
+	fd = call(fds[FULL], XALLOC_IOC_EXPORT, &export);
+	maps[MAPPED_EXPORT] = arena_map_at(fd, 0, XALLOC_SLICE_BYTES, PROT_READ);
+	for (i = 0; i < NR_MAPS; i++)
+		ASSERT_NE(NULL, maps[i]);
+	close(fd);
 }
 
 FIXTURE_TEARDOWN(refusals)
 {
 	int i;
 
+	munmap(maps[MAPPED], ARENA_BYTES);
+	munmap(maps[MAPPED_READ_ONLY], ARENA_BYTES);
+	munmap(maps[MAPPED_EXPORT], XALLOC_SLICE_BYTES);
+	unlink(NAME);
+	unlink(NAME "-empty");
 	close(self->other);
 	for (i = ARENA; i < NR_DESCRIPTORS; i++)
 		close(self->fds[i]);
@@ -176,6 +289,27 @@ TEST_F(refusals, each_row)
 	counters_expect_now(_metadata, self->fds[DEVICE], &now);
 }
 
+TEST_F(refusals, no_arena_and_another_process)
+{
+	struct xalloc_ioc_stat now = stat_of(self->fds[DEVICE]);
+	const struct refusal *row;
+
+	for (row = refusals; row < refusals + ARRAY_SIZE(refusals); row++) {
+		if (row->cmd == XALLOC_IOC_INFO || row->cmd == XALLOC_IOC_ATTACH_AT)
+			continue;
+		give(row->cmd);
+		if (row->cmd != XALLOC_IOC_ARENA_CREATE) {
+			EXPECT_EQ(-ENXIO, call(self->fds[EMPTY], row->cmd, &given.arg)) {
+				TH_LOG("%s", row->call);
+			}
+		}
+		EXPECT_EQ(-ESTALE, call(self->fds[FOREIGN], row->cmd, &given.arg)) {
+			TH_LOG("%s", row->call);
+		}
+	}
+	counters_expect_now(_metadata, self->fds[DEVICE], &now);
+}
+
 /* The same argument with nothing wrong is accepted, or the rows above would show nothing. */
 TEST_F(refusals, good_arguments_are_accepted)
 {
@@ -185,7 +319,8 @@ TEST_F(refusals, good_arguments_are_accepted)
 	for (row = refusals; row < refusals + ARRAY_SIZE(refusals); row++) {
 		if (row > refusals && row->cmd == row[-1].cmd)
 			continue;
-		fd = self->fds[row->descriptor == DEVICE ? DEVICE : ARENA];
+		fd = self->fds[row->descriptor == DEVICE || row->descriptor == FAMILY ?
+			       row->descriptor : ARENA];
 		give(row->cmd);
 		rc = call(fd, row->cmd, &given.arg);
 		/* There is no orphan. */
@@ -193,7 +328,8 @@ TEST_F(refusals, good_arguments_are_accepted)
 			TH_LOG("%s: %d", row->call, rc);
 		}
 		if (row->cmd == XALLOC_IOC_ARENA_CREATE || row->cmd == XALLOC_IOC_ATTACH ||
-		    row->cmd == XALLOC_IOC_EXPORT)
+		    row->cmd == XALLOC_IOC_EXPORT || row->cmd == XALLOC_IOC_ATTACH_AT ||
+		    row->cmd == XALLOC_IOC_META)
 			close(rc);
 		/* For the calls that name it. */
 		if (row->cmd == XALLOC_IOC_FREE)

@@ -9,7 +9,9 @@
  * Descriptors: DEVICE; ARENA, in which this client has a page of one slice at 0, another client
  * one at 64 KiB, and nobody one behind; READER, the same arena opened for reading; SMALL, an arena
  * of small pieces; LIMITED, all of whose limit is committed, and FULL, all of whose offsets are
- * granted. The page that GRANT is asked for has one slice.
+ * granted; FAMILY, an arena with XALLOC_ARENA_FORK; EMPTY, a file of xallocfs without an arena, and
+ * NAMED, one with. The page that GRANT is asked for has one slice; what ATTACH_AT is asked for is
+ * where ARENA is mapped.
  */
 
 REFUSAL(INFO, DEVICE, EINVAL, "pad is not zero", ARG(info, pad, 1))
@@ -29,6 +31,10 @@ REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "an unknown policy", ARG(create, policy, 3
 REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "node without XALLOC_ARENA_NODE", ARG(create, node, 1))
 REFUSAL(ARENA_CREATE, DEVICE, ENODEV, "a node that the machine does not have",
 	ARG(create, flags, XALLOC_ARENA_NODE), ARG(create, node, 1023))
+
+REFUSAL(ARENA_CREATE, EMPTY, EOPNOTSUPP, "XALLOC_ARENA_FORK for an arena with a name",
+	ARG(create, flags, XALLOC_ARENA_FORK))
+REFUSAL(ARENA_CREATE, NAMED, EEXIST, "there is an arena already", NOTHING)
 
 REFUSAL(GRANT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(grant, flags, 1))
 REFUSAL(GRANT, ARENA, EINVAL, "pad is not zero", ARG(grant, pad, 1))
@@ -116,3 +122,18 @@ REFUSAL(EXPORT, ARENA, EFBIG, "more than 8 TiB", ARG(export, bytes, 1ULL << 50))
 REFUSAL(EXPORT, ARENA, EPERM, "another client's page", ARG(export, offset, XALLOC_SLICE_BYTES))
 REFUSAL(EXPORT, ARENA, ENOENT, "a part of the range is in no page",
 	ARG(export, offset, 2 * XALLOC_SLICE_BYTES))
+
+REFUSAL(ATTACH_AT, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach_at, flags, 2))
+REFUSAL(ATTACH_AT, DEVICE, ENOENT, "nothing of an arena is mapped there", ARG(attach_at, address, 0))
+REFUSAL(ATTACH_AT, DEVICE, ENOENT, "a dma-buf is mapped there", EXPORTED)
+REFUSAL(ATTACH_AT, DEVICE, EBADF, "for writing, what was mapped by a descriptor that is not open for it",
+	READ_ONLY)
+
+REFUSAL(FORK_PREPARE, FAMILY, EOPNOTSUPP, "an unknown flag", ARG(fork_prepare, flags, 2))
+REFUSAL(FORK_PREPARE, ARENA, EOPNOTSUPP, "an arena without XALLOC_ARENA_FORK", NOTHING)
+
+REFUSAL(META, ARENA, EOPNOTSUPP, "an unknown flag", ARG(meta, flags, 1))
+REFUSAL(META, ARENA, EINVAL, "bytes is not whole kpages", ARG(meta, bytes, 1))
+REFUSAL(META, ARENA, EFBIG, "bytes is more than the arena", ARG(meta, bytes, 2 * ARENA_BYTES))
+REFUSAL(META, ARENA, ENOENT, "no size was given yet", ARG(meta, bytes, 0))
+REFUSAL(META, FULL, EEXIST, "another size was given", NOTHING)
