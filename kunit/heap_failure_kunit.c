@@ -67,7 +67,7 @@ static const struct failure_row failures[] = {
 	{ "creating a heap of the kernel's own", false, try_create, 8 },
 	{ "creating a heap that can be mapped", true, try_create, 12 },
 	{ "allocating blocks of several sizes", false, try_blocks, 1 },
-	{ "allocating a mapped block", false, try_vmap, 2 },
+	{ "allocating a mapped block", false, try_vmap, 1 },
 	{ "opening a file on the arena", true, try_file, 1 },
 };
 
