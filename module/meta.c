@@ -16,9 +16,11 @@ static struct file *create(u64 bytes)
 {
 	struct file *file = shmem_file_setup("xalloc-meta", bytes, VM_NORESERVE);
 
+	/* What shmem says where there is no memory for an inode. */
+	if (IS_ERR(file))
+		return PTR_ERR(file) == -ENOSPC ? ERR_PTR(-ENOMEM) : file;
 	/* Whoever may write to it must not take it away below the others. */
-	if (!IS_ERR(file))
-		SHMEM_I(file_inode(file))->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+	SHMEM_I(file_inode(file))->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 	return file;
 }
 
