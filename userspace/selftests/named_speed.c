@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: the time in which a process finds the data of another that was killed, by name and tag,
- * against the time that committing the memory took.
+ * Description: the time in which a process finds the data of another that was killed, by name and
+ * tag, against the time that committing the memory took.
  */
 #include "sharing.h"
 

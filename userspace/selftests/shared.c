@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: several processes share an arena, and one of them is killed at a random moment, also in
- * the middle of a call: the others go on, their pages stay theirs, and nothing leaks.
+ * Description: several processes share an arena, and one of them is killed at a random moment,
+ * also in the middle of a call: the others go on, their pages stay theirs, and nothing leaks.
  */
 #include "sharing.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: the page by which clients of an arena are told that memory of it is wanted back, and the
- * second file of an arena, in which they keep notes.
+ * Description: the page by which clients of an arena are told that memory of it is wanted back, and
+ * the second file of an arena, in which they keep notes.
  */
 #include "sharing.h"
 
