@@ -70,7 +70,8 @@ static void fill(int told, uint64_t bytes)
 		if (nr > left)
 			nr = left;
 		start = now_us();
-		require(grant_tagged(fd, nr, XALLOC_PAGE_ARENA, tag_of(filled.nr_pages), &offset) == 1);
+		require(grant_tagged(fd, nr, XALLOC_PAGE_ARENA, tag_of(filled.nr_pages),
+				     &offset) == 1);
 		filled.commit_us += now_us() - start;
 		pattern_fill(map + offset, nr * XALLOC_SLICE_BYTES, filled.nr_pages);
 		filled.nr_pages++;

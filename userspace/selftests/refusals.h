@@ -124,9 +124,9 @@ REFUSAL(EXPORT, ARENA, ENOENT, "a part of the range is in no page",
 	ARG(export, offset, 2 * XALLOC_SLICE_BYTES))
 
 REFUSAL(ATTACH_AT, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach_at, flags, 2))
-REFUSAL(ATTACH_AT, DEVICE, ENOENT, "nothing of an arena is mapped there", ARG(attach_at, address, 0))
+REFUSAL(ATTACH_AT, DEVICE, ENOENT, "no arena is mapped there", ARG(attach_at, address, 0))
 REFUSAL(ATTACH_AT, DEVICE, ENOENT, "a dma-buf is mapped there", EXPORTED)
-REFUSAL(ATTACH_AT, DEVICE, EBADF, "for writing, what was mapped by a descriptor that is not open for it",
+REFUSAL(ATTACH_AT, DEVICE, EBADF, "for writing, what a read-only descriptor has mapped",
 	READ_ONLY)
 
 REFUSAL(FORK_PREPARE, FAMILY, EOPNOTSUPP, "an unknown flag", ARG(fork_prepare, flags, 2))
