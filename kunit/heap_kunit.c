@@ -233,7 +233,7 @@ static void wrong_free_is_refused(struct kunit *test)
 	EXPECT_REFUSED(high_memory);
 	/* Behind the last block of its slab. */
 	EXPECT_REFUSED((u8 *)ALIGN_DOWN((unsigned long)a.block - PAGE_OFFSET, XALLOC_SLICE_BYTES) +
-		       PAGE_OFFSET + XALLOC_SLICE_BYTES - 64);
+		       PAGE_OFFSET + XALLOC_SLICE_BYTES - 16);
 	xalloc_heap_free(fx_heap, NULL);
 	KUNIT_EXPECT_EQ(test, fx_heap_stat(fx_heap).refused_frees, nr);
 	KUNIT_EXPECT_EQ(test, fx_heap_stat(fx_heap).live_blocks, 3);

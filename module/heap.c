@@ -125,7 +125,7 @@ static noinline void *alloc_slow(struct xalloc_heap *heap, u32 class, gfp_t gfp)
 static noinline void *alloc_large(struct xalloc_heap *heap, size_t bytes, size_t alignment,
 				  gfp_t gfp)
 {
-	if (!bytes || bytes > XALLOC_HEAP_BLOCK_MAX || (gfp & GFP_KERNEL) != GFP_KERNEL)
+	if (!bytes || bytes > XALLOC_HEAP_BLOCK_MAX || !xalloc_slab_may_grant(gfp))
 		return NULL;
 	return xalloc_slab_take_large(heap, DIV_ROUND_UP(bytes, XALLOC_SLICE_BYTES), alignment);
 }
@@ -159,6 +159,7 @@ void *xalloc_heap_alloc(struct xalloc_heap *heap, size_t bytes, gfp_t gfp)
 {
 	void *block;
 
+	might_alloc(gfp);
 	if (unlikely(bytes - 1 >= XALLOC_SLICE_BYTES))
 		block = alloc_large(heap, bytes, 1, gfp);
 	else
@@ -185,6 +186,7 @@ void *xalloc_heap_alloc_aligned(struct xalloc_heap *heap, size_t bytes, size_t a
 	void *block;
 	u32 class;
 
+	might_alloc(gfp);
 	if (!is_power_of_2(alignment) || alignment > XALLOC_HEAP_BLOCK_MAX)
 		return NULL;
 	if (bytes - 1 >= XALLOC_SLICE_BYTES || alignment > XALLOC_SLICE_BYTES) {
@@ -219,6 +221,7 @@ u32 xalloc_heap_alloc_bulk(struct xalloc_heap *heap, size_t bytes, gfp_t gfp, u3
 	struct xalloc_magazine *mag;
 	u32 done = 0, class, end, i;
 
+	might_alloc(gfp);
 	if (unlikely(bytes - 1 >= XALLOC_SLICE_BYTES)) {
 		while (done < nr && (blocks[done] = xalloc_heap_alloc(heap, bytes, gfp)))
 			done++;
@@ -501,6 +504,8 @@ static int create_client(struct xalloc_heap *heap, const struct xalloc_heap_conf
 		if (IS_ERR(heap->file))
 			return PTR_ERR(heap->file);
 		heap->client = heap->file->private_data;
+		/* Who was given a file of it for reading cannot open that again for writing. */
+		file_inode(heap->file)->i_mode = 0;
 		return 0;
 	}
 	arena = xalloc_arena_create(&arena_config);
@@ -623,16 +628,21 @@ EXPORT_SYMBOL_GPL(xalloc_heap_file);
 
 /**
  * xalloc_heap_init() - module init of what heaps share
- * Return: 0, or -ENOSPC: the kernel has no state for CPU hotplug left.
+ * Return: 0, or -ENOMEM, -ENOSPC: the kernel has no state for CPU hotplug left.
  */
 int xalloc_heap_init(void)
 {
 	int rc;
 
 	xalloc_slab_classes_init();
-	rc = cpuhp_setup_state_multi(CPUHP_BP_PREPARE_DYN, "mm/xalloc:dead", NULL, cpu_dead);
-	if (rc < 0)
+	rc = xalloc_slab_work_init();
+	if (rc)
 		return rc;
+	rc = cpuhp_setup_state_multi(CPUHP_BP_PREPARE_DYN, "mm/xalloc:dead", NULL, cpu_dead);
+	if (rc < 0) {
+		xalloc_slab_work_fini();
+		return rc;
+	}
 	hotplug_state = rc;
 	return 0;
 }
@@ -641,6 +651,7 @@ int xalloc_heap_init(void)
 void xalloc_heap_fini(void)
 {
 	cpuhp_remove_multi_state(hotplug_state);
+	xalloc_slab_work_fini();
 	/* Nobody looks at frames any more, but they may wait for kfree_rcu(). */
 	xalloc_slab_map_fini();
 }

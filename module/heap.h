@@ -12,8 +12,8 @@
  * a class, of which there are eight per doubling from 128 bytes on; a block whose size is a
  * power of two is aligned to its size, up to XALLOC_SLICE_BYTES, any other to 16 bytes.
  *
- * Contexts: process and softirq, with or without bottom halves disabled; not hardirq and
- * not NMI. What sleeps says so.
+ * Contexts: process and softirq, with or without bottom halves disabled, but with interrupts
+ * enabled; not hardirq and not NMI. What sleeps says so.
  *
  * GFP flags: memory is granted to the heap only under GFP_KERNEL, all of it: a grant takes
  * a mutex that others hold while they reclaim. Without __GFP_DIRECT_RECLAIM, __GFP_IO and
@@ -43,7 +43,8 @@ struct xalloc_heap;
  * @arena_bytes: size of the arena; a multiple of XALLOC_SEGMENT_BYTES
  * @limit_bytes: most memory to commit; 0: @arena_bytes
  * @mappable: user space can be given the arena; then the current task's user is charged,
- *	as by XALLOC_IOC_ARENA_CREATE. Without it nobody is
+ *	as by XALLOC_IOC_ARENA_CREATE. Without it no user is; the
+ *	current task's memory cgroup is charged in either case
  */
 struct xalloc_heap_config {
 	u64 arena_bytes;

@@ -55,6 +55,25 @@ static const struct xalloc_slab_map empty_map;
 struct xalloc_slab_map __rcu *xalloc_slab_map =
 	(struct xalloc_slab_map __force __rcu *)&empty_map;
 EXPORT_SYMBOL_IF_KUNIT(xalloc_slab_map);
+/* Allocators wait for what is queued there, also in work that memory is reclaimed by. */
+static struct workqueue_struct *work_wq;
+
+/**
+ * xalloc_slab_work_init() - module init of the work of heaps
+ * Return: 0 or -ENOMEM.
+ */
+int xalloc_slab_work_init(void)
+{
+	work_wq = alloc_workqueue("xalloc_heap", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return work_wq ? 0 : -ENOMEM;
+}
+
+/** xalloc_slab_work_fini() - module exit of the work of heaps, of which none is left */
+void xalloc_slab_work_fini(void)
+{
+	destroy_workqueue(work_wq);
+}
+
 static DEFINE_MUTEX(map_mutex);	/* protects the map, but for the replacing of slabs */
 
 static u32 class_bytes(u32 class)
@@ -293,7 +312,7 @@ static void add_to_leaving(struct xalloc_heap *heap, struct xalloc_slab *slab)
 {
 	lockdep_assert_held(&heap->lock);
 	list_add_tail(&slab->link, &heap->leaving);
-	queue_work(system_unbound_wq, &heap->work);
+	queue_work(work_wq, &heap->work);
 }
 
 static bool give_back_one(struct xalloc_heap *heap)
@@ -343,7 +362,7 @@ static void shed(struct xalloc_heap *heap)
 	heap->nr_stock = 0;
 	heap->stock_is_low = false;
 	if (!list_empty(&heap->leaving))
-		queue_work(system_unbound_wq, &heap->work);
+		queue_work(work_wq, &heap->work);
 	spin_unlock_bh(&heap->lock);
 	/* The worker frees, because this task may be about to be killed, and cannot. */
 	flush_work(&heap->work);
@@ -447,7 +466,7 @@ static bool take_stock(struct xalloc_heap *heap, struct xalloc_slab *new, u32 nr
 	}
 	if (heap->nr_stock < STOCK_MIN && !heap->stock_is_low) {
 		heap->stock_is_low = true;
-		queue_work(system_unbound_wq, &heap->work);
+		queue_work(work_wq, &heap->work);
 	}
 	spin_unlock_bh(&heap->lock);
 	if (!old)
@@ -456,24 +475,19 @@ static bool take_stock(struct xalloc_heap *heap, struct xalloc_slab *new, u32 nr
 	return true;
 }
 
-static bool may_grant(gfp_t gfp)
-{
-	return (gfp & GFP_KERNEL) == GFP_KERNEL;
-}
-
 static struct xalloc_slab *create_slab(struct xalloc_heap *heap, u32 class, gfp_t gfp)
 {
 	u32 nr_slices = xalloc_class_shapes[class].nr_slices;
-	u32 nr_spared = may_grant(gfp) ? STOCK_MIN : 0;
+	u32 nr_spared = xalloc_slab_may_grant(gfp) ? STOCK_MIN : 0;
 	struct xalloc_slab *slab;
 
-	slab = create_class_record(heap, class, may_grant(gfp) ? GFP_KERNEL :
+	slab = create_class_record(heap, class, xalloc_slab_may_grant(gfp) ? GFP_KERNEL :
 				   GFP_NOWAIT | __GFP_NOWARN);
 	if (!slab)
 		return NULL;
 	if (nr_slices == 1 && take_stock(heap, slab, nr_spared))
 		return slab;
-	if (may_grant(gfp))
+	if (xalloc_slab_may_grant(gfp))
 		return grant_to(heap, slab, nr_slices, XALLOC_PAGE_CONTIG, true) ? NULL : slab;
 	kfree(slab);
 	return NULL;
@@ -486,7 +500,7 @@ static bool grow(struct xalloc_heap *heap, u32 class, gfp_t gfp)
 	struct xalloc_slab *slab;
 	bool grown = true;
 
-	if (may_grant(gfp))
+	if (xalloc_slab_may_grant(gfp))
 		mutex_lock(&heap->mutex);
 	if (!READ_ONCE(c->nr_partial)) {
 		slab = create_slab(heap, class, gfp);
@@ -498,7 +512,7 @@ static bool grow(struct xalloc_heap *heap, u32 class, gfp_t gfp)
 			spin_unlock_bh(&c->lock);
 		}
 	}
-	if (may_grant(gfp))
+	if (xalloc_slab_may_grant(gfp))
 		mutex_unlock(&heap->mutex);
 	return grown;
 }

@@ -20,6 +20,7 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -229,6 +230,8 @@ static inline u8 *xalloc_slab_state(struct xalloc_slab *slab, const void *block)
 
 /* slab.c */
 void xalloc_slab_classes_init(void);
+int xalloc_slab_work_init(void);
+void xalloc_slab_work_fini(void);
 int xalloc_slab_map_cover(void);
 void xalloc_slab_map_fini(void);
 void xalloc_slab_heap_init(struct xalloc_heap *heap);
@@ -253,5 +256,11 @@ void xalloc_heap_drain_cpu(struct xalloc_heap *heap, unsigned int cpu);
 
 /* heap_validate.c */
 bool xalloc_heap_is_valid(struct xalloc_heap *heap);
+
+/* Whether a call may wait for a grant: with all of GFP_KERNEL, also by the task's own scope. */
+static inline bool xalloc_slab_may_grant(gfp_t gfp)
+{
+	return (current_gfp_context(gfp) & GFP_KERNEL) == GFP_KERNEL;
+}
 
 #endif /* XALLOC_SLAB_H */

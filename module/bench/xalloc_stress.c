@@ -104,14 +104,20 @@ static int load_main(void *data)
 static void load_timer(struct timer_list *timer)
 {
 	struct rnd_state rnd;
+	unsigned int cpu;
 	u32 i;
 
 	prandom_seed_state(&rnd, get_random_u32());
 	for (i = 0; i < 40; i++)
 		exchange(&loads[i % ARRAY_SIZE(loads)], &rnd, GFP_ATOMIC);
-	/* The timer of a CPU that is gone runs on another. */
-	if (!READ_ONCE(stopping))
-		mod_timer(timer, jiffies + 1);
+	/* The timer of a CPU that is gone runs on another until that one is back. */
+	if (READ_ONCE(stopping))
+		return;
+	timer->expires = jiffies + 1;
+	for_each_possible_cpu(cpu)
+		if (timer == per_cpu_ptr(&timers, cpu))
+			break;
+	add_timer_on(timer, cpu_online(cpu) ? cpu : raw_smp_processor_id());
 }
 
 /* --- two that free the same blocks */
