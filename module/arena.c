@@ -420,6 +420,7 @@ int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes)
 	else
 		arena->limit_slices = nr_slices;
 out:
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
 }
@@ -429,6 +430,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_set_limit);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 {
 	lockdep_assert_held(&arena->lock);
+	*stat = (struct xalloc_ioc_stat){ .size = stat->size };
 	stat->arenas = 1;
 	stat->clients = arena->nr_clients;
 	stat->pages = arena->nr_pages;

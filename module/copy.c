@@ -27,6 +27,27 @@ static bool next_page(struct xalloc_arena *from, u32 *slice, struct xalloc_page 
 	return page;
 }
 
+static int add_page(struct xalloc_client *heir, const struct xalloc_page *like)
+{
+	struct xalloc_arena *to = heir->arena;
+	int err;
+
+	mutex_lock(&to->lock);
+	err = xalloc_page_copy(heir, like);
+	mutex_unlock(&to->lock);
+	return err;
+}
+
+static bool release_reserve(struct xalloc_arena *from)
+{
+	bool released;
+
+	mutex_lock(&from->lock);
+	released = xalloc_reserve_release(from);
+	mutex_unlock(&from->lock);
+	return released;
+}
+
 /**
  * xalloc_copy_create() - make a copy of an arena but for its contents
  * @from: the arena, of a family
@@ -55,9 +76,10 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 	*nr_changes = from->nr_changes;
 	mutex_unlock(&from->lock);
 	while (next_page(from, &slice, &like)) {
-		mutex_lock(&to->lock);
-		err = xalloc_page_copy(heir, &like);
-		mutex_unlock(&to->lock);
+		err = add_page(heir, &like);
+		/* As a grant would do: what is only kept ready makes room. */
+		if (err && err != -EINTR && release_reserve(from))
+			err = add_page(heir, &like);
 		if (err) {
 			xalloc_copy_destroy(heir);
 			return ERR_PTR(err);

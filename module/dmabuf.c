@@ -213,7 +213,7 @@ static struct dma_buf *create(struct file *file, u64 offset, u64 bytes)
 	int err;
 
 	/* What tables of kpages count. */
-	if (bytes / PAGE_SIZE > INT_MAX)
+	if (bytes / PAGE_SIZE > INT_MAX / sizeof(struct page *))
 		return ERR_PTR(-EFBIG);
 	export = kzalloc(sizeof(*export), GFP_KERNEL_ACCOUNT);
 	if (!export)

@@ -65,9 +65,10 @@ static void evict_inode(struct inode *inode)
 	xalloc_arena_destroy(arena);
 }
 
-static struct xalloc_client *create_client(struct xalloc_arena *arena, bool writable)
+static struct xalloc_client *create_client(struct xalloc_arena *arena, bool writable, bool first)
 {
-	return arena->family ? xalloc_view_open(arena, writable) : xalloc_client_create(arena);
+	return arena->family ? xalloc_view_open(arena, writable, first) :
+			       xalloc_client_create(arena);
 }
 
 static void destroy_client(struct xalloc_client *client)
@@ -86,7 +87,7 @@ static int file_open(struct inode *inode, struct file *file)
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return err;
-	client = create_client(inode->i_private, file->f_mode & FMODE_WRITE);
+	client = create_client(inode->i_private, file->f_mode & FMODE_WRITE, false);
 	if (IS_ERR(client)) {
 		simple_release_fs(&fs_mount, &fs_mount_count);
 		return PTR_ERR(client);
@@ -212,7 +213,7 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 		file = ERR_CAST(inode);
 		goto err_release_fs;
 	}
-	client = create_client(arena, true);
+	client = create_client(arena, true, true);
 	if (IS_ERR(client)) {
 		file = ERR_CAST(client);
 		goto err_put_inode;

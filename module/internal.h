@@ -204,9 +204,9 @@ struct xalloc_arena {
 	struct xalloc_family *family;	/* or NULL: not copied at fork */
 	const struct xalloc_backing *backing;
 	struct xalloc_status *status;	/* a kpage that clients read; written with lock held */
-	struct address_space *mapping;	/* NULL: cannot be mapped (tests, zombies) */
 
 	struct mutex lock;		/* protects all below */
+	struct address_space *mapping;	/* NULL: cannot be mapped (tests, zombies) */
 	struct xalloc_placement placement;
 	struct xarray segments;		/* segment number -> struct xalloc_segment */
 	struct xarray pages;		/* first slice -> struct xalloc_page */
@@ -425,7 +425,7 @@ void xalloc_copy_destroy(struct xalloc_client *heir);
 /* view.c */
 void xalloc_view_get(struct xalloc_view *view);
 void xalloc_view_put(struct xalloc_view *view);
-struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable);
+struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable, bool first);
 void xalloc_view_release(struct xalloc_client *client);
 struct xalloc_view *xalloc_view_of_child(struct xalloc_view *view, struct mm_struct *mm);
 int xalloc_view_prepare(struct xalloc_view *view, bool cancel);

@@ -194,6 +194,8 @@ static long arena_create_named(struct file *file, union call_args *args, void __
 	err = get_config(create, &config);
 	if (err)
 		return err;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
 	/* A copy would have no name, and files that are opened by name no copy. */
 	if (config.fork)
 		return -EOPNOTSUPP;
@@ -213,8 +215,12 @@ static long respond_attached(void __user *user, union call_args *args, u32 size,
 {
 	struct xalloc_client *client;
 	struct file *arena_file;
-	int fd;
+	int err, fd;
 
+	/* A file that is opened may be an heir, whose end would be that of all pages of a copy. */
+	err = respond(user, args, size);
+	if (err)
+		return err;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
@@ -451,6 +457,7 @@ static long trim(struct file *file, union call_args *args, void __user *user)
 	nr_keep = min_t(u64, DIV_ROUND_UP_ULL(keep_bytes, XALLOC_SEGMENT_BYTES),
 			arena->reserve_high);
 	trim->trimmed_bytes = (u64)xalloc_arena_reap(arena, nr_keep) * XALLOC_SLICE_BYTES;
+	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return respond(user, args, sizeof(*trim));
 }

@@ -19,6 +19,8 @@ static struct file *create(u64 bytes)
 	/* What shmem says where there is no memory for an inode. */
 	if (IS_ERR(file))
 		return PTR_ERR(file) == -ENOSPC ? ERR_PTR(-ENOMEM) : file;
+	/* As an arena's: who was given it for reading cannot open it again for writing. */
+	file_inode(file)->i_mode = S_IFREG | 0600;
 	/* Whoever may write to it must not take it away below the others. */
 	SHMEM_I(file_inode(file))->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 	return file;
@@ -46,7 +48,7 @@ static struct file *get(struct xalloc_arena *arena, struct file *fresh)
  *
  * Context: Process context, may sleep.
  * Return: the file, or -EINVAL, -EFBIG, -ENOENT, -EEXIST as XALLOC_IOC_META has them, -ENOMEM,
- * -ENFILE, -EINTR, -EOPNOTSUPP where the kernel has no shmem.
+ * -ENFILE, -EINTR, -EBADF to create it by O_RDONLY, -EOPNOTSUPP where the kernel has no shmem.
  */
 struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags)
 {
@@ -63,6 +65,8 @@ struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags)
 	if (!meta) {
 		if (!*bytes)
 			return ERR_PTR(-ENOENT);
+		if (flags != O_RDWR)
+			return ERR_PTR(-EBADF);
 		fresh = create(*bytes);
 		if (IS_ERR(fresh))
 			return fresh;

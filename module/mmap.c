@@ -114,7 +114,8 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
  *
  * Context: mm->mmap_lock held for writing.
  * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena, or if there
- * is none, -ESTALE for a file of another process, -EACCES to write to the status page.
+ * is none, -ESTALE for a file of another process, -EACCES to write to the status page, or
+ * for the file of an export.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
@@ -126,6 +127,12 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EINVAL;
 	if (!client)
 		return -ENXIO;
+	/*
+	 * The file of an export. Who has the dma-buf mapped reaches it by remap_file_pages(), which
+	 * asks for any range of it; only that of the dma-buf is theirs, and dmabuf.c maps that.
+	 */
+	if (client->nr_held)
+		return -EACCES;
 	view = client->view;
 	if (view && view->mm != vma->vm_mm)
 		return -ESTALE;

@@ -131,11 +131,13 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 		    const struct xalloc_placement_request *request)
 {
 	unsigned int how = request->contig ? XALLOC_POPULATE_HUGE : 0;
-	u32 nr_missing;
+	u32 limit_slices = arena->limit_slices, nr_missing;
 	int err, rc;
 
+	if (arena->family)
+		limit_slices = min(limit_slices, data_race(arena->family->limit_slices));
 	/* Before tables are made in vain. */
-	if (page->nr_slices > arena->limit_slices &&
+	if (page->nr_slices > limit_slices &&
 	    page->nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
 		return -EDQUOT;
 	err = xalloc_placement_take(&arena->placement, request, &page->slice);
@@ -514,11 +516,17 @@ int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from
 /* The page that @slice is in, looked for from there down. */
 static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
 {
-	struct xalloc_page *page = xa_load(&arena->pages, slice);
+	struct xalloc_page *page;
 	u32 first = slice;
 
-	while (!page && first)
-		page = xa_load(&arena->pages, --first);
+	/* What is taken is in a page, so no more is looked at than one page has. */
+	if (xalloc_segment_untaken(arena, slice / XALLOC_SLICES_PER_SEGMENT) &
+	    BIT(slice % XALLOC_SLICES_PER_SEGMENT))
+		return NULL;
+	while (!(page = xa_load(&arena->pages, first)) && first) {
+		first--;
+		cond_resched();
+	}
 	return page && slice - page->slice < page->nr_slices ? page : NULL;
 }
 
@@ -541,6 +549,7 @@ static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *
 			page->nr_holds++;
 		}
 		nr++;
+		cond_resched();
 	}
 	return nr;
 }

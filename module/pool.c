@@ -9,6 +9,7 @@
  * and after that nothing is filled for a while, so that the two do not work against each
  * other.
  */
+#include <linux/cpuset.h>
 #include <linux/gfp.h>
 #include <linux/jiffies.h>
 #include <linux/memcontrol.h>
@@ -160,7 +161,9 @@ struct folio *xalloc_pool_take(const struct xalloc_arena *arena)
 	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
 	struct folio *folio;
 
-	if (!READ_ONCE(pools[nid].nr) || is_limited(arena->memcg))
+	/* As the page allocator does for who commits. */
+	if (!READ_ONCE(pools[nid].nr) || is_limited(arena->memcg) ||
+	    !node_isset(nid, cpuset_current_mems_allowed))
 		return NULL;
 	folio = take(&pools[nid]);
 	if (folio)
@@ -181,6 +184,7 @@ static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_contr
 
 	WRITE_ONCE(not_before, jiffies + PAUSE);
 	nr = drain(&pools[sc->nid], 0, nr);
+	queue_delayed_work(system_unbound_wq, &fill_work, PAUSE);
 	return nr ? nr * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
 }
 
@@ -231,7 +235,7 @@ void xalloc_pool_fini(void)
 	pool_segments = 0;
 	kernel_param_unlock(THIS_MODULE);
 	shrinker_free(shrinker);
-	/* It queues itself only while there is something to fill. */
+	/* It ends by itself once nothing more is to be held ready, and not_before is gone by. */
 	cancel_delayed_work_sync(&fill_work);
 	for (nid = 0; nid < nr_node_ids; nid++)
 		drain(&pools[nid], 0, ULONG_MAX);

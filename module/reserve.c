@@ -37,10 +37,12 @@ static bool fill_one(struct xalloc_arena *arena)
 		return false;
 	if (arena->nr_dirty) {
 		list_for_each_entry(seg, &arena->idle, idle)
-			if (seg->dirty)
-				break;
-		xalloc_segment_clean(arena, seg);
-		return true;
+			if (seg->dirty) {
+				xalloc_segment_clean(arena, seg);
+				return true;
+			}
+		WARN_ON_ONCE(1);
+		arena->nr_dirty = 0;
 	}
 	if (!arena->reserve_low_seen || arena->nr_reserved >= arena->reserve_high ||
 	    time_before(jiffies, arena->fill_not_before))
@@ -141,6 +143,7 @@ void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high)
 	arena->reserve_high = high;
 	arena->fill_not_before = jiffies;
 	xalloc_arena_reap(arena, high);
+	xalloc_arena_reap_soon(arena);
 	if (arena->nr_reserved < high) {
 		arena->reserve_low_seen = true;
 		fill_soon(arena);

@@ -73,8 +73,8 @@ static void set_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u
 	arena->nr_granted_slices += more;
 	xalloc_count(XALLOC_NR_GRANTED_SLICES, more);
 	seg->present = present;
-	/* Pairs with READ_ONCE() in mappable_folio(). */
-	WRITE_ONCE(seg->granted, granted);
+	/* After the folios below it: pairs with mappable_folio(). */
+	smp_store_release(&seg->granted, granted);
 
 	idle = idle_slices(seg);
 	more = (s32)hweight32(idle) - (s32)hweight32(idle_before);
@@ -515,7 +515,7 @@ bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segm
 /**
  * xalloc_segment_clean() - zero a segment of the reserve
  * @arena: its arena
- * @seg: a dirty segment of the reserve; dropped if hardware has broken it
+ * @seg: a dirty segment of the reserve; taken out of it if hardware has broken it
  *
  * Context: Process context, may sleep. arena->lock held.
  */
@@ -523,7 +523,11 @@ void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg
 {
 	lockdep_assert_held(&arena->lock);
 	if (xalloc_segment_is_poisoned(seg, ALL_SLICES)) {
-		drop_huge(arena, seg);
+		/* A grant under way may have taken some of it. */
+		if (xalloc_placement_is_whole(&arena->placement, seg->index))
+			drop_huge(arena, seg);
+		else
+			unreserve(arena, seg);
 		return;
 	}
 	folio_zero_range(seg->folio[0], 0, XALLOC_SEGMENT_BYTES);
@@ -618,7 +622,8 @@ static struct folio *mappable_folio(struct xalloc_arena *arena, u32 slice)
 	if (!seg)
 		return NULL;
 	slice %= XALLOC_SLICES_PER_SEGMENT;
-	granted = READ_ONCE(seg->granted);
+	/* Before the folios: pairs with set_slices(). */
+	granted = smp_load_acquire(&seg->granted);
 	if (!(READ_ONCE(seg->in_pieces) ? granted & BIT(slice) : granted))
 		return NULL;
 	return READ_ONCE(seg->folio[slice]);

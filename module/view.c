@@ -38,50 +38,31 @@ static void free_view(struct xalloc_view *view)
 	kfree(view);
 }
 
-static struct xalloc_view *find_locked(struct xalloc_family *family, const struct mm_struct *mm)
+static struct xalloc_view *find_view(struct xalloc_family *family, const struct mm_struct *mm)
 {
-	struct xalloc_view *view;
+	struct xalloc_view *view, *found = NULL;
 
-	lockdep_assert_held(&family->lock);
+	spin_lock(&family->lock);
 	list_for_each_entry(view, &family->views, link)
 		if (view->mm == mm) {
 			refcount_inc(&view->refs);
-			return view;
+			found = view;
+			break;
 		}
-	return NULL;
-}
-
-static struct xalloc_view *find_view(struct xalloc_family *family, const struct mm_struct *mm)
-{
-	struct xalloc_view *view;
-
-	spin_lock(&family->lock);
-	view = find_locked(family, mm);
 	spin_unlock(&family->lock);
-	return view;
+	return found;
 }
 
-/* That of @arena, the first of its family, unless the current task has a copy. */
-static struct xalloc_view *get_current_view(struct xalloc_arena *arena)
+/* The view of who creates the first arena of a family. */
+static struct xalloc_view *create_view(struct xalloc_arena *arena)
 {
-	struct xalloc_family *family = arena->family;
-	struct xalloc_view *view, *fresh;
+	struct xalloc_view *view = alloc_view(current->mm, arena);
 
-	view = find_view(family, current->mm);
-	if (view)
-		return view;
-	fresh = alloc_view(current->mm, arena);
-	if (!fresh)
+	if (!view)
 		return ERR_PTR(-ENOMEM);
-	spin_lock(&family->lock);
-	view = find_locked(family, current->mm);
-	if (!view)
-		list_add(&fresh->link, &family->views);
-	spin_unlock(&family->lock);
-	if (!view)
-		return fresh;
-	/* Another thread was first. */
-	free_view(fresh);
+	spin_lock(&arena->family->lock);
+	list_add(&view->link, &arena->family->views);
+	spin_unlock(&arena->family->lock);
 	return view;
 }
 
@@ -123,15 +104,19 @@ void xalloc_view_put(struct xalloc_view *view)
  * xalloc_view_open() - create a client for a file that the current task opens
  * @arena: the first arena of the inode's family
  * @writable: whether for writing
+ * @first: the file is the first one of all
  *
  * Context: Process context, may sleep.
- * Return: the client, or -ENOMEM.
+ * Return: the client, or -ESTALE if the arena, or a copy of it, is none of the task's, -ENOMEM.
  */
-struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable)
+struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable, bool first)
 {
-	struct xalloc_view *view = get_current_view(arena);
+	struct xalloc_view *view = first ? create_view(arena) :
+					   find_view(arena->family, current->mm);
 	struct xalloc_client *client;
 
+	if (!view)
+		return ERR_PTR(-ESTALE);
 	if (IS_ERR(view))
 		return ERR_CAST(view);
 	client = writable ? xchg(&view->heir, NULL) : NULL;

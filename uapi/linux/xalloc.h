@@ -239,9 +239,10 @@ struct xalloc_ioc_arena_create {
  * touching it in the child is SIGBUS; XALLOC_IOC_FORK_PREPARE tells before.
  *
  * A descriptor of such an arena serves the process (the address space) that opened it. In
- * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
- * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT: with the latter the child gets a descriptor of
- * its copy; the first one for writing is the client to whom all pages of the copy belong.
+ * another, which inherited it, was sent it or opens it again, its calls, mmap() and that open
+ * are ESTALE, but for XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT: with the latter the child gets
+ * a descriptor of its copy; the first one for writing is the client to whom all pages of the
+ * copy belong.
  *
  * Not for arenas with names, which are there to be shared (EOPNOTSUPP). Without this flag a
  * child has no mapping.
@@ -559,7 +560,7 @@ struct xalloc_ioc_export {
  * On an arena with XALLOC_ARENA_FORK (else EOPNOTSUPP). Commits memory for a copy of the
  * arena, within the budgets that grants have, and fails as a grant does, so that the caller
  * can fail its fork before it begins. The next fork of this process takes it and then cannot
- * fail to copy the arena, unless pages were granted, freed or adopted between the two: then
+ * fail to copy the arena, unless pages were granted or freed between the two: then
  * it does as if it had not been prepared. What was prepared before is given back.
  */
 struct xalloc_ioc_fork_prepare {
@@ -584,7 +585,7 @@ struct xalloc_ioc_fork_prepare {
  * swapped, is charged like that of memfd_create() and never to the arena. It lives as long as
  * the arena, or as somebody has it open or mapped. The kernel reads nothing of it and no
  * dma-buf has it. Its size is fixed. ENOENT if no call has given it a size yet, EEXIST if
- * one has given another. A copy that fork makes of an arena has none at first.
+ * one has given another, EBADF to give one by a descriptor not open for writing. A copy that fork makes of an arena has none at first.
  *
  * Returns a descriptor, close-on-exec; open for reading only if that of the call is.
  */

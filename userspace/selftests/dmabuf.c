@@ -56,6 +56,48 @@ static int sync_dmabuf(int dmabuf, uint64_t flags)
 	return call(dmabuf, DMA_BUF_IOCTL_SYNC, &arg);
 }
 
+/* The mapping is one of a file of the arena, of which the call asks for any other range. */
+TEST_F(dmabuf, remap_file_pages_reaches_nothing_else)
+{
+	int dmabuf = export(self->arena, XALLOC_SEGMENT_BYTES, XALLOC_SLICE_BYTES);
+	unsigned char *seen = arena_map_at(dmabuf, 0, XALLOC_SLICE_BYTES, PROT_READ | PROT_WRITE);
+	uint64_t value = 0;
+
+	ASSERT_NE(NULL, seen);
+	pattern_fill(self->map, XALLOC_SLICE_BYTES, 1);
+	EXPECT_EQ(0, touch_write(seen, 5));
+	EXPECT_EQ(-1, remap_file_pages(seen, XALLOC_SLICE_BYTES, 0, 0, 0));
+	if (!touch_read(seen, &value)) {
+		EXPECT_EQ(5, value);
+	}
+	/* Whoever has the arena mapped may. */
+	EXPECT_EQ(0, remap_file_pages(self->map, XALLOC_SLICE_BYTES, 0,
+				      XALLOC_SEGMENT_BYTES / KPAGE_BYTES, 0));
+	EXPECT_EQ(0, touch_read(self->map, &value));
+	EXPECT_EQ(5, value);
+	munmap(seen, XALLOC_SLICE_BYTES);
+	close(dmabuf);
+}
+
+/* Far from any page, and before any: found out at once. */
+TEST_F(dmabuf, range_without_a_page_in_the_largest_arena)
+{
+	struct xalloc_ioc_info info;
+	uint64_t start = now_ms();
+	int arena;
+
+	ASSERT_EQ(0, info_read(self->device, &info));
+	arena = arena_create(self->device, info.arena_bytes_max, 0);
+	ASSERT_LE(0, arena);
+	EXPECT_EQ(-ENOENT, export(arena, info.arena_bytes_max - XALLOC_SLICE_BYTES,
+				  XALLOC_SLICE_BYTES));
+	ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
+	EXPECT_EQ(-ENOENT, export(arena, info.arena_bytes_max - XALLOC_SLICE_BYTES,
+				  XALLOC_SLICE_BYTES));
+	EXPECT_GT(1000, now_ms() - start);
+	close(arena);
+}
+
 TEST_F(dmabuf, is_the_same_memory)
 {
 	int dmabuf = export(self->arena, XALLOC_SEGMENT_BYTES, RANGE_BYTES), pipes[2];

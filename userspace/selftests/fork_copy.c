@@ -223,6 +223,75 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 		EXPECT_EQ(1, free_page(self->arena, offsets[i]));
 }
 
+/* A structure that can be read and not written: the call fails, and the copy is as it was. */
+TEST_F(fork_copy, attach_that_cannot_be_told_leaves_the_copy)
+{
+	struct xalloc_ioc_attach_at *arg = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+						MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char *map = self->map;
+
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
+	map[0] = 6;
+	arg->size = sizeof(*arg);
+	arg->address = (uintptr_t)map;
+	EXPECT_EQ(0, in_child({
+		require(!mprotect(arg, KPAGE_BYTES, PROT_READ));
+		require(call(self->device, XALLOC_IOC_ATTACH_AT, arg) == -EFAULT);
+		require(map[0] == 6);
+		require(stat_of(attach_at(self->device, map, 0, NULL)).pages == 1);
+	}));
+	munmap(arg, KPAGE_BYTES);
+}
+
+/* One that has neither the arena nor a copy opens a descriptor that it was passed. */
+TEST_F(fork_copy, another_process_cannot_open_it_again)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), self->arena);
+	ASSERT_EQ(0, munmap(self->map, ARENA_BYTES));
+	EXPECT_EQ(0, in_child({
+		require(fd_reopen(self->arena) == -ESTALE);
+		require(name_open(path, O_RDWR) == -ESTALE);
+	}));
+	self->map = arena_map(self->arena, ARENA_BYTES);
+	ASSERT_NE(NULL, self->map);
+}
+
+/* What the parent only keeps ready makes room for a copy, as it does for a grant. */
+TEST_F(fork_copy, reserve_makes_room)
+{
+	struct xalloc_ioc_limit limit = {
+		.size = sizeof(limit),
+		.limit_bytes = 6 * XALLOC_SEGMENT_BYTES,
+	};
+	uint64_t end = now_ms() + 20000;
+
+	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	ASSERT_EQ(1, grant_page(self->arena, 3 * SEGMENT_SLICES, 0, NULL));
+	ASSERT_EQ(0, reserve_set(self->arena, 0, 3 * XALLOC_SEGMENT_BYTES));
+	while (stat_of(self->arena).reserved_bytes < 3 * XALLOC_SEGMENT_BYTES && now_ms() < end)
+		sleep_ms(10);
+	EXPECT_EQ(3 * XALLOC_SEGMENT_BYTES, stat_of(self->arena).reserved_bytes);
+	EXPECT_EQ(0, fork_prepare(self->arena, 0));
+	EXPECT_EQ(0, stat_of(self->arena).reserved_bytes);
+}
+
+/* More than the limit, in an arena that has it: refused before any table is made for it. */
+TEST_F(fork_copy, limit_is_asked_first)
+{
+	uint64_t start = now_ms();
+	struct xalloc_ioc_info info;
+	int arena;
+
+	ASSERT_EQ(0, info_read(self->device, &info));
+	arena = family_create(self->device, info.arena_bytes_max, XALLOC_SEGMENT_BYTES);
+	ASSERT_LE(0, arena);
+	EXPECT_EQ(-EDQUOT, grant_page(arena, info.arena_bytes_max / XALLOC_SLICE_BYTES, 0, NULL));
+	EXPECT_GT(1000, now_ms() - start);
+	close(arena);
+}
+
 TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 {
 	unsigned char *map = self->map, seen[64];

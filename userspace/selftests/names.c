@@ -87,6 +87,16 @@ TEST_F(names, file_is_empty_until_an_arena_is_created_in_it)
 	close(fd);
 }
 
+TEST_F(names, reader_of_an_empty_file_creates_nothing)
+{
+	int fd = open(NAME, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EBADF, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, size_of(NAME));
+	close(fd);
+}
+
 /* A structure that can be read and not written: then there is no arena of which nobody knows. */
 TEST_F(names, creator_who_cannot_be_told_creates_nothing)
 {
@@ -138,7 +148,7 @@ TEST_F(names, of_many_who_create_one_succeeds)
 {
 	int round, i;
 
-	for (round = 0; round < 50; round++) {
+	for (round = 0; round < 15; round++) {
 		int won = 0;
 		pid_t pids[4];
 

@@ -118,7 +118,7 @@ REFUSAL(EXPORT, ARENA, EINVAL, "offset or bytes is not whole slices",
 	ARG(export, bytes, XALLOC_SLICE_BYTES - 1))
 REFUSAL(EXPORT, ARENA, ERANGE, "a range past the end of the arena",
 	ARG(export, offset, ARENA_BYTES))
-REFUSAL(EXPORT, ARENA, EFBIG, "more than 8 TiB", ARG(export, bytes, 1ULL << 50))
+REFUSAL(EXPORT, ARENA, EFBIG, "1 TiB or more", ARG(export, bytes, 1ULL << 50))
 REFUSAL(EXPORT, ARENA, EPERM, "another client's page", ARG(export, offset, XALLOC_SLICE_BYTES))
 REFUSAL(EXPORT, ARENA, ENOENT, "a part of the range is in no page",
 	ARG(export, offset, 2 * XALLOC_SLICE_BYTES))
@@ -136,4 +136,5 @@ REFUSAL(META, ARENA, EOPNOTSUPP, "an unknown flag", ARG(meta, flags, 1))
 REFUSAL(META, ARENA, EINVAL, "bytes is not whole kpages", ARG(meta, bytes, 1))
 REFUSAL(META, ARENA, EFBIG, "bytes is more than the arena", ARG(meta, bytes, 2 * ARENA_BYTES))
 REFUSAL(META, ARENA, ENOENT, "no size was given yet", ARG(meta, bytes, 0))
+REFUSAL(META, READER, EBADF, "no size was given yet, by a descriptor not open for writing", NOTHING)
 REFUSAL(META, FULL, EEXIST, "another size was given", NOTHING)

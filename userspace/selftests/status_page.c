@@ -166,8 +166,10 @@ TEST_F(status_page, second_file_has_one_size)
 	uint64_t bytes = 8 * KPAGE_BYTES, value;
 	struct stat st;
 	uint64_t *map;
+	pid_t pid;
 
 	EXPECT_EQ(-ENOENT, meta_open_of(self->arena, 0));
+	EXPECT_EQ(-EBADF, meta_open_of(reader, KPAGE_BYTES));
 	EXPECT_EQ(-EINVAL, meta_open_of(self->arena, KPAGE_BYTES + 1));
 	EXPECT_EQ(-EFBIG, meta_open_of(self->arena, ARENA_BYTES + KPAGE_BYTES));
 	meta = meta_open(self->arena, &bytes);
@@ -197,6 +199,16 @@ TEST_F(status_page, second_file_has_one_size)
 	EXPECT_EQ(-1, pwrite(seen, &value, sizeof(value), 0));
 	EXPECT_EQ(sizeof(value), pread(seen, &value, sizeof(value), 5 * sizeof(value)));
 	EXPECT_EQ(55, value);
+	/* Another user who was given that cannot open it again for more. */
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		require(!setgroups(0, NULL) && !setgid(TEST_UID) && !setuid(TEST_UID));
+		require(fd_reopen_flags(seen, O_RDWR) == -EACCES);
+		require(fd_reopen_flags(seen, O_RDONLY) == -EACCES);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
 	/* None of it is the arena's. */
 	EXPECT_EQ(0, stat_of(self->arena).committed_bytes);
 	close(seen);
