@@ -174,7 +174,7 @@ static int compare_ms(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-TEST_F_TIMEOUT(policy, fragmented_memory, 300)
+TEST_F_TIMEOUT(policy, fragmented_memory, TEST_TIMEOUT_LONG)
 {
 	size_t bytes = meminfo_kb("MemTotal") * 1024UL / (2 * MIB) * (2 * MIB);
 	int small = arena_create_by(self->device, bytes, XALLOC_POLICY_SMALL, NO_NODE);
