@@ -134,8 +134,10 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 	u32 limit_slices = arena->limit_slices, nr_missing;
 	int err, rc;
 
-	if (arena->family)
+	if (arena->family) {
+		/* One that is just being set is seen when memory is charged. */
 		limit_slices = min(limit_slices, data_race(arena->family->limit_slices));
+	}
 	/* Before tables are made in vain. */
 	if (page->nr_slices > limit_slices &&
 	    page->nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)

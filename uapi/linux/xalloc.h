@@ -585,7 +585,8 @@ struct xalloc_ioc_fork_prepare {
  * swapped, is charged like that of memfd_create() and never to the arena. It lives as long as
  * the arena, or as somebody has it open or mapped. The kernel reads nothing of it and no
  * dma-buf has it. Its size is fixed. ENOENT if no call has given it a size yet, EEXIST if
- * one has given another, EBADF to give one by a descriptor not open for writing. A copy that fork makes of an arena has none at first.
+ * one has given another, EBADF to give one by a descriptor not open for writing. A copy that
+ * fork makes of an arena has none at first.
  *
  * Returns a descriptor, close-on-exec; open for reading only if that of the call is.
  */
