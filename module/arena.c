@@ -387,6 +387,16 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);
 
+static int try_set_limit(struct xalloc_arena *arena, u32 nr_slices)
+{
+	if (arena->family)
+		return xalloc_family_set_limit(arena->family, nr_slices);
+	if (arena->nr_committed_slices > nr_slices)
+		return -EBUSY;
+	arena->limit_slices = nr_slices;
+	return 0;
+}
+
 /**
  * xalloc_arena_set_limit() - set the limit of an arena
  * @arena: the arena
@@ -401,25 +411,15 @@ int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes)
 {
 	u64 arena_bytes = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
 	u32 nr_slices = limit_slices(limit_bytes, arena_bytes, arena->family);
-	int err = 0;
+	int err;
 
 	if (limit_bytes % XALLOC_SEGMENT_BYTES)
 		return -EINVAL;
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	if (arena->family) {
-		err = xalloc_family_set_limit(arena->family, nr_slices);
-		if (err && xalloc_reserve_release(arena))
-			err = xalloc_family_set_limit(arena->family, nr_slices);
-		goto out;
-	}
-	if (arena->nr_committed_slices > nr_slices)
-		xalloc_reserve_release(arena);
-	if (arena->nr_committed_slices > nr_slices)
-		err = -EBUSY;
-	else
-		arena->limit_slices = nr_slices;
-out:
+	err = try_set_limit(arena, nr_slices);
+	if (err && xalloc_reserve_release(arena))
+		err = try_set_limit(arena, nr_slices);
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;

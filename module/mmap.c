@@ -107,6 +107,19 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
 	return 0;
 }
 
+/* The memory of @arena itself, in whatever process. */
+static int map_shared(struct vm_area_struct *vma, const struct xalloc_arena *arena)
+{
+	int err = check_range(vma, arena);
+
+	if (err)
+		return err;
+	/* A child of fork would see the parent's memory change under it: not copied. */
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	vma->vm_ops = &vm_ops;
+	return 0;
+}
+
 /**
  * xalloc_mmap() - map a range of an arena, or its status page
  * @file: a file of the arena
@@ -139,7 +152,7 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 	if (vma->vm_pgoff == XALLOC_STATUS_OFFSET >> PAGE_SHIFT)
 		return mmap_status(vma);
 	if (!view)
-		return xalloc_mmap_export(file, vma);
+		return map_shared(vma, client->arena);
 	err = check_range(vma, view->arena);
 	if (err)
 		return err;
@@ -151,8 +164,8 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 }
 
 /**
- * xalloc_mmap_export() - map a range of an arena, for whoever it is
- * @file: a file of the arena
+ * xalloc_mmap_export() - map a range of an arena, for whoever has the dma-buf
+ * @file: the file of the export
  * @vma: the mapping to be; its pgoff is the offset in the arena
  *
  * Context: mm->mmap_lock held for writing.
@@ -161,17 +174,8 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma)
 {
 	struct xalloc_client *client = file->private_data;
-	int err;
 
-	if (!(vma->vm_flags & VM_MAYSHARE))
-		return -EINVAL;
-	err = check_range(vma, client->arena);
-	if (err)
-		return err;
-	/* A child of fork would see the parent's memory change under it: not copied. */
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
-	vma->vm_ops = &vm_ops;
-	return 0;
+	return vma->vm_flags & VM_MAYSHARE ? map_shared(vma, client->arena) : -EINVAL;
 }
 
 /**

@@ -208,6 +208,29 @@ static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *pa
 	return false;
 }
 
+static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 tag, u32 nr_slices,
+					     bool of_arena)
+{
+	struct xalloc_page *page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
+
+	if (!page)
+		return NULL;
+	page->client = client;
+	page->client_id = client->id;
+	page->tag = tag;
+	page->nr_slices = nr_slices;
+	page->of_arena = of_arena;
+	return page;
+}
+
+/* In arena->pages, where no page can be: its run was just taken. */
+static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	int err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
+
+	return err == -EBUSY ? contradiction(arena, page) : err;
+}
+
 /**
  * xalloc_page_grant() - grant one page
  * @client: to whom
@@ -236,20 +259,14 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
+	page = alloc_page_record(client, grant->tag, grant->nr_slices,
+				 grant->flags & XALLOC_PAGE_ARENA);
 	if (!page)
 		return -ENOMEM;
-	page->client = client;
-	page->client_id = client->id;
-	page->of_arena = grant->flags & XALLOC_PAGE_ARENA;
-	page->tag = grant->tag;
-	page->nr_slices = grant->nr_slices;
 	err = take_run(arena, page, &request);
 	if (err)
 		goto err_free;
-	err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
-	if (err == -EBUSY)
-		err = contradiction(arena, page);
+	err = add_record(arena, page);
 	if (err)
 		goto err_give;
 
@@ -458,15 +475,10 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
+	page = alloc_page_record(heir, from->tag, from->nr_slices, from->of_arena);
 	if (!page)
 		return -ENOMEM;
-	page->client = heir;
-	page->client_id = heir->id;
-	page->tag = from->tag;
 	page->slice = from->slice;
-	page->nr_slices = from->nr_slices;
-	page->of_arena = from->of_arena;
 	page->granted = true;
 	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
 	xalloc_arena_tell_fenced(arena);
@@ -475,7 +487,7 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	err = populate_segments(arena, page, 0);
 	if (err)
 		goto err_give;
-	err = xa_insert(&arena->pages, page->slice, page, GFP_KERNEL_ACCOUNT);
+	err = add_record(arena, page);
 	if (err)
 		goto err_give;
 	count_granted(arena, page, &contig_bytes);

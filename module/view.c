@@ -94,8 +94,8 @@ void xalloc_view_put(struct xalloc_view *view)
 	if (view->prepared)
 		xalloc_copy_destroy(view->prepared);
 	if (view->heir)
-		xalloc_client_destroy(view->heir);
-	if (view->is_copy)
+		xalloc_copy_destroy(view->heir);
+	else if (view->is_copy)
 		xalloc_arena_destroy(arena);
 	free_view(view);
 }
