@@ -49,20 +49,14 @@ static void fill_arena(struct kunit *test, struct xalloc_arena *arena)
 			KUNIT_ASSERT_EQ(test, fx_free_at(clients[i % 2], slices[i]), 0);
 }
 
-static struct xalloc_arena *make_family(struct kunit *test, u32 limit_segments, u32 policy)
+/* The heir of a copy of @arena, without contents. */
+static struct xalloc_client *make_copy(struct kunit *test, struct xalloc_arena *arena,
+				       u64 *nr_changes)
 {
-	const struct xalloc_arena_config config = {
-		.arena_bytes = FX_MIB(64),
-		.limit_bytes = limit_segments * (u64)XALLOC_SEGMENT_BYTES,
-		.policy = policy,
-		.node = NUMA_NO_NODE,
-		.fork = true,
-	};
-	struct fixture *fx = test->priv;
+	struct xalloc_client *heir = xalloc_copy_create(arena, nr_changes);
 
-	fx->arena = xalloc_arena_create(&config);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(fx->arena));
-	return fx->arena;
+	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	return heir;
 }
 
 /* Every page of @from is in @to, at its place and with its contents; and no other is. */
@@ -91,13 +85,12 @@ static void expect_same(struct kunit *test, struct xalloc_arena *to, struct xall
 static void copy_has_the_same_pages(struct kunit *test)
 {
 	const struct copy_row *row = test->param_value;
-	struct xalloc_arena *arena = make_family(test, 0, row->policy);
+	struct xalloc_arena *arena = fx_make_family(test, 0, row->policy);
 	struct xalloc_client *heir;
 	u64 nr_changes;
 
 	fill_arena(test, arena);
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, nr_changes, arena->nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), 0);
 	expect_same(test, heir->arena, arena);
@@ -110,17 +103,15 @@ static void copy_has_the_same_pages(struct kunit *test)
 
 static void copy_of_a_copy(struct kunit *test)
 {
-	struct xalloc_arena *arena = make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
 	struct xalloc_client *child, *grandchild;
 	u64 nr_changes;
 
 	fill_arena(test, arena);
-	child = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(child));
+	child = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(child, arena), 0);
 	KUNIT_EXPECT_EQ(test, fx_free_at(child, 0), 0);
-	grandchild = xalloc_copy_create(child->arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(grandchild));
+	grandchild = make_copy(test, child->arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(grandchild, child->arena), 0);
 	expect_same(test, grandchild->arena, child->arena);
 	KUNIT_EXPECT_PTR_EQ(test, grandchild->arena->family, arena->family);
@@ -132,14 +123,13 @@ static void copy_of_a_copy(struct kunit *test)
 /* Between the two steps a thread of the parent may free. */
 static void page_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
 {
-	struct xalloc_arena *arena = make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
 	struct fixture *fx = test->priv;
 	struct xalloc_client *heir;
 	u64 nr_changes;
 
 	fill_arena(test, arena);
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	KUNIT_ASSERT_EQ(test, fx_free_at(fx->clients[0], 0), 0);
 	KUNIT_EXPECT_NE(test, nr_changes, arena->nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), 0);
@@ -150,7 +140,7 @@ static void page_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
 /* That of a client who is gone, and that is still pinned, is nobody's. */
 static void page_in_quarantine_is_not_copied(struct kunit *test)
 {
-	struct xalloc_arena *arena = make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
 	struct fixture *fx = test->priv;
 	struct xalloc_client *heir;
 	u64 nr_changes;
@@ -159,8 +149,7 @@ static void page_in_quarantine_is_not_copied(struct kunit *test)
 	fx_pin(test, 0);
 	fx_drop_client(test, fx->clients[0]);
 	KUNIT_EXPECT_FALSE(test, list_empty(&arena->quarantine));
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, heir->arena->nr_pages, arena->nr_pages);
 	KUNIT_EXPECT_EQ(test, heir->arena->nr_granted_slices, arena->nr_granted_slices);
 	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(heir->arena));
@@ -170,13 +159,12 @@ static void page_in_quarantine_is_not_copied(struct kunit *test)
 /* Four segments and their copy fit below eight. */
 static void copies_count_against_the_limit(struct kunit *test)
 {
-	struct xalloc_arena *arena = make_family(test, 8, XALLOC_POLICY_HUGE);
+	struct xalloc_arena *arena = fx_make_family(test, 8, XALLOC_POLICY_HUGE);
 	struct xalloc_client *client = fx_make_client(test), *heir;
 	u64 nr_changes;
 
 	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 128, 0), 0);
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, arena->family->nr_slices, 256);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -EDQUOT);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 1, 0), -EDQUOT);
@@ -188,14 +176,13 @@ static void copies_count_against_the_limit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, arena->family->nr_slices, 160);
 	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(arena));
 	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(20)), 0);
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	xalloc_copy_destroy(heir);
 }
 
 static void copy_is_charged_to_the_same_payer(struct kunit *test)
 {
-	struct xalloc_arena *arena = make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
 	struct xalloc_client *client, *heir;
 	u64 nr_changes;
 
@@ -205,8 +192,7 @@ static void copy_is_charged_to_the_same_payer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, PTR_ERR(xalloc_copy_create(arena, &nr_changes)), -ENOBUFS);
 	KUNIT_ASSERT_EQ(test, fx_free_at(client, 0), 0);
 	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 32, 0), 0);
-	heir = xalloc_copy_create(arena, &nr_changes);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(heir));
+	heir = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_PTR_EQ(test, heir->arena->payer.user, arena->payer.user);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), -ENOBUFS);
 	xalloc_copy_destroy(heir);

@@ -109,15 +109,9 @@ static int try_file(struct kunit *test)
 /* Two pages in three segments, one of which somebody pins. */
 static void prepare_copy(struct kunit *test)
 {
-	const struct xalloc_arena_config config = {
-		.arena_bytes = FX_MIB(64),
-		.node = NUMA_NO_NODE,
-		.fork = true,
-	};
 	struct fixture *fx = test->priv;
 
-	fx->arena = xalloc_arena_create(&config);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(fx->arena));
+	fx_make_family(test, 0, XALLOC_POLICY_HUGE);
 	fx_make_client(test);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 31, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 40, 0), 31);

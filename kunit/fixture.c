@@ -99,6 +99,24 @@ struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limi
 	return fx_make_arena_by(test, nr_segments, limit_segments, XALLOC_POLICY_HUGE);
 }
 
+/* An arena of 32 segments that can be copied, on the kernel's own backing. */
+struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy)
+{
+	const struct xalloc_arena_config config = {
+		.arena_bytes = FX_MIB(64),
+		.limit_bytes = limit_segments * (u64)XALLOC_SEGMENT_BYTES,
+		.policy = policy,
+		.node = NUMA_NO_NODE,
+		.fork = true,
+	};
+	struct fixture *fx = test->priv;
+	struct xalloc_arena *arena = xalloc_arena_create(&config);
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(arena));
+	fx->arena = arena;
+	return arena;
+}
+
 /* The current task's user pays, for @more_segments at most. */
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments)
 {

@@ -51,6 +51,7 @@ struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes);
 struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
 				      u32 policy);
 struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
+struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy);
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments);
 void fx_drop_arena(struct kunit *test);
 struct xalloc_client *fx_make_client(struct kunit *test);

@@ -3,12 +3,11 @@
  * Description: ranges of an arena as dma-bufs: mapped, pinned, imported by a driver of the kernel,
  * and still there when the page is freed, the exporter killed or the descriptor closed.
  */
-#include "selftest.h"
+#include "sharing.h"
 
 #include <linux/dma-buf.h>
 #include <linux/videodev2.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #define ARENA_BYTES (16 * MIB)
@@ -194,38 +193,6 @@ TEST_F(dmabuf, exported_memory_stays_when_it_is_freed)
 		sleep_ms(10);
 	EXPECT_EQ(0, stat_of(self->arena).exported_bytes);
 	EXPECT_EQ(1, grant_page(self->arena, 2 * SEGMENT_SLICES, 0, NULL));
-}
-
-static void fd_send(int sock, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	require(sendmsg(sock, &msg, 0) == 1);
-}
-
-static int fd_receive(int sock)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	int fd = -1;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&msg))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
 }
 
 /* A child with an arena of its own exports two ranges to us, and is killed. */

@@ -195,9 +195,7 @@ FIXTURE_VARIANT_ADD(fail_nth, attach_at_a_family)
 
 static int act_prepare(struct scene *scene)
 {
-	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg) };
-
-	return call(scene->arena, XALLOC_IOC_FORK_PREPARE, &arg);
+	return fork_prepare(scene->arena, 0);
 }
 
 FIXTURE_VARIANT_ADD(fail_nth, fork_prepare)

@@ -7,7 +7,6 @@
 #include "sharing.h"
 
 #include <pthread.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #define ARENA_BYTES (64 * MIB)
@@ -19,25 +18,6 @@ FIXTURE(fork_copy)
 	unsigned char *map;
 	struct xalloc_ioc_stat before;
 };
-
-static int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
-{
-	struct xalloc_ioc_arena_create arg = {
-		.size = sizeof(arg),
-		.flags = XALLOC_ARENA_FORK,
-		.arena_bytes = arena_bytes,
-		.limit_bytes = limit_bytes,
-	};
-
-	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
-}
-
-static int fork_prepare(int arena, uint32_t flags)
-{
-	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg), .flags = flags };
-
-	return call(arena, XALLOC_IOC_FORK_PREPARE, &arg);
-}
 
 FIXTURE_SETUP(fork_copy)
 {
@@ -55,18 +35,6 @@ FIXTURE_TEARDOWN(fork_copy)
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
 }
-
-/* What a child saw: forks, runs that there, leaves with 0 if it comes back. */
-#define in_child(...) ({						\
-	pid_t pid_ = fork();						\
-									\
-	if (!pid_) {							\
-		guard_install();					\
-		__VA_ARGS__;						\
-		_exit(0);						\
-	}								\
-	pid_ < 0 ? -errno : child_status(pid_);				\
-})
 
 static bool is_filled(const unsigned char *map, size_t bytes, uint64_t seed)
 {
@@ -261,13 +229,9 @@ TEST_F(fork_copy, another_process_cannot_open_it_again)
 /* What the parent only keeps ready makes room for a copy, as it does for a grant. */
 TEST_F(fork_copy, reserve_makes_room)
 {
-	struct xalloc_ioc_limit limit = {
-		.size = sizeof(limit),
-		.limit_bytes = 6 * XALLOC_SEGMENT_BYTES,
-	};
 	uint64_t end = now_ms() + 20000;
 
-	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	ASSERT_EQ(0, arena_limit(self->arena, 6 * XALLOC_SEGMENT_BYTES));
 	ASSERT_EQ(1, grant_page(self->arena, 3 * SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(0, reserve_set(self->arena, 0, 3 * XALLOC_SEGMENT_BYTES));
 	while (stat_of(self->arena).reserved_bytes < 3 * XALLOC_SEGMENT_BYTES && now_ms() < end)
@@ -426,14 +390,12 @@ TEST_F(fork_copy, grant_after_prepare_is_copied_too)
 /* Five segments, and a limit for nine: the arena's own, then that of the user. */
 TEST_F(fork_copy, no_room_for_a_copy)
 {
-	struct xalloc_ioc_limit limit = { .size = sizeof(limit) };
 	unsigned char *map = self->map;
 	struct xalloc_ioc_stat stat;
 
 	ASSERT_EQ(1, grant_page(self->arena, 5 * SEGMENT_SLICES, 0, NULL));
 	pattern_fill(map, 5 * XALLOC_SEGMENT_BYTES, 1);
-	limit.limit_bytes = 9 * XALLOC_SEGMENT_BYTES;
-	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	ASSERT_EQ(0, arena_limit(self->arena, 9 * XALLOC_SEGMENT_BYTES));
 	stat = stat_of(self->device);
 	/* So a caller makes its fork fail, and is as it was. */
 	EXPECT_EQ(-EDQUOT, fork_prepare(self->arena, 0));
@@ -448,12 +410,10 @@ TEST_F(fork_copy, no_room_for_a_copy)
 	}));
 	counters_expect_now(_metadata, self->device, &stat);
 	EXPECT_TRUE(is_filled(map, 5 * XALLOC_SEGMENT_BYTES, 1));
-	limit.limit_bytes = 10 * XALLOC_SEGMENT_BYTES;
-	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	ASSERT_EQ(0, arena_limit(self->arena, 10 * XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(0, fork_prepare(self->arena, 0));
 	EXPECT_EQ(-EDQUOT, grant_page(self->arena, 1, 0, NULL));
-	EXPECT_EQ(-EBUSY, (limit.limit_bytes = 9 * XALLOC_SEGMENT_BYTES,
-			   call(self->arena, XALLOC_IOC_LIMIT, &limit)));
+	EXPECT_EQ(-EBUSY, arena_limit(self->arena, 9 * XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(0, in_child(require(is_filled(map, 5 * XALLOC_SEGMENT_BYTES, 1))));
 }
 

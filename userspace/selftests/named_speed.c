@@ -42,10 +42,7 @@ FIXTURE_TEARDOWN(named_speed)
 
 static uint64_t now_us(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
+	return now_ns() / 1000;
 }
 
 struct filled {

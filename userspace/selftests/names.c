@@ -5,8 +5,6 @@
  */
 #include "sharing.h"
 
-#include <sys/socket.h>
-
 #define ARENA_BYTES (16 * MIB)
 #define NAME NAMES "/names-test"
 #define OTHER NAMES "/names-test-other"
@@ -68,19 +66,19 @@ TEST_F(names, file_is_empty_until_an_arena_is_created_in_it)
 	EXPECT_EQ(self->before.arenas, stat_of(self->device).arenas);
 
 	/* What is refused leaves it empty. */
-	EXPECT_EQ(-EOPNOTSUPP, arena_create_in(fd, ARENA_BYTES, XALLOC_ARENA_FORK));
-	EXPECT_EQ(-EINVAL, arena_create_in(fd, ARENA_BYTES + 1, 0));
+	EXPECT_EQ(-EOPNOTSUPP, family_create(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(-EINVAL, arena_create(fd, ARENA_BYTES + 1, 0));
 	EXPECT_EQ(-EFAULT, call(fd, XALLOC_IOC_ARENA_CREATE, NULL));
 	EXPECT_EQ(0, size_of(NAME));
 	EXPECT_EQ(0, call(fd, XALLOC_IOC_ARENA_CREATE, &create));
 	EXPECT_NE(0, create.arena_id);
 	EXPECT_NE(0, create.client_id);
-	EXPECT_EQ(-EEXIST, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(-EEXIST, arena_create(fd, ARENA_BYTES, 0));
 	EXPECT_EQ(ARENA_BYTES, size_of(NAME));
 	EXPECT_EQ(1, grant_page(fd, 1, 0, NULL));
 	other = name_open(NAME, O_RDWR);
 	ASSERT_LE(0, other);
-	EXPECT_EQ(-EEXIST, arena_create_in(other, ARENA_BYTES, 0));
+	EXPECT_EQ(-EEXIST, arena_create(other, ARENA_BYTES, 0));
 	EXPECT_EQ(2, stat_of(other).clients);
 	EXPECT_EQ(-EPERM, free_page(other, 0));
 	close(other);
@@ -92,7 +90,7 @@ TEST_F(names, reader_of_an_empty_file_creates_nothing)
 	int fd = open(NAME, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(-EBADF, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(-EBADF, arena_create(fd, ARENA_BYTES, 0));
 	EXPECT_EQ(0, size_of(NAME));
 	close(fd);
 }
@@ -112,7 +110,7 @@ TEST_F(names, creator_who_cannot_be_told_creates_nothing)
 	EXPECT_EQ(0, size_of(NAME));
 	EXPECT_EQ(-ENXIO, grant_page(fd, 1, 0, NULL));
 	counters_expect_now(_metadata, self->device, &self->before);
-	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
 	close(fd);
 	munmap(create, KPAGE_BYTES);
 }
@@ -137,7 +135,7 @@ TEST_F(names, creator_who_dies_leaves_a_file_to_use)
 	EXPECT_EQ(256 + SIGKILL, child_status(pid));
 	fd = name_open(NAME, O_RDWR);
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
 	close(fd);
 	close(ready[0]);
 	close(ready[1]);
@@ -162,7 +160,7 @@ TEST_F(names, of_many_who_create_one_succeeds)
 					fd = open(NAME, O_RDWR | O_CREAT, 0600);
 				while (fd < 0 && errno == EBUSY);
 				require(fd >= 0);
-				_exit(arena_create_in(fd, ARENA_BYTES, 0) ? 1 : 0);
+				_exit(arena_create(fd, ARENA_BYTES, 0) ? 1 : 0);
 			}
 		}
 		for (i = 0; i < 4; i++)
@@ -333,7 +331,7 @@ TEST_F(names, file_without_a_name_is_given_one)
 	char path[40];
 
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
 	EXPECT_EQ(1, grant_page(fd, 5, XALLOC_PAGE_ARENA, NULL));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	EXPECT_EQ(0, linkat(AT_FDCWD, path, AT_FDCWD, NAME, AT_SYMLINK_FOLLOW));
@@ -343,22 +341,16 @@ TEST_F(names, file_without_a_name_is_given_one)
 	close(other);
 	/* And one that is given none is gone. */
 	fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	EXPECT_EQ(0, arena_create_in(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
 	close(fd);
 	EXPECT_EQ(self->before.arenas + 1, stat_of(self->device).arenas);
 }
 
 /* What @body makes of it as TEST_UID, in the group of the test's own alone. */
-#define as_stranger(...) ({						\
-	pid_t pid_ = fork();						\
-									\
-	if (!pid_) {							\
-		require(!setgroups(0, NULL));				\
-		require(!setgid(TEST_UID) && !setuid(TEST_UID));	\
-		__VA_ARGS__;						\
-		_exit(0);						\
-	}								\
-	pid_ < 0 ? -errno : child_status(pid_);				\
+#define as_stranger(...) in_child({					\
+	require(!setgroups(0, NULL));					\
+	require(!setgid(TEST_UID) && !setuid(TEST_UID));		\
+	__VA_ARGS__;							\
 })
 
 TEST_F(names, modes_and_owners_decide)

@@ -30,13 +30,6 @@ FIXTURE_TEARDOWN(ownership)
 	close(self->device);
 }
 
-static int limit_set(int arena, uint64_t limit_bytes)
-{
-	struct xalloc_ioc_limit arg = { .size = sizeof(arg), .limit_bytes = limit_bytes };
-
-	return call(arena, XALLOC_IOC_LIMIT, &arg);
-}
-
 static uint64_t client_id_of(int arena)
 {
 	struct xalloc_page_info info = {};
@@ -95,7 +88,7 @@ TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)
 	EXPECT_EQ(-EBADF, grant_page(reader, 1, 0, NULL));
 	EXPECT_EQ(-EBADF, free_page(reader, page.offset));
 	EXPECT_EQ(-EBADF, adopt(reader, page.offset));
-	EXPECT_EQ(-EBADF, limit_set(reader, 0));
+	EXPECT_EQ(-EBADF, arena_limit(reader, 0));
 	EXPECT_EQ(-EBADF, reserve_set(reader, 0, 0));
 	EXPECT_EQ(-EBADF, arena_trim(reader, 0, NULL));
 	EXPECT_EQ(-EBADF, attach(reader, 0, NULL));
@@ -249,15 +242,15 @@ TEST_F(ownership, limit_is_exact)
 {
 	int error;
 
-	EXPECT_EQ(0, limit_set(self->arena, 5 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(0, arena_limit(self->arena, 5 * XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(5, grant_segments(self->arena, 10, &error));
 	EXPECT_EQ(-EDQUOT, error);
-	EXPECT_EQ(-EBUSY, limit_set(self->arena, 4 * XALLOC_SEGMENT_BYTES));
-	EXPECT_EQ(-EINVAL, limit_set(self->arena, XALLOC_SLICE_BYTES));
-	EXPECT_EQ(0, limit_set(self->arena, 7 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(-EBUSY, arena_limit(self->arena, 4 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(-EINVAL, arena_limit(self->arena, XALLOC_SLICE_BYTES));
+	EXPECT_EQ(0, arena_limit(self->arena, 7 * XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(2, grant_segments(self->arena, 10, &error));
 	EXPECT_EQ(-EDQUOT, error);
-	EXPECT_EQ(0, limit_set(self->arena, UINT64_MAX / XALLOC_SEGMENT_BYTES *
+	EXPECT_EQ(0, arena_limit(self->arena, UINT64_MAX / XALLOC_SEGMENT_BYTES *
 						    XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(1, grant_page(self->arena, 25 * SEGMENT_SLICES, 0, NULL));
 }

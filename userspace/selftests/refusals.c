@@ -5,8 +5,6 @@
  */
 #include "sharing.h"
 
-#include <sys/socket.h>
-
 #define ARENA_BYTES (8 * MIB)
 
 #define NAME NAMES "/refusals-test"
@@ -155,44 +153,6 @@ static void spoil(const struct wrong *wrong)
 		given.arg.attach_at.address = (uintptr_t)maps[given.map - 1];
 }
 
-static int family_create(int device)
-{
-	struct xalloc_ioc_arena_create arg = {
-		.size = sizeof(arg),
-		.flags = XALLOC_ARENA_FORK,
-		.arena_bytes = ARENA_BYTES,
-	};
-
-	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
-}
-
-/* Sends @fd, or, if that is negative, returns what is received. */
-static int pass(int socket, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {};
-	char byte = 0;
-	struct iovec vec = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &vec, .msg_iovlen = 1,
-		.msg_control = &control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = &control.align;
-
-	if (fd < 0) {
-		if (recvmsg(socket, &msg, MSG_CMSG_CLOEXEC) == 1)
-			memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-		return fd;
-	}
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	return sendmsg(socket, &msg, 0);
-}
-
 /* An arena whose process is gone, and its descriptor here. */
 static int foreign_receive(int device)
 {
@@ -202,9 +162,11 @@ static int foreign_receive(int device)
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
 		return -errno;
 	pid = fork();
-	if (!pid)
-		_exit(pass(sockets[1], family_create(device)) != 1);
-	fd = pass(sockets[0], -1);
+	if (!pid) {
+		fd_send(sockets[1], family_create(device, ARENA_BYTES, 0));
+		_exit(0);
+	}
+	fd = fd_receive(sockets[0]);
 	child_status(pid);
 	close(sockets[0]);
 	close(sockets[1]);
@@ -237,7 +199,7 @@ FIXTURE_SETUP(refusals)
 	ASSERT_EQ(1, grant_page(self->other, 1, 0, NULL));
 	ASSERT_EQ(1, grant_page(fds[LIMITED], SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(1, grant_page(fds[FULL], ARENA_BYTES / XALLOC_SLICE_BYTES, 0, NULL));
-	fds[FAMILY] = family_create(fds[DEVICE]);
+	fds[FAMILY] = family_create(fds[DEVICE], ARENA_BYTES, 0);
 	fds[EMPTY] = open(NAME "-empty", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	fds[NAMED] = name_create(NAME, ARENA_BYTES);
 	fds[FOREIGN] = foreign_receive(fds[DEVICE]);

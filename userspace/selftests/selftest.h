@@ -62,12 +62,17 @@ static inline bool is_long_run(void)
 	return text && *text && strcmp(text, "0");
 }
 
-static inline uint64_t now_ms(void)
+static inline uint64_t now_ns(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static inline uint64_t now_ms(void)
+{
+	return now_ns() / 1000000;
 }
 
 static inline void sleep_ms(unsigned int ms)
@@ -150,15 +155,22 @@ static inline struct xalloc_ioc_stat stat_of(int fd)
 	return stat;
 }
 
-static inline int arena_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
+static inline int arena_create_flags(int fd, uint64_t arena_bytes, uint64_t limit_bytes,
+				     uint32_t flags)
 {
 	struct xalloc_ioc_arena_create arg = {
 		.size = sizeof(arg),
+		.flags = flags,
 		.arena_bytes = arena_bytes,
 		.limit_bytes = limit_bytes,
 	};
 
-	return call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+	return call(fd, XALLOC_IOC_ARENA_CREATE, &arg);
+}
+
+static inline int arena_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
+{
+	return arena_create_flags(device, arena_bytes, limit_bytes, 0);
 }
 
 /* @node is a NUMA node, or -1. */

@@ -5,6 +5,8 @@
 
 #include "selftest.h"
 
+#include <sys/socket.h>
+
 /* Where scripts/vm and make load mount xallocfs. */
 #define NAMES "/run/xalloc"
 
@@ -93,16 +95,70 @@ static inline int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, ui
 	return rc;
 }
 
-/* An arena in the empty file behind @fd: 0, or the negative errno. */
-static inline int arena_create_in(int fd, uint64_t arena_bytes, uint32_t flags)
+static inline int arena_limit(int arena, uint64_t limit_bytes)
 {
-	struct xalloc_ioc_arena_create arg = {
-		.size = sizeof(arg),
-		.flags = flags,
-		.arena_bytes = arena_bytes,
-	};
+	struct xalloc_ioc_limit arg = { .size = sizeof(arg), .limit_bytes = limit_bytes };
 
-	return call(fd, XALLOC_IOC_ARENA_CREATE, &arg);
+	return call(arena, XALLOC_IOC_LIMIT, &arg);
+}
+
+/* An arena that a child of fork gets a copy of. */
+static inline int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
+{
+	return arena_create_flags(device, arena_bytes, limit_bytes, XALLOC_ARENA_FORK);
+}
+
+static inline int fork_prepare(int arena, uint32_t flags)
+{
+	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg), .flags = flags };
+
+	return call(arena, XALLOC_IOC_FORK_PREPARE, &arg);
+}
+
+/* What a child saw: forks, runs that there, leaves with 0 if it comes back. */
+#define in_child(...) ({						\
+	pid_t pid_ = fork();						\
+									\
+	if (!pid_) {							\
+		guard_install();					\
+		__VA_ARGS__;						\
+		_exit(0);						\
+	}								\
+	pid_ < 0 ? -errno : child_status(pid_);				\
+})
+
+/* Passing descriptors to another process. */
+
+static inline void fd_send(int sock, int fd)
+{
+	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	require(sendmsg(sock, &msg, 0) == 1);
+}
+
+static inline int fd_receive(int sock)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = { &byte, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	int fd = -1;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&msg))
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	return fd;
 }
 
 /* A new arena with a name. The descriptor, or the negative errno. */
@@ -112,7 +168,7 @@ static inline int name_create(const char *path, uint64_t arena_bytes)
 
 	if (fd < 0)
 		return -errno;
-	rc = arena_create_in(fd, arena_bytes, 0);
+	rc = arena_create(fd, arena_bytes, 0);
 	if (!rc)
 		return fd;
 	close(fd);

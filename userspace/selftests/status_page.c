@@ -113,12 +113,11 @@ TEST_F(status_page, arena_goes_below_the_page)
 /* With nothing in reserve: what is granted is all that could come back. */
 TEST_F_TIMEOUT(status_page, shortage_of_the_machine_is_told, 300)
 {
-	struct xalloc_ioc_limit limit = { .size = sizeof(limit) };
 	pid_t pid;
 
 	if (meminfo_kb("MemAvailable") < 1200 * 1024)
 		SKIP(return, "needs 1200 MiB of available memory");
-	ASSERT_EQ(0, call(self->arena, XALLOC_IOC_LIMIT, &limit));
+	ASSERT_EQ(0, arena_limit(self->arena, 0));
 	/* Not mapped, so that it is none of this process when somebody must be killed. */
 	ASSERT_EQ(1, grant_page(self->arena, 768 * MIB / XALLOC_SLICE_BYTES, 0, NULL));
 	EXPECT_EQ(0, self->status->generation);

@@ -52,14 +52,6 @@ static bool wait_pooled(int device, uint64_t bytes)
 	return stat_of(device).pooled_bytes == bytes;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ULL + now.tv_nsec;
-}
-
 /* What a user waits for: grant, map, and touch every 4 KiB. Returns ns, 0 on failure. */
 static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
 {
