@@ -49,6 +49,9 @@
  *			or T; at least 2M, rounded down to whole 2M. Unset: RLIMIT_MEMLOCK,
  *			unless the process is exempt from it, or a quarter of the machine's
  *			memory, whichever is lower
+ *	XALLOC_BACKEND	device (or unset), or local: anonymous memory of the process, for tests
+ *			and for machines without the module. It is not pinned, charged to
+ *			nobody, and its arenas have no descriptor
  *	XALLOC_RANGE	addresses reserved for all arenas together. Unset: twice the machine's
  *			memory, at least 64G
  *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
@@ -235,7 +238,7 @@ struct xalloc_arena *xalloc_arena_default(void);
  * For the calls of <linux/xalloc.h>, for mmap() in a process it was passed to. It stays the
  * library's: duplicate it to keep it, do not close it.
  *
- * Return: the descriptor, or -errno.
+ * Return: the descriptor, or -errno: -EOPNOTSUPP with XALLOC_BACKEND=local.
  */
 int xalloc_arena_fd(const struct xalloc_arena *arena);
 

@@ -9,8 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "internal.h"
-#include "os.h"
+#include "backend.h"
 
 /* Returns the address of a gap and, in @next, the arena after it; 0 when there is none. */
 static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
@@ -54,66 +53,6 @@ static int place(struct xl_process *p, struct xalloc_arena *arena)
 	return 0;
 }
 
-static void explain_open(int ret)
-{
-	if (ret == -ENOENT || ret == -ENXIO || ret == -ENODEV)
-		xl_explain("xalloc: there is no %s: the module xalloc is not loaded\n", XL_DEVICE);
-	else if (ret == -EACCES || ret == -EPERM)
-		xl_explain("xalloc: %s cannot be opened by this user, who must be in the group xalloc\n",
-			   XL_DEVICE);
-	else
-		xl_explain("xalloc: %s cannot be opened (error %d)\n", XL_DEVICE, -ret);
-}
-
-/* Opens the device and checks that it is one this library is made for. */
-static int open_device(struct xalloc_ioc_info *info)
-{
-	int device, ret;
-
-	device = xl_os_open(XL_DEVICE);
-	if (device < 0) {
-		explain_open(device);
-		return device;
-	}
-	ret = xl_os_info(device, info);
-	if (!ret && (info->slice_bytes != XL_SLICE || info->segment_bytes != XL_SEGMENT)) {
-		xl_explain("xalloc: the module has slices of %u and segments of %u bytes, this library is made for others\n",
-			   info->slice_bytes, info->segment_bytes);
-		ret = -EPROTO;
-	}
-	if (ret) {
-		xl_os_close(device);
-		return ret;
-	}
-	return device;
-}
-
-int xl_arena_bytes_max(size_t *bytes)
-{
-	struct xalloc_ioc_info info;
-	int device = open_device(&info);
-
-	if (device < 0)
-		return device;
-	xl_os_close(device);
-	*bytes = info.arena_bytes_max;
-	return 0;
-}
-
-/* Returns the descriptor of a new arena. */
-static int create_file(size_t arena_bytes, size_t limit_bytes, uint64_t *id)
-{
-	struct xalloc_ioc_info info;
-	int device = open_device(&info);
-	int ret;
-
-	if (device < 0)
-		return device;
-	ret = xl_os_arena_create(device, arena_bytes, limit_bytes, id);
-	xl_os_close(device);
-	return ret;
-}
-
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes)
 {
 	struct xalloc_arena *arena;
@@ -127,14 +66,14 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, s
 	arena->limit_bytes = limit_bytes < arena_bytes ? limit_bytes : arena_bytes;
 	xl_list_init(&arena->heaps);
 
-	ret = create_file(arena->bytes, arena->limit_bytes, &arena->id);
+	arena->backend = p->options.backend;
+	ret = arena->backend->create(arena);
 	if (ret < 0)
 		goto err_put;
-	arena->fd = ret;
 	ret = place(p, arena);
 	if (ret)
-		goto err_close;
-	ret = xl_os_map_arena((void *)arena->base, arena->bytes, arena->fd);
+		goto err_destroy;
+	ret = arena->backend->map(arena);
 	if (ret)
 		goto err_unplace;
 	atomic_store(&arena->alive, true);
@@ -142,8 +81,8 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, s
 
 err_unplace:
 	xl_list_del(&arena->link);
-err_close:
-	xl_os_close(arena->fd);
+err_destroy:
+	arena->backend->destroy(arena);
 err_put:
 	xl_meta_put(XL_POOL_ARENA, arena);
 	errno = -ret;
@@ -294,8 +233,8 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 		while ((pos = arena->heaps.next) != &arena->heaps)
 			xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
 		atomic_store(&arena->alive, false);
-		xl_os_close(arena->fd);
-		ret = xl_os_unmap_arena((void *)arena->base, arena->bytes);
+		arena->backend->destroy(arena);
+		ret = arena->backend->unmap(arena);
 		/* Otherwise its place stays taken. */
 		if (!ret) {
 			xl_list_del(&arena->link);
@@ -352,7 +291,7 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 {
 	struct xl_process *p = xl_process_peek();
 	struct xalloc_arena_stat stat = { .size = sizeof(stat) };
-	struct xalloc_ioc_stat kernel;
+	struct xl_backend_stat memory;
 	int ret;
 
 	if (stats->size < offsetof(struct xalloc_arena_stat, arena_bytes))
@@ -362,17 +301,17 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 	pthread_mutex_lock(&p->lock);
 	count_heaps(arena, &stat);
 	pthread_mutex_unlock(&p->lock);
-	ret = xl_os_stat(arena->fd, &kernel);
+	ret = arena->backend->stat(arena, &memory);
 	if (ret)
 		return ret;
 
 	stat.arena_id = arena->id;
 	stat.arena_bytes = arena->bytes;
 	stat.limit_bytes = arena->limit_bytes;
-	stat.committed_bytes = kernel.committed_bytes;
-	stat.pinned_bytes = kernel.pinned_bytes;
-	stat.charged_bytes = kernel.charged_bytes;
-	stat.granted_bytes = kernel.granted_bytes;
+	stat.committed_bytes = memory.committed_bytes;
+	stat.pinned_bytes = memory.pinned_bytes;
+	stat.charged_bytes = memory.charged_bytes;
+	stat.granted_bytes = memory.granted_bytes;
 	stat.nr_refused = atomic_load_explicit(&arena->nr_refused, memory_order_relaxed);
 	stat.refused = atomic_load_explicit(&arena->refused, memory_order_relaxed);
 	if (stat.size > stats->size)

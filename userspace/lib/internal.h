@@ -16,7 +16,8 @@
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
  *	2. xalloc_heap.lock	the heap, its pages and their blocks
- *	3. xl_process.meta_lock	pools of metadata
+ *	3. xl_local.lock	what is granted of an arena of the local backend
+ *	4. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its heap (xl_page_lock()). That works because a pool never gives memory back or to
  * another type: a stale page or heap is still a page or a heap.
@@ -36,8 +37,6 @@
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
 #define XL_GIB ((size_t)1 << 30)
-
-#define XL_DEVICE "/dev/xalloc"
 
 /* Lists: rings with a head. All zero is no list; xl_list_init() first. */
 
@@ -105,6 +104,9 @@ enum xl_pool {
 	/* 0 to XL_CLASS_LARGE: struct xl_page of that class */
 	XL_POOL_ARENA = XL_CLASS_LARGE + 1,
 	XL_POOL_HEAP,
+	XL_POOL_LOCAL,
+	XL_POOL_NODE, /* of placement, as are segments */
+	XL_POOL_SEGMENT,
 	XL_NR_POOLS,
 };
 
@@ -114,7 +116,10 @@ void xl_meta_put(unsigned int pool, void *item);
 
 /* options.c: the environment, and what is said on stderr */
 
+struct xl_backend;
+
 struct xl_options {
+	const struct xl_backend *backend;
 	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
 	size_t range_bytes; /* a multiple of XL_SEGMENT */
 	bool verbose;
@@ -164,7 +169,9 @@ struct xalloc_arena {
 	struct xl_list link; /* xl_process.arenas */
 	struct xl_list heaps;
 	atomic_bool alive;
-	int fd;
+	const struct xl_backend *backend;
+	int fd; /* or -errno */
+	struct xl_local *local;
 	uint64_t id;
 	uintptr_t base;
 	size_t bytes;
@@ -173,8 +180,6 @@ struct xalloc_arena {
 	atomic_ulong nr_refused;
 };
 
-/* The largest arena the module creates. Returns 0 or -errno. */
-int xl_arena_bytes_max(size_t *bytes);
 /* The caller holds lock 1. NULL with errno set. */
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
 /* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "internal.h"
+#include "backend.h"
 
 static size_t lower(size_t a, size_t b)
 {
@@ -20,7 +20,7 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 	size_t most;
 	int ret;
 
-	ret = xl_arena_bytes_max(&most);
+	ret = p->options.backend->bytes_max(&most);
 	if (ret) {
 		errno = -ret;
 		return NULL;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "internal.h"
+#include "backend.h"
 #include "os.h"
 
 #define OPTIONS_HELP \
@@ -87,6 +87,21 @@ static int read_bytes(const char *name, size_t *bytes)
 	return 0;
 }
 
+static int read_backend(struct xl_options *options)
+{
+	const char *text = secure_getenv("XALLOC_BACKEND");
+
+	options->backend = &xl_device_backend;
+	if (!text || !strcmp(text, "device"))
+		return 0;
+	if (strcmp(text, "local")) {
+		xl_say("xalloc: XALLOC_BACKEND=%s is neither device nor local\n", text);
+		return -EINVAL;
+	}
+	options->backend = &xl_local_backend;
+	return 0;
+}
+
 static int read_keys(struct xl_options *options)
 {
 	const char *key = secure_getenv("XALLOC_OPTIONS");
@@ -115,9 +130,13 @@ int xl_options_read(struct xl_options *options)
 	size_t ram = xl_os_ram();
 	int ret;
 
+	ret = read_backend(options);
+	if (ret)
+		return ret;
 	options->verbose = false;
 	options->limit_bytes = ram / 4;
-	if (!xl_os_memlock_exempt() && xl_os_memlock() < options->limit_bytes)
+	if (options->backend == &xl_device_backend && !xl_os_memlock_exempt() &&
+	    xl_os_memlock() < options->limit_bytes)
 		options->limit_bytes = xl_os_memlock();
 	options->limit_bytes -= options->limit_bytes % XL_SEGMENT;
 	/* The kernel then refuses the first segment, and so says which limit it was. */

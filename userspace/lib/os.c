@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The system calls of libxalloc: open, ioctl, mmap and a few questions.
+ * The system calls of libxalloc but for those of the device: open, mmap and a few questions.
  *
  * open(), close() and write() of libc are cancellation points: a thread that is cancelled there
  * would keep the locks of the library for ever. syscall() is none.
@@ -8,8 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/xalloc.h>
-#include <sys/ioctl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -27,64 +26,6 @@ int xl_os_open(const char *path)
 void xl_os_close(int fd)
 {
 	syscall(SYS_close, fd);
-}
-
-static int call(int fd, unsigned long request, void *arg)
-{
-	int ret = ioctl(fd, request, arg);
-
-	return ret < 0 ? -errno : ret;
-}
-
-int xl_os_info(int fd, struct xalloc_ioc_info *info)
-{
-	*info = (struct xalloc_ioc_info){ .size = sizeof(*info) };
-	return call(fd, XALLOC_IOC_INFO, info);
-}
-
-int xl_os_stat(int fd, struct xalloc_ioc_stat *stat)
-{
-	*stat = (struct xalloc_ioc_stat){ .size = sizeof(*stat) };
-	return call(fd, XALLOC_IOC_STAT, stat);
-}
-
-int xl_os_arena_create(int device, size_t arena_bytes, size_t limit_bytes, uint64_t *id)
-{
-	struct xalloc_ioc_arena_create arg = {
-		.size = sizeof(arg),
-		.arena_bytes = arena_bytes,
-		.limit_bytes = limit_bytes,
-	};
-	int ret = call(device, XALLOC_IOC_ARENA_CREATE, &arg);
-
-	*id = arg.arena_id;
-	return ret;
-}
-
-int xl_os_grant(int arena, uint32_t nr_slices, uint64_t tag, struct xl_grant *grant)
-{
-	struct xalloc_page_grant page = { .nr_slices = nr_slices, .tag = tag };
-	struct xalloc_ioc_grant arg = {
-		.size = sizeof(arg),
-		.nr = 1,
-		.pages = (uintptr_t)&page,
-	};
-	int ret = call(arena, XALLOC_IOC_GRANT, &arg);
-
-	grant->offset = page.offset;
-	grant->zero = page.flags & XALLOC_PAGE_ZERO;
-	return ret < 0 ? ret : 0;
-}
-
-int xl_os_free(int arena, const uint64_t *offsets, uint32_t nr)
-{
-	struct xalloc_ioc_free arg = {
-		.size = sizeof(arg),
-		.nr = nr,
-		.offsets = (uintptr_t)offsets,
-	};
-
-	return call(arena, XALLOC_IOC_FREE, &arg);
 }
 
 static void *reserve(void *addr, size_t bytes, int flags)
@@ -114,9 +55,9 @@ void xl_os_unreserve(void *addr, size_t bytes)
 	munmap(addr, bytes);
 }
 
-int xl_os_map_arena(void *addr, size_t bytes, int arena)
+int xl_os_map_file(void *addr, size_t bytes, int fd)
 {
-	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, arena, 0);
+	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 	int error = errno;
 
 	if (got != MAP_FAILED)
@@ -126,9 +67,34 @@ int xl_os_map_arena(void *addr, size_t bytes, int arena)
 	return -error;
 }
 
-int xl_os_unmap_arena(void *addr, size_t bytes)
+int xl_os_map_anonymous(void *addr, size_t bytes)
+{
+	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+	if (got == MAP_FAILED)
+		return -errno;
+	if (madvise(addr, bytes, MADV_DONTFORK)) {
+		int error = errno;
+
+		xl_os_reserve_over(addr, bytes);
+		return -error;
+	}
+	/* Where there are no huge pages, small ones do. */
+	madvise(addr, bytes, MADV_HUGEPAGE);
+	return 0;
+}
+
+int xl_os_reserve_over(void *addr, size_t bytes)
 {
 	return reserve(addr, bytes, MAP_FIXED) ? 0 : -errno;
+}
+
+void xl_os_zero(void *addr, size_t bytes)
+{
+	/* Fails for what is locked, by mlockall() say. */
+	if (madvise(addr, bytes, MADV_DONTNEED))
+		memset(addr, 0, bytes);
 }
 
 static void *anonymous(size_t bytes, int flags, int advice)

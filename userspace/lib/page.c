@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "os.h"
+#include "backend.h"
 #include "page.h"
 
 #define MAP_BITS 64
@@ -66,7 +66,7 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 	int ret;
 
 	while (done < nr) {
-		ret = xl_os_free(arena->fd, offsets + done, nr - done);
+		ret = arena->backend->free(arena, offsets + done, nr - done);
 		if (ret <= 0) {
 			/* Lost to this process; the kernel has it back when the arena goes. */
 			xl_explain("xalloc: the page at %#llx of arena %llu cannot be given back (error %d)\n",
@@ -91,7 +91,7 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 
 	if (first > arena->bytes - *nr_slices * XL_SLICE)
 		return -EFBIG;
-	ret = xl_os_grant(arena->fd, *nr_slices, tag, granted);
+	ret = arena->backend->grant(arena, *nr_slices, tag, granted);
 	if (ret || (arena->base + granted->offset) % alignment == 0)
 		return ret;
 	xl_page_free_offsets(arena, &granted->offset, 1);
@@ -99,7 +99,7 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 	if (more > arena->bytes / XL_SLICE)
 		more = arena->bytes / XL_SLICE; /* starts at 0, so @first is in it */
 	*nr_slices = more;
-	return xl_os_grant(arena->fd, *nr_slices, tag, granted);
+	return arena->backend->grant(arena, *nr_slices, tag, granted);
 }
 
 int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,

@@ -383,6 +383,12 @@ static __thread volatile sig_atomic_t guard_armed;
 
 static inline void guard_handler(int sig)
 {
+	sigset_t set;
+
+	/* In spite of SA_NODEFER ThreadSanitizer runs handlers with the signal blocked. */
+	sigemptyset(&set);
+	sigaddset(&set, sig);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	if (guard_armed)
 		siglongjmp(guard_env, sig);
 	signal(sig, SIG_DFL);

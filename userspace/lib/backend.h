@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where the memory of arenas comes from: the device, or, where XALLOC_BACKEND=local asks for
+ * it, anonymous memory of this process, with the same placement as in the kernel.
+ *
+ * int: a value that is not negative, or -errno. All calls take an arena of their own kind.
+ * grant() and free() may be made by any thread at any time, the others under lock 1.
+ */
+#ifndef XL_BACKEND_H
+#define XL_BACKEND_H
+
+#include "internal.h"
+
+struct xl_grant {
+	uint64_t offset;
+	bool zero;
+};
+
+struct xl_backend_stat {
+	uint64_t committed_bytes;
+	uint64_t pinned_bytes;
+	uint64_t charged_bytes;
+	uint64_t granted_bytes;
+};
+
+struct xl_backend {
+	/* The largest arena there can be. */
+	int (*bytes_max)(size_t *bytes);
+	/* Sets @arena->id and what else the backend keeps in it, from its bytes and limit_bytes. */
+	int (*create)(struct xalloc_arena *arena);
+	void (*destroy)(struct xalloc_arena *arena);
+	/* Puts the arena at @arena->base, and takes it off again, over what was reserved. */
+	int (*map)(struct xalloc_arena *arena);
+	int (*unmap)(struct xalloc_arena *arena);
+	int (*grant)(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
+		     struct xl_grant *grant);
+	/* How many of @nr offsets, at most XALLOC_BATCH_MAX, were freed; not zero. */
+	int (*free)(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
+	int (*stat)(struct xalloc_arena *arena, struct xl_backend_stat *stat);
+};
+
+extern const struct xl_backend xl_device_backend; /* device.c */
+extern const struct xl_backend xl_local_backend;  /* local.c */
+
+#endif /* XL_BACKEND_H */

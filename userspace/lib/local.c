@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Arenas of this process alone: anonymous memory, placed as the kernel places it.
+ *
+ * The memory of a segment counts as committed, against the arena's limit, while a slice of it
+ * is granted; then it goes back. It is ordinary memory: not pinned, charged to nobody, and
+ * without a descriptor. A child of fork() does not have it, as with the device.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "../../module/placement.h"
+#include "backend.h"
+#include "os.h"
+
+#define SLICES_MAX ((size_t)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SLICES_PER_SEGMENT)
+
+/* In private memory of a size of its own; @lock is lock 3. */
+struct xl_local {
+	pthread_mutex_t lock;
+	struct xalloc_placement placement;
+	uint64_t nr_committed; /* segments */
+	uint64_t nr_granted;   /* slices */
+	uint32_t *nr_slices;   /* of the page that begins with this slice, or 0 */
+	uint32_t *dirty;       /* of a segment: bit n: slice n was granted since it was zero */
+};
+
+static size_t table_bytes(size_t arena_bytes)
+{
+	return (arena_bytes / XL_SLICE + arena_bytes / XL_SEGMENT) * sizeof(uint32_t);
+}
+
+void *xalloc_placement_alloc(size_t bytes)
+{
+	unsigned int pool =
+		bytes == sizeof(struct xalloc_placement_node) ? XL_POOL_NODE : XL_POOL_SEGMENT;
+	uint64_t *table = xl_meta_get(pool, bytes + XL_QUANTUM);
+
+	if (!table)
+		return NULL;
+	memset(table, 0, bytes + XL_QUANTUM);
+	/* Behind the link of the pool. */
+	table[1] = pool;
+	return table + 2;
+}
+
+void xalloc_placement_free(void *memory)
+{
+	uint64_t *table = (uint64_t *)memory - 2;
+
+	xl_meta_put(table[1], table);
+}
+
+static int local_bytes_max(size_t *bytes)
+{
+	*bytes = SLICES_MAX * XL_SLICE;
+	return 0;
+}
+
+static int local_create(struct xalloc_arena *arena)
+{
+	static atomic_ulong last_id;
+	struct xl_local *local;
+
+	if (arena->bytes > SLICES_MAX * XL_SLICE)
+		return -EFBIG;
+	local = xl_meta_get(XL_POOL_LOCAL, sizeof(*local));
+	if (!local)
+		return -ENOMEM;
+	memset(local, 0, sizeof(*local));
+	local->nr_slices = xl_os_sparse(table_bytes(arena->bytes));
+	if (!local->nr_slices) {
+		xl_meta_put(XL_POOL_LOCAL, local);
+		return -ENOMEM;
+	}
+	local->dirty = local->nr_slices + arena->bytes / XL_SLICE;
+	xalloc_placement_init(&local->placement, arena->bytes / XL_SEGMENT);
+	arena->local = local;
+	arena->fd = -EOPNOTSUPP;
+	arena->id = atomic_fetch_add(&last_id, 1) + 1;
+	return 0;
+}
+
+static void local_destroy(struct xalloc_arena *arena)
+{
+	xalloc_placement_fini(&arena->local->placement);
+	xl_os_unreserve(arena->local->nr_slices, table_bytes(arena->bytes));
+	xl_meta_put(XL_POOL_LOCAL, arena->local);
+}
+
+static int local_map(struct xalloc_arena *arena)
+{
+	return xl_os_map_anonymous((void *)arena->base, arena->bytes);
+}
+
+static int local_unmap(struct xalloc_arena *arena)
+{
+	return xl_os_reserve_over((void *)arena->base, arena->bytes);
+}
+
+/* Calls @visit for each segment of the run with the bits of the run's slices in it. */
+static void each_segment(struct xalloc_arena *arena, uint32_t slice, uint32_t nr_slices,
+			 void (*visit)(struct xalloc_arena *arena, uint32_t segment, uint32_t mask,
+				       void *arg),
+			 void *arg)
+{
+	uint32_t first = slice / XALLOC_SLICES_PER_SEGMENT;
+	uint32_t last = (slice + nr_slices - 1) / XALLOC_SLICES_PER_SEGMENT;
+	uint32_t segment;
+
+	for (segment = first; segment <= last; segment++)
+		visit(arena, segment, xalloc_placement_mask(segment, slice, nr_slices), arg);
+}
+
+static bool is_bare(struct xl_local *local, uint32_t segment)
+{
+	return xalloc_placement_backing(&local->placement, segment) == XALLOC_BACKING_BARE;
+}
+
+static void count_bare(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
+{
+	uint64_t *nr = arg;
+
+	(void)mask;
+	*nr += is_bare(arena->local, segment);
+}
+
+static void commit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
+{
+	struct xl_local *local = arena->local;
+	bool *zero = arg;
+
+	/* Cannot fail: slices of it are taken. */
+	if (is_bare(local, segment)) {
+		xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_HUGE);
+		local->nr_committed++;
+	}
+	*zero = *zero && !(local->dirty[segment] & mask);
+	local->dirty[segment] |= mask;
+}
+
+static void uncommit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
+{
+	struct xl_local *local = arena->local;
+
+	(void)mask;
+	(void)arg;
+	if (is_bare(local, segment) || !xalloc_placement_is_whole(&local->placement, segment))
+		return;
+	xl_os_zero((char *)arena->base + segment * XL_SEGMENT, XL_SEGMENT);
+	local->dirty[segment] = 0;
+	xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_BARE);
+	local->nr_committed--;
+}
+
+/* Takes a run within the limit, or, @frugal, one that needs the least memory. */
+static int take(struct xalloc_arena *arena, uint32_t nr_slices, bool frugal, uint32_t *slice)
+{
+	struct xalloc_placement_request request = { .nr_slices = nr_slices };
+	struct xl_local *local = arena->local;
+	uint64_t nr_bare = 0;
+	int ret;
+
+	ret = frugal ? xalloc_placement_take_frugal(&local->placement, &request, slice) :
+		       xalloc_placement_take(&local->placement, &request, slice);
+	if (ret)
+		return ret;
+	each_segment(arena, *slice, nr_slices, count_bare, &nr_bare);
+	if ((local->nr_committed + nr_bare) * XL_SEGMENT <= arena->limit_bytes)
+		return 0;
+	xalloc_placement_give(&local->placement, *slice, nr_slices);
+	return -EDQUOT;
+}
+
+static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
+		       struct xl_grant *grant)
+{
+	struct xl_local *local = arena->local;
+	uint32_t slice = 0;
+	bool zero = true;
+	int ret;
+
+	(void)tag;
+	if (nr_slices > arena->bytes / XL_SLICE)
+		return -EFBIG;
+	pthread_mutex_lock(&local->lock);
+	ret = take(arena, nr_slices, false, &slice);
+	if (ret == -EDQUOT && nr_slices > 1)
+		ret = take(arena, nr_slices, true, &slice);
+	if (!ret) {
+		each_segment(arena, slice, nr_slices, commit, &zero);
+		local->nr_slices[slice] = nr_slices;
+		local->nr_granted += nr_slices;
+		*grant = (struct xl_grant){ .offset = slice * XL_SLICE, .zero = zero };
+	}
+	pthread_mutex_unlock(&local->lock);
+	return ret;
+}
+
+static int free_one(struct xalloc_arena *arena, uint64_t offset)
+{
+	struct xl_local *local = arena->local;
+	uint32_t slice = offset / XL_SLICE, nr_slices;
+	int ret;
+
+	nr_slices = local->nr_slices[slice];
+	if (!nr_slices)
+		return -ENOENT;
+	ret = xalloc_placement_give(&local->placement, slice, nr_slices);
+	if (ret)
+		return ret;
+	local->nr_slices[slice] = 0;
+	local->nr_granted -= nr_slices;
+	each_segment(arena, slice, nr_slices, uncommit, NULL);
+	return 0;
+}
+
+static int local_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+{
+	uint32_t done;
+	int ret = 0;
+
+	pthread_mutex_lock(&arena->local->lock);
+	for (done = 0; done < nr && !ret; done++)
+		ret = free_one(arena, offsets[done]);
+	pthread_mutex_unlock(&arena->local->lock);
+	if (!ret)
+		return nr;
+	return done > 1 ? (int)done - 1 : ret;
+}
+
+static int local_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
+{
+	struct xl_local *local = arena->local;
+
+	pthread_mutex_lock(&local->lock);
+	*stat = (struct xl_backend_stat){
+		.committed_bytes = local->nr_committed * XL_SEGMENT,
+		.granted_bytes = local->nr_granted * XL_SLICE,
+	};
+	pthread_mutex_unlock(&local->lock);
+	return 0;
+}
+
+const struct xl_backend xl_local_backend = {
+	.bytes_max = local_bytes_max,
+	.create = local_create,
+	.destroy = local_destroy,
+	.map = local_map,
+	.unmap = local_unmap,
+	.grant = local_grant,
+	.free = local_free,
+	.stat = local_stat,
+};
