@@ -33,7 +33,8 @@
  *	Any call may be made by any thread at any time, with two exceptions: nobody may use
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
- *	handler.
+ *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
+ *	serve others when it ends.
  *
  * fork
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
@@ -56,7 +57,8 @@
  *			memory, at least 64G
  *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
  *
- * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
+ * Borrowed ideas: a heap for each thread, and blocks that others freed kept apart, are mimalloc's;
+ * stacks of addresses for each size class are tcmalloc's; a state outside the memory it describes is OpenBSD malloc's and
  * hardened_malloc's; one flat table from address to page is tcmalloc's; the spacing of size
  * classes is jemalloc's; heaps that are destroyed as a whole are mimalloc's; -errno as a
  * result is liburing's.
@@ -270,7 +272,8 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
  * @charged_bytes: the part of @committed_bytes charged to RLIMIT_MEMLOCK of its creator
  * @granted_bytes: what heaps hold of @committed_bytes
  * @used_bytes: what blocks hold of @granted_bytes; sum of their usable sizes
- * @nr_blocks: live blocks of all heaps of this process
+ * @nr_blocks: live blocks of all heaps of this process. Up to 256 that another running thread
+ *	has freed of a third one's may be among them
  * @nr_heaps: heaps of this process
  * @nr_refused: how often the kernel refused memory to an allocation, which then failed
  * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,

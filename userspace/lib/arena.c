@@ -102,6 +102,7 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 	struct xl_process *p = xl_process_peek();
 	struct xl_list *pos;
 
+	xl_cache_flush(p);
 	pthread_mutex_lock(&p->lock);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
@@ -272,6 +273,23 @@ void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset)
 	return (void *)(arena->base + offset);
 }
 
+/* Of a heap, which is locked; true for a moment if a thread has it. */
+static void count_blocks(struct xalloc_heap *heap, struct xalloc_arena_stat *stat)
+{
+	unsigned int cls;
+	uint32_t nr;
+
+	stat->nr_blocks += heap->nr_large;
+	stat->used_bytes += heap->large_bytes;
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		nr = heap->classes[cls].nr_taken;
+		if (heap->cache)
+			nr -= xl_cache_count(heap->cache, cls);
+		stat->nr_blocks += nr;
+		stat->used_bytes += (uint64_t)nr * xl_classes[cls].block_bytes;
+	}
+}
+
 static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
 	struct xl_list *pos;
@@ -280,9 +298,9 @@ static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *st
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
 
 		pthread_mutex_lock(&heap->lock);
-		stat->used_bytes += heap->used_bytes;
-		stat->nr_blocks += heap->nr_blocks;
-		stat->nr_heaps++;
+		count_blocks(heap, stat);
+		/* Those of threads are parts of the default heap. */
+		stat->nr_heaps += !(heap->tag & XL_TAG_CACHED);
 		pthread_mutex_unlock(&heap->lock);
 	}
 }
@@ -298,6 +316,7 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 		return -EINVAL;
 	if (!p || !is_alive(arena))
 		return -ESTALE;
+	xl_cache_put_remote(p);
 	pthread_mutex_lock(&p->lock);
 	count_heaps(arena, &stat);
 	pthread_mutex_unlock(&p->lock);

@@ -12,6 +12,8 @@
 #define MAX_SLAB_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 
 struct xl_class xl_classes[XL_NR_CLASSES];
+uint8_t xl_class_of_small[XL_SMALL / XL_QUANTUM + 1];
+uint8_t xl_class_of_medium[XALLOC_SLICE_BYTES / XL_STEP + 1];
 
 static uint32_t class_bytes(unsigned int cls)
 {
@@ -37,7 +39,7 @@ static unsigned int class_of_size(size_t size)
 
 void xl_classes_init(void)
 {
-	unsigned int cls;
+	unsigned int cls, i;
 
 	_Static_assert(XL_QUANTUM * XL_PER_DOUBLING << (XL_NR_CLASSES / XL_PER_DOUBLING - 1) ==
 			       XALLOC_SLICE_BYTES,
@@ -55,6 +57,10 @@ void xl_classes_init(void)
 			 c->nr_slices < MAX_SLAB_SLICES);
 		c->nr_blocks = bytes / c->block_bytes;
 	}
+	for (i = 1; i <= XL_SMALL / XL_QUANTUM; i++)
+		xl_class_of_small[i] = class_of_size(i * XL_QUANTUM);
+	for (i = 1; i <= XALLOC_SLICE_BYTES / XL_STEP; i++)
+		xl_class_of_medium[i] = class_of_size(i * XL_STEP);
 }
 
 unsigned int xl_class_of(size_t alignment, size_t size)

@@ -2,8 +2,9 @@
 /*
  * Heaps: which page a block comes from, and when pages come and go.
  *
- * A heap keeps at most one page of each class without a used block, so that a program that
- * allocates and frees one block in turns does not call the kernel each time. These pages go
+ * A heap keeps one page of each class without a used block, so that a program that
+ * allocates and frees one block in turns does not call the kernel each time. Of a heap that a
+ * thread has, only this thread releases pages: it may be about to look at their bits. Empty pages go
  * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
  * the memory of the user or of the machine ran out, of all arenas. It is then tried again.
  */
@@ -11,22 +12,26 @@
 
 #include "page.h"
 
-struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena)
+struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached)
 {
-	struct xalloc_heap *heap = xl_meta_get(XL_POOL_HEAP, sizeof(*heap));
+	struct xalloc_heap *heap =
+		xl_meta_get(cached ? XL_POOL_CACHED_HEAP : XL_POOL_HEAP, sizeof(*heap));
 	unsigned int cls;
 
 	if (!heap)
 		return NULL;
 	/* Not the lock: a stale pointer may be looked up, and then locks it at any time. */
 	pthread_mutex_lock(&heap->lock);
+	if (!heap->tag)
+		heap->tag = ++p->nr_heaps * XL_TAG_STEP | (cached ? XL_TAG_CACHED : 0);
 	heap->arena = arena;
-	heap->nr_blocks = 0;
-	heap->used_bytes = 0;
+	heap->cache = NULL;
+	heap->nr_large = 0;
+	heap->large_bytes = 0;
 	xl_list_init(&heap->pages);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		heap->classes[cls] = (struct xl_class_pages){ 0 };
 		xl_list_init(&heap->classes[cls].partial);
-		heap->classes[cls].nr_empty = 0;
 	}
 	atomic_store(&heap->alive, true);
 	pthread_mutex_unlock(&heap->lock);
@@ -62,54 +67,164 @@ static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	xl_page_free_offsets(heap->arena, &offset, 1);
 }
 
+/* Releases empty pages of a class, of which @nr may stay. */
+static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+			  unsigned int nr)
+{
+	struct xl_class_pages *pages = &heap->classes[cls];
+
+	while (pages->nr_empty > nr) {
+		/* They were put at the tail. */
+		struct xl_page *page = xl_entry(pages->partial.prev, struct xl_page, partial);
+
+		xl_list_del(&page->partial);
+		pages->nr_empty--;
+		release(p, heap, page);
+	}
+}
+
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 {
 	unsigned int cls;
 
 	pthread_mutex_lock(&heap->lock);
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		struct xl_class_pages *pages = &heap->classes[cls];
-		struct xl_page *page;
+	if (xl_cache_is_own(heap))
+		for (cls = 0; cls < XL_NR_CLASSES; cls++)
+			release_empty(p, heap, cls, 0);
+	pthread_mutex_unlock(&heap->lock);
+}
 
-		if (!pages->nr_empty)
-			continue;
-		/* It was put at the tail. */
-		page = xl_entry(pages->partial.prev, struct xl_page, partial);
+/* A page of @cls with a free block. */
+static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+			struct xl_page **page)
+{
+	struct xl_class_pages *pages = &heap->classes[cls];
+	int ret;
+
+	if (!xl_list_empty(&pages->partial)) {
+		*page = xl_entry(pages->partial.next, struct xl_page, partial);
+		return 0;
+	}
+	ret = xl_page_create(p, heap, cls, 1, 1, page);
+	if (ret)
+		return ret;
+	xl_list_add_head(&pages->partial, &(*page)->partial);
+	pages->nr_empty++;
+	return 0;
+}
+
+uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+		      uintptr_t *entries, uint32_t nr, int *error)
+{
+	struct xl_class_pages *pages = &heap->classes[cls];
+	struct xl_page *page;
+	uint32_t done = 0;
+	uint32_t block;
+	bool zero;
+
+	*error = 0;
+	pthread_mutex_lock(&heap->lock);
+	/* Other threads may have emptied more. */
+	release_empty(p, heap, cls, 1);
+	while (done < nr) {
+		/* A new page only for the first block. */
+		if (done && xl_list_empty(&pages->partial))
+			break;
+		*error = partial_page(p, heap, cls, &page);
+		if (*error)
+			break;
+		if (page->nr_free == page->nr_blocks)
+			pages->nr_empty--;
+		while (done < nr && page->nr_free) {
+			block = xl_page_take(page, &zero);
+			entries[done++] = xl_page_address(heap, page) + block * page->block_bytes +
+					  (zero ? XL_FRESH : 0);
+		}
+		if (!page->nr_free)
+			xl_list_del(&page->partial);
+	}
+	pages->nr_taken += done;
+	pthread_mutex_unlock(&heap->lock);
+	return done;
+}
+
+/* Of a slab of @heap, which is locked. */
+static void put_locked(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
+		       uint32_t block)
+{
+	struct xl_class_pages *pages = &heap->classes[page->cls];
+
+	xl_page_put(page, block);
+	pages->nr_taken--;
+	if (page->nr_free > 1)
 		xl_list_del(&page->partial);
-		pages->nr_empty = 0;
+	if (page->nr_free < page->nr_blocks) {
+		xl_list_add_head(&pages->partial, &page->partial);
+	} else if (!pages->nr_empty || !xl_cache_is_own(heap)) {
+		/* The tail, so that pages in use fill up before this one is used again. */
+		xl_list_add_before(&pages->partial, &page->partial);
+		pages->nr_empty++;
+	} else {
 		release(p, heap, page);
 	}
-	pthread_mutex_unlock(&heap->lock);
+}
+
+void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
+{
+	struct xalloc_heap *heap = NULL;
+	struct xl_page *page;
+	uintptr_t address;
+	size_t slice;
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		address = entries[i] & ~(uintptr_t)XL_FRESH;
+		slice = (address - p->base) / XL_SLICE;
+		/* A page with a block that is not in its free map stays. */
+		page = atomic_load_explicit(&p->page_of[slice], memory_order_acquire);
+		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed)) {
+			if (heap)
+				pthread_mutex_unlock(&heap->lock);
+			heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+			pthread_mutex_lock(&heap->lock);
+		}
+		put_locked(p, heap, page,
+			   (uint32_t)(address - xl_page_address(heap, page)) /
+				   (uint32_t)page->block_bytes);
+	}
+	if (heap)
+		pthread_mutex_unlock(&heap->lock);
 }
 
 /* The address of a new block, or 0 with *@error set to -errno. */
 static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
-	struct xl_class_pages *pages = NULL;
-	struct xl_page *page = NULL;
+	struct xl_page *page;
 	uint32_t block;
+	size_t unit;
 
-	if (cls != XL_CLASS_LARGE) {
-		pages = &heap->classes[cls];
-		if (!xl_list_empty(&pages->partial))
-			page = xl_entry(pages->partial.next, struct xl_page, partial);
-	}
-	if (!page) {
+	if (cls == XL_CLASS_LARGE) {
 		*error = xl_page_create(p, heap, cls, alignment, size, &page);
 		if (*error)
 			return 0;
-		if (pages)
-			xl_list_add_head(&pages->partial, &page->partial);
-	} else if (page->nr_free == page->nr_blocks) {
-		pages->nr_empty--;
+		heap->nr_large++;
+		heap->large_bytes += page->block_bytes;
+		block = xl_page_take(page, zero);
+	} else {
+		*error = partial_page(p, heap, cls, &page);
+		if (*error)
+			return 0;
+		if (page->nr_free == page->nr_blocks)
+			heap->classes[cls].nr_empty--;
+		block = xl_page_take(page, zero);
+		if (!page->nr_free)
+			xl_list_del(&page->partial);
+		heap->classes[cls].nr_taken++;
 	}
-	block = xl_page_take(page, zero);
-	if (pages && !page->nr_free)
-		xl_list_del(&page->partial);
-	heap->nr_blocks++;
-	heap->used_bytes += page->block_bytes;
-	return xl_page_address(heap, page) + page->first_block + block * page->block_bytes;
+	unit = xl_page_unit(page, block);
+	xl_set_live(unit, true);
+	return xl_map.base + unit * XL_QUANTUM;
 }
 
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
@@ -168,41 +283,19 @@ bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size)
 	       (where->page->block_bytes >= size && where->page->block_bytes - size < XL_SLICE);
 }
 
-bool xl_block_is_loose(const struct xl_where *where)
-{
-	return xl_page_state(where->page, where->block) == XL_USED_LOOSE;
-}
-
-void xl_block_set_loose(const struct xl_where *where, bool loose)
-{
-	xl_page_set_state(where->page, where->block, loose ? XL_USED_LOOSE : XL_USED);
-}
-
 void xl_block_free(const struct xl_where *where)
 {
 	struct xalloc_heap *heap = where->heap;
 	struct xl_page *page = where->page;
-	struct xl_class_pages *pages;
 
-	xl_page_put(page, where->block);
-	heap->nr_blocks--;
-	heap->used_bytes -= page->block_bytes;
 	if (page->cls == XL_CLASS_LARGE) {
+		heap->nr_large--;
+		heap->large_bytes -= page->block_bytes;
 		release(where->process, heap, page);
 		return;
 	}
-	pages = &heap->classes[page->cls];
-	if (page->nr_free > 1)
-		xl_list_del(&page->partial);
-	if (page->nr_free < page->nr_blocks) {
-		xl_list_add_head(&pages->partial, &page->partial);
-	} else if (!pages->nr_empty) {
-		/* The tail, so that pages in use fill up before this one is used again. */
-		xl_list_add_before(&pages->partial, &page->partial);
-		pages->nr_empty = 1;
-	} else {
-		release(where->process, heap, page);
-	}
+	xl_set_live(xl_page_unit(page, where->block), false);
+	put_locked(where->process, heap, page, where->block);
 }
 
 struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
@@ -216,7 +309,7 @@ struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
 	}
 	pthread_mutex_lock(&p->lock);
 	if (atomic_load(&arena->alive))
-		heap = xl_heap_create(arena);
+		heap = xl_heap_create(p, arena, false);
 	else
 		errno = ESTALE;
 	pthread_mutex_unlock(&p->lock);

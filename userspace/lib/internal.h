@@ -4,8 +4,9 @@
  *
  * Words: a slice is 64 KiB of an arena; a page is a run of slices that was granted at once;
  * a slab is a page cut into equal blocks; a large page is one block and is treated as a
- * slab of one. Addresses of arenas lie in one reserved range; page_of[] gives the page of each
- * slice of it.
+ * slab of one. Addresses of arenas lie in one reserved range. Of each slice of it page_of[]
+ * gives the page and xl_map.tags[] whose it is and of which class; of each 16 bytes of it
+ * xl_map.bits[] says whether a live block begins there.
  *
  * Everything here lies in private memory that a fork wipes (MADV_WIPEONFORK): in a child
  * it reads as zero, which means "not started", "not alive" and "not locked", whatever
@@ -15,7 +16,7 @@
  * Locks, outermost first:
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
- *	2. xalloc_heap.lock	the heap, its pages and their blocks
+ *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
  *	3. xl_local.lock	what is granted of an arena of the local backend
  *	4. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
@@ -86,6 +87,15 @@ static inline void xl_list_del(struct xl_list *entry)
 /* One block to a page; follows the slab classes wherever classes are counted. */
 #define XL_CLASS_LARGE XL_NR_CLASSES
 
+/*
+ * The class of sizes up to one slice: up to XL_SMALL by (size + 15) / 16, then, as all classes are
+ * multiples of XL_STEP there, by (size + XL_STEP - 1) / XL_STEP. All zero before the start.
+ */
+#define XL_SMALL 1024
+#define XL_STEP 128
+extern uint8_t xl_class_of_small[XL_SMALL / XL_QUANTUM + 1];
+extern uint8_t xl_class_of_medium[XALLOC_SLICE_BYTES / XL_STEP + 1];
+
 struct xl_class {
 	uint32_t block_bytes;
 	uint32_t nr_slices; /* of a slab */
@@ -104,6 +114,8 @@ enum xl_pool {
 	/* 0 to XL_CLASS_LARGE: struct xl_page of that class */
 	XL_POOL_ARENA = XL_CLASS_LARGE + 1,
 	XL_POOL_HEAP,
+	XL_POOL_CACHED_HEAP,
+	XL_POOL_CACHE,
 	XL_POOL_LOCAL,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,
@@ -131,6 +143,70 @@ void xl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* As xl_say(), with XALLOC_OPTIONS=verbose only. */
 void xl_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The map: what the paths without a lock know of an address */
+
+struct xl_bits {
+	/*
+	 * Bit n: a block begins at unit n of 64 and was given out. Written by the thread that has
+	 * the page's heap, or, when none has it, under the heap's lock.
+	 */
+	_Atomic uint64_t live;
+	/* Bit n: it was freed since, by another thread, which could not clear the bit in @live. */
+	_Atomic uint64_t remote;
+};
+
+/*
+ * Not wiped by a fork, but what the pointers lead to is: then no address has a live block. Set
+ * once, and again when a child starts.
+ */
+struct xl_page;
+
+struct xl_map {
+	uintptr_t base;
+	size_t nr_units;        /* of XL_QUANTUM */
+	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, or 0 */
+	struct xl_page *_Atomic *page_of;
+	struct xl_bits *bits;
+};
+
+extern struct xl_map xl_map;
+
+#define XL_UNITS_PER_SLICE (XL_SLICE / XL_QUANTUM)
+/* A tag is that of a heap, a multiple of this, and a class below it. */
+#define XL_TAG_STEP 256u
+/* In the tags of heaps that threads have. */
+#define XL_TAG_CACHED (1u << 31)
+
+static inline size_t xl_unit(uintptr_t address)
+{
+	return (address - xl_map.base) / XL_QUANTUM;
+}
+
+static inline struct xl_bits *xl_bits_of(size_t unit)
+{
+	return &xl_map.bits[unit / 64];
+}
+
+static inline bool xl_is_live(size_t unit)
+{
+	struct xl_bits *bits = xl_bits_of(unit);
+
+	return (atomic_load_explicit(&bits->live, memory_order_relaxed) &
+		~atomic_load_explicit(&bits->remote, memory_order_relaxed)) >>
+		       unit % 64 &
+	       1;
+}
+
+/* By whom may write it: no other thread writes the word. */
+static inline void xl_set_live(size_t unit, bool live)
+{
+	struct xl_bits *bits = xl_bits_of(unit);
+	uint64_t word = atomic_load_explicit(&bits->live, memory_order_relaxed);
+	uint64_t bit = 1ULL << unit % 64;
+
+	atomic_store_explicit(&bits->live, live ? word | bit : word & ~bit, memory_order_relaxed);
+}
+
 /* process.c: the one object that holds the rest */
 
 struct xl_page;
@@ -145,6 +221,8 @@ struct xl_process {
 	uintptr_t base; /* of the range; a multiple of XL_SEGMENT */
 	size_t bytes;
 	struct xl_page *_Atomic *page_of;
+	struct xl_list parked; /* heaps whose thread has ended, by xalloc_heap.parked */
+	unsigned int nr_heaps; /* that ever were, for their tags */
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
@@ -189,18 +267,6 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 
 /* heap.c: heaps, their pages and blocks */
 
-/*
- * A block is FREE (its bit in the free map is set) or USED. What no one was given since the
- * kernel zeroed it is ZERO, the rest DIRTY. LOOSE is used too: realloc() could not move
- * it to the class of its new, smaller size, so that size says nothing about the block.
- */
-enum xl_block_state {
-	XL_FREE_ZERO,
-	XL_FREE_DIRTY,
-	XL_USED,
-	XL_USED_LOOSE,
-};
-
 /* heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. */
 struct xl_page {
 	void *next_free; /* xl_meta_put() */
@@ -214,35 +280,56 @@ struct xl_page {
 	uint64_t block_bytes;
 	uint32_t nr_blocks;
 	uint32_t nr_free;
-	uint32_t hint; /* words of the free map below this have no bit set */
-	/* follow: free map, uint64_t for each 64 blocks; enum xl_block_state, a byte a block */
+	uint32_t hint;   /* words of the free map below this have no bit set */
+	uint32_t nr_old; /* blocks from this one on were never taken */
+	bool zero;       /* and are zero */
+	/* realloc() could not move a block to the class of its new, smaller size. */
+	atomic_bool loose;
+	_Atomic uint64_t free_map[]; /* bit n: block n is free and in no cache */
 };
 
 struct xl_class_pages {
 	struct xl_list partial;
-	unsigned int nr_empty; /* pages on @partial without a used block; at most 1 */
+	unsigned int nr_empty; /* pages without a used block, at the tail of @partial */
+	uint32_t nr_taken;     /* blocks that are not in a free map */
 };
 
 struct xalloc_heap {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
+	uint32_t tag;        /* for ever; 0 before the first use */
 	struct xl_list link; /* xalloc_arena.heaps */
+	struct xl_list parked;
 	struct xalloc_arena *arena;
+	/* The thread's that has the heap, which then gives out its blocks; or NULL. */
+	struct xl_cache *cache;
 	atomic_bool alive;
 	struct xl_list pages;
 	struct xl_class_pages classes[XL_NR_CLASSES];
-	size_t nr_blocks;
-	size_t used_bytes;
+	size_t nr_large; /* blocks */
+	size_t large_bytes;
 };
 
-/* The caller holds lock 1. */
-struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena);
+/* The caller holds lock 1. @cached: for threads. */
+struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached);
 /* Takes lock 2; the caller holds lock 1. */
 void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
+/*
+ * Takes up to @nr blocks of @cls for a cache: their addresses, with XL_FRESH set if the block is
+ * zero. Returns how many; with none, *@error is -errno.
+ */
+#define XL_FRESH 1u
+uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+		      uintptr_t *entries, uint32_t nr, int *error);
+/* Puts blocks back that are not live, or that were freed by another thread. */
+void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
 
-/* @zero, unless NULL: whether all bytes of the block are zero. NULL with errno set. */
+/*
+ * For heaps that no thread has, and for large blocks. @zero, unless NULL: whether all bytes of the
+ * block are zero. NULL with errno set.
+ */
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero);
 
 /* What a pointer is. */
@@ -270,13 +357,40 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where);
 /* Unlocks, says what @call was given, and aborts. */
 _Noreturn void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict,
 			 struct xl_where *where);
+/* Aborts: the free of @ptr is one too many; of two threads, in give-out of one. */
+_Noreturn void xl_free_raced(const void *ptr);
 /* Unlocks, says that @size does not fit the block, and aborts. */
 _Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where);
 
 /* These take a live block, its heap locked. */
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size);
-bool xl_block_is_loose(const struct xl_where *where);
-void xl_block_set_loose(const struct xl_where *where, bool loose);
 void xl_block_free(const struct xl_where *where);
+
+/* malloc.c */
+
+/* The heap of large blocks, and of all arena calls. NULL with errno set. */
+struct xalloc_heap *xl_heap_default(void);
+/* Frees a block of a heap that no thread has; aborts when it is none, or of no heap. */
+void xl_free_locked(const char *call, void *ptr);
+/* Aborts when @ptr is a block, but of another size. */
+void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size);
+
+/* cache.c: what threads keep of blocks, so that most calls need no lock */
+
+struct xl_cache;
+
+/* Once in a process and its children. Returns 0 or -errno. */
+int xl_caches_init(void);
+/* In the default heap; as xl_heap_alloc(). */
+void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
+
+/* Puts back all that the cache of this thread holds. */
+void xl_cache_flush(struct xl_process *p);
+/* Puts back what it freed of other threads' heaps. */
+void xl_cache_put_remote(struct xl_process *p);
+/* Whether this thread has the heap, or none has; the heap is locked. */
+bool xl_cache_is_own(const struct xalloc_heap *heap);
+/* How many blocks of @cls @cache holds; true for a moment. */
+uint32_t xl_cache_count(const struct xl_cache *cache, unsigned int cls);
 
 #endif /* XL_INTERNAL_H */

@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "os.h"
 #include "page.h"
 
-/* The page of a slice and its heap, locked; NULL when the slice has none. */
-static struct xl_page *lock_page(struct xl_process *p, size_t slice, struct xalloc_heap **heap)
+struct xl_page *xl_page_lock(struct xl_process *p, size_t slice, struct xalloc_heap **heap)
 {
 	struct xl_page *page;
 
@@ -43,7 +43,7 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	*where = (struct xl_where){ .process = p };
 	if (!p || address - p->base >= p->bytes)
 		return xl_inherited(address) ? XL_INHERITED : XL_FOREIGN;
-	where->page = lock_page(p, (address - p->base) / XL_SLICE, &where->heap);
+	where->page = xl_page_lock(p, (address - p->base) / XL_SLICE, &where->heap);
 	if (!where->page)
 		return XL_NO_PAGE;
 
@@ -55,7 +55,7 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		return XL_NO_BLOCK;
 	where->block = inside / where->page->block_bytes;
 	where->inside = inside % where->page->block_bytes;
-	is_free = xl_page_state(where->page, where->block) < XL_USED;
+	is_free = !xl_is_live(xl_page_unit(where->page, where->block));
 	if (where->inside)
 		return is_free ? XL_INTERIOR_FREED : XL_INTERIOR;
 	return is_free ? XL_FREED : XL_BLOCK;
@@ -80,6 +80,8 @@ static struct place unlock(struct xl_where *where)
 	return place;
 }
 
+static atomic_flag aborting = ATOMIC_FLAG_INIT;
+
 void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struct xl_where *where)
 {
 	static const char *const what[] = {
@@ -94,6 +96,10 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 	};
 	struct place place;
 
+	/* What one thread says is enough. */
+	if (atomic_flag_test_and_set(&aborting))
+		for (;;)
+			xl_os_pause();
 	if (verdict > XL_NO_BLOCK) {
 		xl_say("xalloc: %s(%p): %s\n", call, ptr, what[verdict]);
 	} else {
@@ -104,6 +110,15 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 		       what[verdict], inside, place.block, place.page);
 	}
 	abort();
+}
+
+void xl_free_raced(const void *ptr)
+{
+	struct xl_where where;
+
+	/* Its bits are of no more use: two threads have just written them. */
+	xl_find(ptr, &where);
+	xl_misuse("xalloc_free", ptr, XL_FREED, &where);
 }
 
 void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)

@@ -31,7 +31,7 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 	return xl_arena_create(p, limit, limit);
 }
 
-static struct xalloc_heap *default_heap(void)
+struct xalloc_heap *xl_heap_default(void)
 {
 	struct xl_process *p = xl_process_get();
 	struct xalloc_heap *heap;
@@ -47,7 +47,7 @@ static struct xalloc_heap *default_heap(void)
 		if (!p->default_arena)
 			p->default_arena = create_default_arena(p);
 		if (p->default_arena)
-			heap = xl_heap_create(p->default_arena);
+			heap = xl_heap_create(p, p->default_arena, false);
 		atomic_store_explicit(&p->default_heap, heap, memory_order_release);
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -56,9 +56,23 @@ static struct xalloc_heap *default_heap(void)
 
 struct xalloc_arena *xalloc_arena_default(void)
 {
-	struct xalloc_heap *heap = default_heap();
+	struct xalloc_heap *heap = xl_heap_default();
 
 	return heap ? heap->arena : NULL;
+}
+
+/* Whether threads have it, or it has the large blocks of the default heap. */
+static bool is_default(struct xl_process *p, const struct xalloc_heap *heap)
+{
+	return heap->tag & XL_TAG_CACHED ||
+	       heap == atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+}
+
+/* In the default heap if there is no @heap. */
+static void *heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
+{
+	return heap ? xl_heap_alloc(heap, alignment, size, zero) :
+		      xl_default_alloc(alignment, size, zero);
 }
 
 static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
@@ -71,20 +85,18 @@ static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	ptr = xl_heap_alloc(heap, XL_QUANTUM, bytes, &zero);
+	ptr = heap_alloc(heap, XL_QUANTUM, bytes, &zero);
 	if (ptr && !zero)
 		memset(ptr, 0, bytes);
 	return ptr;
 }
 
-static void free_block(const char *call, void *ptr)
+void xl_free_locked(const char *call, void *ptr)
 {
 	enum xl_verdict verdict;
 	struct xl_where where;
 	int error = errno;
 
-	if (!ptr)
-		return;
 	verdict = xl_find(ptr, &where);
 	if (verdict == XL_BLOCK) {
 		xl_block_free(&where);
@@ -95,24 +107,22 @@ static void free_block(const char *call, void *ptr)
 	errno = error;
 }
 
-static void free_block_sized(const char *call, void *ptr, size_t alignment, size_t size)
+void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size)
 {
 	enum xl_verdict verdict;
 	struct xl_where where;
-	int error = errno;
 
 	if (!ptr)
 		return;
 	verdict = xl_find(ptr, &where);
 	if (verdict == XL_BLOCK) {
-		if (!xl_block_fits(&where, alignment, size) && !xl_block_is_loose(&where))
+		if (!xl_block_fits(&where, alignment, size) &&
+		    !atomic_load_explicit(&where.page->loose, memory_order_relaxed))
 			xl_mismatch(call, ptr, size, &where);
-		xl_block_free(&where);
 		pthread_mutex_unlock(&where.heap->lock);
 	} else if (verdict != XL_INHERITED) {
 		xl_misuse(call, ptr, verdict, &where);
 	}
-	errno = error;
 }
 
 /* Into @heap, or, without one, into the heap the block is from. */
@@ -132,20 +142,18 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
 	stays = !heap || heap == where.heap;
-	if (!heap)
+	if (!heap && !is_default(where.process, where.heap))
 		heap = where.heap;
 	old_bytes = where.page->block_bytes;
 	fits = stays && xl_block_fits(&where, XL_QUANTUM, size);
-	if (fits)
-		xl_block_set_loose(&where, false);
 	pthread_mutex_unlock(&where.heap->lock);
 	if (fits)
 		return ptr;
 
-	moved = xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+	moved = heap_alloc(heap, XL_QUANTUM, size, NULL);
 	if (moved) {
 		memcpy(moved, ptr, size < old_bytes ? size : old_bytes);
-		free_block(call, ptr);
+		xalloc_free(ptr);
 		return moved;
 	}
 	if (!stays || size > old_bytes)
@@ -153,30 +161,19 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	verdict = xl_find(ptr, &where);
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
-	xl_block_set_loose(&where, true);
+	atomic_store_explicit(&where.page->loose, true, memory_order_relaxed);
 	pthread_mutex_unlock(&where.heap->lock);
 	return ptr;
 }
 
-void *xalloc_malloc(size_t size)
-{
-	struct xalloc_heap *heap = default_heap();
-
-	return heap ? xl_heap_alloc(heap, XL_QUANTUM, size, NULL) : NULL;
-}
-
 void *xalloc_calloc(size_t nmemb, size_t size)
 {
-	struct xalloc_heap *heap = default_heap();
-
-	return heap ? heap_calloc(heap, nmemb, size) : NULL;
+	return heap_calloc(NULL, nmemb, size);
 }
 
 void *xalloc_aligned_alloc(size_t alignment, size_t size)
 {
-	struct xalloc_heap *heap = default_heap();
-
-	return heap ? xl_heap_alloc(heap, alignment, size, NULL) : NULL;
+	return xl_default_alloc(alignment, size, NULL);
 }
 
 void *xalloc_realloc(void *ptr, size_t size)
@@ -203,21 +200,6 @@ void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size)
 {
 	return ptr ? realloc_block("xalloc_heap_realloc", heap, ptr, size) :
 		     xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
-}
-
-void xalloc_free(void *ptr)
-{
-	free_block("xalloc_free", ptr);
-}
-
-void xalloc_free_sized(void *ptr, size_t size)
-{
-	free_block_sized("xalloc_free_sized", ptr, XL_QUANTUM, size);
-}
-
-void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size)
-{
-	free_block_sized("xalloc_free_aligned_sized", ptr, alignment, size);
 }
 
 size_t xalloc_usable_size(const void *ptr)

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/membarrier.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -125,7 +127,18 @@ void xl_os_unprivate(void *addr, size_t bytes)
 
 void *xl_os_sparse(size_t bytes)
 {
-	return anonymous(bytes, MAP_NORESERVE, MADV_DONTFORK);
+	return anonymous(bytes, MAP_NORESERVE, MADV_WIPEONFORK);
+}
+
+void xl_os_barrier_init(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+}
+
+void xl_os_barrier(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
+		atomic_thread_fence(memory_order_seq_cst);
 }
 
 size_t xl_os_ram(void)
@@ -160,6 +173,11 @@ bool xl_os_memlock_exempt(void)
 	if (syscall(SYS_capget, &header, data))
 		return false;
 	return data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK);
+}
+
+void xl_os_pause(void)
+{
+	syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
 }
 
 void xl_os_say(const char *text, size_t bytes)

@@ -28,8 +28,13 @@ void xl_os_zero(void *addr, size_t bytes);
 /* Zeroed private memory that is zeroed again in a child of fork(). */
 void *xl_os_private(size_t bytes);
 void xl_os_unprivate(void *addr, size_t bytes);
-/* The same in a size that is used here and there only; a child of fork() does not have it. */
+/* The same in a size that is used here and there only. */
 void *xl_os_sparse(size_t bytes);
+
+/* A memory barrier in each running thread; in this one alone where the kernel has none. */
+void xl_os_barrier(void);
+/* Before that, once in a process. */
+void xl_os_barrier_init(void);
 
 /* Bytes of RAM. */
 size_t xl_os_ram(void);
@@ -38,6 +43,8 @@ size_t xl_os_memlock(void);
 size_t xl_os_address_space(void);
 /* Whether RLIMIT_MEMLOCK does not bind this process. */
 bool xl_os_memlock_exempt(void);
+/* Sleeps until a signal comes. */
+void xl_os_pause(void);
 /* One write(2) to stderr. */
 void xl_os_say(const char *text, size_t bytes);
 

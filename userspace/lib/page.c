@@ -6,9 +6,12 @@
  * unlock of that lock, for each page:
  *
  *	nr_free == number of bits set in the free map
- *	bit i is set  <=>  state of block i is FREE_ZERO or FREE_DIRTY
+ *	the bit of a block is set  =>  it is not live, and in no cache
  *	a slab is on the partial list of its class  <=>  nr_free > 0
- *	page_of[] of each of its slices is the page
+ *	page_of[] of each of its slices is the page, tags[] the heap's and the class
+ *
+ * A heap that a thread has is used by it without the lock, as far as the bits of live blocks go
+ * (struct xl_bits) and its cache.
  *
  * The memory of blocks is not touched here: nothing in it is needed or believed.
  */
@@ -25,24 +28,15 @@ static size_t map_words(uint32_t nr_blocks)
 	return (nr_blocks + MAP_BITS - 1) / MAP_BITS;
 }
 
-static uint64_t *free_map(struct xl_page *page)
+/* Other threads look at a block of the map, without the lock, when it is misused. */
+static uint64_t map_get(struct xl_page *page, uint32_t word)
 {
-	return (uint64_t *)(page + 1);
+	return atomic_load_explicit(&page->free_map[word], memory_order_relaxed);
 }
 
-static uint8_t *states(struct xl_page *page)
+static void map_set(struct xl_page *page, uint32_t word, uint64_t bits)
 {
-	return (uint8_t *)(free_map(page) + map_words(page->nr_blocks));
-}
-
-enum xl_block_state xl_page_state(struct xl_page *page, uint32_t block)
-{
-	return states(page)[block];
-}
-
-void xl_page_set_state(struct xl_page *page, uint32_t block, enum xl_block_state state)
-{
-	states(page)[block] = state;
+	atomic_store_explicit(&page->free_map[word], bits, memory_order_relaxed);
 }
 
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page)
@@ -50,14 +44,41 @@ uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *
 	return heap->arena->base + page->offset;
 }
 
-static void set_page_of(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
-			struct xl_page *value)
+size_t xl_page_unit(const struct xl_page *page, uint32_t block)
+{
+	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+
+	return xl_unit(xl_page_address(heap, page) + page->first_block + block * page->block_bytes);
+}
+
+static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
+		    struct xl_page *value)
 {
 	size_t slice = (xl_page_address(heap, page) - p->base) / XL_SLICE;
+	uint32_t tag = value ? heap->tag + page->cls : 0;
 	uint32_t i;
 
-	for (i = 0; i < page->nr_slices; i++)
+	for (i = 0; i < page->nr_slices; i++) {
+		atomic_store_explicit(&xl_map.tags[slice + i], tag, memory_order_release);
 		atomic_store_explicit(&p->page_of[slice + i], value, memory_order_release);
+	}
+}
+
+/* Of what was freed by other threads, and of what lived when its heap was destroyed. */
+static void clear_bits(const struct xalloc_heap *heap, const struct xl_page *page)
+{
+	struct xl_bits *bits = xl_bits_of(xl_unit(xl_page_address(heap, page)));
+	size_t i, nr = page->nr_slices * (XL_UNITS_PER_SLICE / 64);
+
+	/* Only the first unit of a large page has a block. */
+	if (page->cls == XL_CLASS_LARGE) {
+		bits += page->first_block / XL_QUANTUM / 64;
+		nr = 1;
+	}
+	for (i = 0; i < nr; i++) {
+		atomic_store_explicit(&bits[i].live, 0, memory_order_relaxed);
+		atomic_store_explicit(&bits[i].remote, 0, memory_order_relaxed);
+	}
 }
 
 void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
@@ -110,7 +131,7 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	const struct xl_class *c = &large;
 	struct xl_grant granted;
 	struct xl_page *page;
-	uint32_t nr_slices;
+	uint32_t nr_slices, word;
 	uintptr_t address;
 	int ret;
 
@@ -123,8 +144,7 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 		nr_slices = c->nr_slices;
 		alignment = XL_SLICE;
 	}
-	page = xl_meta_get(cls, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t) +
-					c->nr_blocks);
+	page = xl_meta_get(cls, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t));
 	if (!page)
 		return -ENOMEM;
 	if (alignment < XL_SLICE)
@@ -144,13 +164,16 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	page->block_bytes = cls == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
 	address = xl_page_address(heap, page);
 	page->first_block = -address & (alignment - 1);
-	memset(free_map(page), 0xff, map_words(c->nr_blocks) * sizeof(uint64_t));
+	for (word = 0; word < map_words(c->nr_blocks); word++)
+		map_set(page, word, ~0ULL);
 	if (c->nr_blocks % MAP_BITS)
-		free_map(page)[c->nr_blocks / MAP_BITS] = (1ULL << c->nr_blocks % MAP_BITS) - 1;
-	memset(states(page), granted.zero ? XL_FREE_ZERO : XL_FREE_DIRTY, c->nr_blocks);
+		map_set(page, word - 1, (1ULL << c->nr_blocks % MAP_BITS) - 1);
+	page->nr_old = 0;
+	page->zero = granted.zero;
+	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&heap->pages, &page->all);
-	set_page_of(p, heap, page, page);
+	set_map(p, heap, page, page);
 	*created = page;
 	return 0;
 }
@@ -160,7 +183,9 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	uint64_t offset = page->offset;
 
 	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
-	set_page_of(p, heap, page, NULL);
+	/* In this order: a slice without a tag has no live block. */
+	clear_bits(heap, page);
+	set_map(p, heap, page, NULL);
 	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
 	xl_meta_put(page->cls, page);
@@ -169,18 +194,31 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 
 uint32_t xl_page_take(struct xl_page *page, bool *zero)
 {
-	uint64_t *map = free_map(page);
 	uint32_t word = page->hint;
+	struct xl_bits *bits;
 	uint32_t block;
+	uint64_t bit;
+	size_t unit;
 
-	while (!map[word])
+	while (!map_get(page, word))
 		word++;
 	page->hint = word;
-	block = word * MAP_BITS + __builtin_ctzll(map[word]);
-	map[word] &= map[word] - 1;
+	block = word * MAP_BITS + __builtin_ctzll(map_get(page, word));
+	map_set(page, word, map_get(page, word) & (map_get(page, word) - 1));
 	page->nr_free--;
-	*zero = states(page)[block] == XL_FREE_ZERO;
-	states(page)[block] = XL_USED;
+	*zero = false;
+	if (block >= page->nr_old) {
+		*zero = page->zero;
+		page->nr_old = block + 1;
+		return block;
+	}
+	unit = xl_page_unit(page, block);
+	bits = xl_bits_of(unit);
+	bit = 1ULL << unit % 64;
+	if (atomic_load_explicit(&bits->remote, memory_order_relaxed) & bit) {
+		xl_set_live(unit, false);
+		atomic_fetch_and_explicit(&bits->remote, ~bit, memory_order_relaxed);
+	}
 	return block;
 }
 
@@ -188,8 +226,7 @@ void xl_page_put(struct xl_page *page, uint32_t block)
 {
 	uint32_t word = block / MAP_BITS;
 
-	free_map(page)[word] |= 1ULL << block % MAP_BITS;
-	states(page)[block] = XL_FREE_DIRTY;
+	map_set(page, word, map_get(page, word) | 1ULL << block % MAP_BITS);
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;

@@ -19,13 +19,17 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 /* Gives @nr offsets, at most XALLOC_BATCH_MAX, back to the kernel. */
 void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
 
-/* Makes a free block used; there is one. */
+/* Takes a block out of the free map; there is one. It is not live yet. @zero: it has only zeros. */
 uint32_t xl_page_take(struct xl_page *page, bool *zero);
-/* Makes a used block free. */
+/* Puts it back, or one that is not live. */
 void xl_page_put(struct xl_page *page, uint32_t block);
 
-enum xl_block_state xl_page_state(struct xl_page *page, uint32_t block);
-void xl_page_set_state(struct xl_page *page, uint32_t block, enum xl_block_state state);
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page);
+size_t xl_page_unit(const struct xl_page *page, uint32_t block);
+
+/*
+ * The page of a slice and its heap, which is locked; NULL when the slice has none. lookup.c
+ */
+struct xl_page *xl_page_lock(struct xl_process *p, size_t slice, struct xalloc_heap **heap);
 
 #endif /* XL_PAGE_H */

@@ -17,6 +17,12 @@
 /* Bounds the addresses reserved, a range for each. */
 #define XL_FOREBEARS 4
 
+/*
+ * So that the bits and the tag of the first blocks do not differ in their page alone: to many CPUs
+ * a load then seems to depend on a store until their whole addresses are compared.
+ */
+#define TAGS_OFFSET 250
+
 static struct xl_process *_Atomic process;
 
 /*
@@ -118,6 +124,40 @@ static void say_range(struct xl_process *p, size_t bytes, int ret)
 		       bytes >> 20, -ret);
 }
 
+static void unmap_table(void *table, size_t bytes)
+{
+	if (table)
+		xl_os_unreserve(table, bytes);
+}
+
+/*
+ * The tables of the range. Those of a parent, which the fork has wiped, serve again if they are
+ * large enough, and stay in any case: another thread may just look for an inherited block.
+ */
+static int map_tables(struct xl_process *p, size_t bytes)
+{
+	size_t nr_units = bytes / XL_QUANTUM, nr_slices = bytes / XL_SLICE;
+	struct xl_map map = { .nr_units = nr_units };
+
+	if (nr_units > xl_map.nr_units) {
+		map.tags = xl_os_sparse((nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
+		map.page_of = xl_os_sparse(nr_slices * sizeof(*map.page_of));
+		map.bits = xl_os_sparse(nr_units / 64 * sizeof(*map.bits));
+		if (!map.tags || !map.page_of || !map.bits) {
+			unmap_table(map.tags, (nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
+			unmap_table(map.page_of, nr_slices * sizeof(*map.page_of));
+			unmap_table(map.bits, nr_units / 64 * sizeof(*map.bits));
+			return -ENOMEM;
+		}
+		xl_map.tags = map.tags + TAGS_OFFSET;
+		xl_map.page_of = map.page_of;
+		xl_map.bits = map.bits;
+	}
+	xl_map.nr_units = nr_units;
+	p->page_of = xl_map.page_of;
+	return 0;
+}
+
 static int start(struct xl_process *p)
 {
 	static bool have_handler;
@@ -139,6 +179,16 @@ static int start(struct xl_process *p)
 		set_range(&ranges.owned, 0, 0);
 	}
 
+	/* They stay for the children of children. */
+	if (!have_handler) {
+		ret = xl_caches_init();
+		if (!ret)
+			ret = -pthread_atfork(NULL, NULL, reserve_parents);
+		if (ret)
+			return ret;
+		have_handler = true;
+	}
+
 	bytes = p->options.range_bytes;
 	alignment = range_alignment(bytes);
 	base = reserve_range(bytes);
@@ -147,32 +197,22 @@ static int start(struct xl_process *p)
 		say_range(p, bytes, ret);
 		return ret;
 	}
-	p->page_of = xl_os_sparse(bytes / XL_SLICE * sizeof(*p->page_of));
-	if (!p->page_of) {
-		ret = -errno;
+	ret = map_tables(p, bytes);
+	if (ret) {
 		say_range(p, bytes, ret);
-		goto err_unreserve;
-	}
-	/* The handler stays for the children of children. */
-	if (!have_handler) {
-		ret = -pthread_atfork(NULL, NULL, reserve_parents);
-		if (ret)
-			goto err_unmap;
-		have_handler = true;
+		xl_os_unreserve((void *)base, bytes + alignment);
+		return ret;
 	}
 	set_range(&ranges.owned, base, bytes + alignment);
 	p->base = (base + alignment - 1) & ~(alignment - 1);
 	p->bytes = bytes;
+	xl_os_barrier_init();
+	xl_map.base = p->base;
 	xl_list_init(&p->arenas);
+	xl_list_init(&p->parked);
 	xl_classes_init();
 	atomic_store_explicit(&p->ready, true, memory_order_release);
 	return 0;
-
-err_unmap:
-	xl_os_unreserve(p->page_of, bytes / XL_SLICE * sizeof(*p->page_of));
-err_unreserve:
-	xl_os_unreserve((void *)base, bytes + alignment);
-	return ret;
 }
 
 struct xl_process *xl_process_peek(void)

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Caches: the default heap as threads see it, and the paths without a lock.
+ *
+ * A thread has a heap of the default arena and keeps addresses of its free blocks, a stack for
+ * each size class. To allocate is to pop one and to set its bit in xl_map, to free to clear the bit
+ * and to push. Only this thread writes these bits, so neither needs an atomic instruction. A block of
+ * another thread's heap is marked in a bitmap beside, atomically, and goes back to that heap
+ * with others at a time. So each double free is found, also where two threads free a block at once:
+ *
+ *	owner			other
+ *	live is set: clear it	live is set, remote is not: set remote
+ *	is remote set?		membarrier(), once for many blocks
+ *				is live clear?
+ *
+ * As in Dekker's algorithm at least one of them sees what the other did, before the block can be
+ * given out again. The barrier that the owner's side lacks, membarrier() makes.
+ *
+ * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
+ * of a heap for each thread, and of a second list for what others free, is mimalloc's;
+ * that of stacks of addresses which grow as they are used is tcmalloc's.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "backend.h"
+#include "os.h"
+#include "page.h"
+
+#define STACK_MAX 128
+#define REMOTE_MAX 256
+/* Most memory that a thread keeps without need: in stacks, and of other threads' blocks. */
+#define IDLE_BYTES ((size_t)896 << 10)
+#define REMOTE_BYTES ((size_t)128 << 10)
+/* No stack holds more than this, unless it holds one block. */
+#define STACK_BYTES ((size_t)96 << 10)
+/* So many other stacks are made shorter for one that must grow. */
+#define NR_VICTIMS 4
+
+/* Used by its thread alone; others read counts. Wiped by a fork. */
+struct xl_cache {
+	void *next_free; /* xl_meta_put() */
+	uint32_t tag;    /* of the heap */
+	uint32_t nr_remote;
+	struct xalloc_heap *heap; /* NULL: it has none, as in a child of fork() */
+	size_t idle_bytes;        /* sum of all limits in bytes */
+	size_t remote_bytes;
+	unsigned int victim; /* the class whose stack shrinks next */
+	/*
+	 * @top, or 0, is the entry that was pushed last, the others are entries 1 to @count - 1 of
+	 * the stack, whose entry 0 is 0. With @top among them the address that is to be returned
+	 * would have to wait for the count.
+	 */
+	struct stack {
+		uintptr_t top;
+		_Atomic uint32_t count;
+		uint32_t limit;
+	} of[XL_NR_CLASSES];
+	uintptr_t remote[REMOTE_MAX];
+	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
+};
+
+struct xl_map xl_map;
+
+/* With a tag from which the distance to none of a slice is a class. */
+static struct xl_cache no_cache = { .tag = -XL_TAG_STEP };
+static __thread struct xl_cache *cache __attribute__((tls_model("initial-exec"))) = &no_cache;
+static pthread_key_t exit_key;
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define noinline __attribute__((noinline))
+
+static inline uint32_t count_of(const struct xl_cache *c, unsigned int cls)
+{
+	return atomic_load_explicit(&c->of[cls].count, memory_order_relaxed);
+}
+
+static inline void set_count(struct xl_cache *c, unsigned int cls, uint32_t count)
+{
+	atomic_store_explicit(&c->of[cls].count, count, memory_order_relaxed);
+}
+
+uint32_t xl_cache_count(const struct xl_cache *c, unsigned int cls)
+{
+	return count_of(c, cls);
+}
+
+bool xl_cache_is_own(const struct xalloc_heap *heap)
+{
+	return !heap->cache || heap->cache == cache;
+}
+
+/* --- stacks grow and shrink */
+
+/* Puts the @nr blocks back that were pushed first. */
+static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t nr)
+{
+	uint32_t count = count_of(c, cls);
+	uintptr_t *stack = c->stacks[cls];
+
+	stack[count] = c->of[cls].top;
+	xl_heap_put(p, stack + 1, nr);
+	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
+	count -= nr;
+	c->of[cls].top = stack[count];
+	set_count(c, cls, count);
+}
+
+static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t limit)
+{
+	size_t bytes = xl_classes[cls].block_bytes;
+
+	if (count_of(c, cls) > limit)
+		put_oldest(p, c, cls, count_of(c, cls) - limit);
+	c->idle_bytes -= c->of[cls].limit * bytes;
+	c->idle_bytes += limit * bytes;
+	c->of[cls].limit = limit;
+}
+
+/* Gives the stack of @cls more room, at the expense of others if need be. */
+static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
+{
+	size_t bytes = xl_classes[cls].block_bytes;
+	size_t most = STACK_BYTES / bytes;
+	uint32_t old = c->of[cls].limit, limit = old + old / 2 + 1;
+	unsigned int i;
+
+	if (most > STACK_MAX - 1)
+		most = STACK_MAX - 1;
+	if (limit > most)
+		limit = most;
+	if (limit <= old)
+		return;
+	for (i = 0; i <= NR_VICTIMS; i++) {
+		if (c->idle_bytes + (limit - old) * bytes <= IDLE_BYTES) {
+			set_limit(p, c, cls, limit);
+			return;
+		}
+		c->victim = (c->victim + 1) % XL_NR_CLASSES;
+		if (c->victim != cls)
+			set_limit(p, c, c->victim, c->of[c->victim].limit / 2);
+	}
+}
+
+/* Of blocks of other threads. See above. */
+static void check_and_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
+{
+	uint32_t i;
+
+	xl_os_barrier();
+	for (i = 0; i < nr; i++) {
+		size_t unit = xl_unit(entries[i]);
+
+		if (!(atomic_load_explicit(&xl_bits_of(unit)->live, memory_order_relaxed) >>
+			      unit % 64 &
+		      1))
+			xl_free_raced((void *)entries[i]);
+	}
+	xl_heap_put(p, entries, nr);
+}
+
+static void put_remote(struct xl_process *p, struct xl_cache *c)
+{
+	if (!c->nr_remote)
+		return;
+	check_and_put(p, c->remote, c->nr_remote);
+	c->nr_remote = 0;
+	c->remote_bytes = 0;
+}
+
+void xl_cache_flush(struct xl_process *p)
+{
+	struct xl_cache *c = cache;
+	unsigned int cls;
+
+	if (!c->heap)
+		return;
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		set_limit(p, c, cls, 0);
+	put_remote(p, c);
+}
+
+void xl_cache_put_remote(struct xl_process *p)
+{
+	if (cache->heap)
+		put_remote(p, cache);
+}
+
+/* --- threads come and go */
+
+static void park(void *arg)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xl_cache *c = arg;
+
+	/* Not that of a parent. */
+	if (!p || !c->heap || c != cache)
+		return;
+	xl_cache_flush(p);
+	xl_heap_trim(p, c->heap);
+	cache = &no_cache;
+	pthread_mutex_lock(&p->lock);
+	pthread_mutex_lock(&c->heap->lock);
+	c->heap->cache = NULL;
+	pthread_mutex_unlock(&c->heap->lock);
+	xl_list_add_head(&p->parked, &c->heap->parked);
+	pthread_mutex_unlock(&p->lock);
+	c->heap = NULL;
+	xl_meta_put(XL_POOL_CACHE, c);
+}
+
+int xl_caches_init(void)
+{
+	return -pthread_key_create(&exit_key, park);
+}
+
+/* A heap for this thread: one that another has left, or a new one. */
+static struct xalloc_heap *adopt_heap(struct xl_process *p, struct xl_cache *c)
+{
+	struct xalloc_heap *heap;
+
+	pthread_mutex_lock(&p->lock);
+	if (!xl_list_empty(&p->parked)) {
+		heap = xl_entry(p->parked.next, struct xalloc_heap, parked);
+		xl_list_del(&heap->parked);
+	} else {
+		heap = xl_heap_create(p, p->default_arena, true);
+	}
+	if (heap) {
+		pthread_mutex_lock(&heap->lock);
+		heap->cache = c;
+		pthread_mutex_unlock(&heap->lock);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return heap;
+}
+
+/* Gives this thread a cache. NULL with errno set. */
+static struct xl_cache *start(void)
+{
+	struct xalloc_heap *shared = xl_heap_default();
+	struct xl_process *p = xl_process_peek();
+	struct xl_cache *c;
+	unsigned int cls;
+
+	if (!shared)
+		return NULL;
+	c = xl_meta_get(XL_POOL_CACHE, sizeof(*c));
+	if (!c)
+		return NULL;
+	memset(c, 0, offsetof(struct xl_cache, remote));
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		c->stacks[cls][0] = 0;
+	c->heap = adopt_heap(p, c);
+	if (!c->heap || pthread_setspecific(exit_key, c)) {
+		/* What is there of a heap stays for the next thread. */
+		xl_meta_put(XL_POOL_CACHE, c);
+		errno = ENOMEM;
+		return NULL;
+	}
+	c->tag = c->heap->tag;
+	cache = c;
+	return c;
+}
+
+/* --- allocating */
+
+static noinline void *malloc_large(size_t size, bool *zero)
+{
+	struct xalloc_heap *heap = xl_heap_default();
+
+	return heap ? xl_heap_alloc(heap, XL_QUANTUM, size, zero) : NULL;
+}
+
+/* Makes a block live that was in a stack. */
+static inline void *give_out(uintptr_t entry)
+{
+	size_t unit = xl_unit(entry);
+	struct xl_bits *bits = xl_bits_of(unit);
+	uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
+
+	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
+		xl_free_raced((void *)(entry & ~(uintptr_t)XL_FRESH));
+	atomic_store_explicit(&bits->live, live | 1ULL << unit % 64, memory_order_relaxed);
+	return (void *)(entry & ~(uintptr_t)XL_FRESH);
+}
+
+/* The stack of @cls is empty. Returns an entry, or 0 with errno set. */
+static uintptr_t refill(unsigned int cls, size_t size)
+{
+	struct xl_cache *c = cache->heap ? cache : start();
+	struct xl_process *p;
+	uintptr_t *stack;
+	uint32_t nr;
+	int error;
+
+	if (!c)
+		return 0;
+	p = xl_process_peek();
+	grow(p, c, cls);
+	stack = c->stacks[cls];
+	nr = xl_heap_take(p, c->heap, cls, stack + 1, c->of[cls].limit / 2 + 1, &error);
+	if (!nr) {
+		xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
+		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
+	}
+	if (!nr) {
+		errno = xl_arena_refused(c->heap->arena, size, -error);
+		return 0;
+	}
+	set_count(c, cls, nr - 1);
+	c->of[cls].top = stack[nr - 1];
+	return stack[nr];
+}
+
+/* Returns an entry, or 0 if the stack is empty. */
+static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
+{
+	uintptr_t entry = c->of[cls].top;
+	uint32_t count;
+
+	if (unlikely(!entry))
+		return 0;
+	count = count_of(c, cls) - 1;
+	c->of[cls].top = c->stacks[cls][count];
+	set_count(c, cls, count);
+	return entry;
+}
+
+/* There is room. */
+static inline void push(struct xl_cache *c, unsigned int cls, uint32_t count, uintptr_t entry)
+{
+	c->stacks[cls][count] = c->of[cls].top;
+	c->of[cls].top = entry;
+	set_count(c, cls, count + 1);
+}
+
+static noinline void *malloc_slow(size_t size)
+{
+	uintptr_t entry;
+
+	entry = refill(xl_class_of(XL_QUANTUM, size ? size : 1), size);
+	return entry ? give_out(entry) : NULL;
+}
+
+void *xalloc_malloc(size_t size)
+{
+	unsigned int cls;
+	uintptr_t entry;
+
+	if (likely(size <= XL_SMALL))
+		cls = xl_class_of_small[(size + XL_QUANTUM - 1) / XL_QUANTUM];
+	else if (likely(size <= XL_SLICE))
+		cls = xl_class_of_medium[(size + XL_STEP - 1) / XL_STEP];
+	else
+		return malloc_large(size, NULL);
+	entry = pop(cache, cls);
+	return likely(entry) ? give_out(entry) : malloc_slow(size);
+}
+
+static void *alloc_class(unsigned int cls, size_t size, bool *zero)
+{
+	uintptr_t entry = pop(cache, cls);
+
+	if (!entry)
+		entry = refill(cls, size);
+	*zero = entry & XL_FRESH;
+	return entry ? give_out(entry) : NULL;
+}
+
+void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
+{
+	struct xalloc_heap *heap;
+	unsigned int cls;
+	bool ignored;
+
+	if (!alignment || alignment & (alignment - 1)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	cls = xl_class_of(alignment, size ? size : 1);
+	if (cls != XL_CLASS_LARGE)
+		return alloc_class(cls, size, zero ? zero : &ignored);
+	heap = xl_heap_default();
+	return heap ? xl_heap_alloc(heap, alignment, size, zero) : NULL;
+}
+
+/* --- freeing */
+
+/* A block, live or not, of a heap that another thread has or had. */
+static void free_remote(void *ptr, size_t unit, unsigned int cls)
+{
+	struct xl_bits *bits = xl_bits_of(unit);
+	uint64_t bit = 1ULL << unit % 64;
+	struct xl_process *p = xl_process_peek();
+	struct xl_cache *c = cache;
+	uintptr_t entry = (uintptr_t)ptr;
+
+	/* Until it is put back its page stays. */
+	if (!xl_is_live(unit) ||
+	    atomic_fetch_or_explicit(&bits->remote, bit, memory_order_acq_rel) & bit)
+		xl_free_raced(ptr);
+	if (!c->heap) {
+		check_and_put(p, &entry, 1);
+		return;
+	}
+	c->remote[c->nr_remote++] = entry;
+	c->remote_bytes += xl_classes[cls].block_bytes;
+	if (c->nr_remote == REMOTE_MAX || c->remote_bytes >= REMOTE_BYTES)
+		put_remote(p, c);
+}
+
+static noinline void free_slow(const char *call, void *ptr)
+{
+	size_t unit = xl_unit((uintptr_t)ptr);
+	uint32_t tag;
+
+	if (!ptr)
+		return;
+	if (unit < xl_map.nr_units && (uintptr_t)ptr % XL_QUANTUM == 0) {
+		tag = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE],
+					   memory_order_relaxed);
+		if (tag & XL_TAG_CACHED && xl_is_live(unit)) {
+			free_remote(ptr, unit, tag % XL_TAG_STEP);
+			return;
+		}
+	}
+	xl_free_locked(call, ptr);
+}
+
+/* The stack of @cls is full. */
+static noinline void push_slow(struct xl_cache *c, unsigned int cls, uintptr_t entry)
+{
+	struct xl_process *p = xl_process_peek();
+	int error = errno;
+	uint32_t count;
+
+	grow(p, c, cls);
+	count = count_of(c, cls);
+	if (count == c->of[cls].limit && count) {
+		put_oldest(p, c, cls, (count + 1) / 2);
+		count = count_of(c, cls);
+	}
+	if (c->of[cls].limit)
+		push(c, cls, count, entry);
+	else
+		xl_heap_put(p, &entry, 1);
+	errno = error;
+}
+
+static inline __attribute__((always_inline)) void free_block(const char *call, void *ptr)
+{
+	uintptr_t offset = (uintptr_t)ptr - xl_map.base;
+	/* What is no multiple of the quantum becomes more than any unit. */
+	size_t unit = offset / XL_QUANTUM | offset << 60;
+	struct xl_cache *c = cache;
+	struct xl_bits *bits;
+	uint32_t count, cls;
+	uint64_t live;
+
+	if (unlikely(unit >= xl_map.nr_units)) {
+		free_slow(call, ptr);
+		return;
+	}
+	cls = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE], memory_order_acquire) -
+	      c->tag;
+	bits = xl_bits_of(unit);
+	live = atomic_load_explicit(&bits->live, memory_order_relaxed);
+	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!(live >> unit % 64 & 1))) {
+		free_slow(call, ptr);
+		return;
+	}
+	atomic_store_explicit(&bits->live, live & ~(1ULL << unit % 64), memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
+		xl_free_raced(ptr);
+	count = count_of(c, cls);
+	if (unlikely(count >= c->of[cls].limit)) {
+		push_slow(c, cls, (uintptr_t)ptr);
+		return;
+	}
+	push(c, cls, count, (uintptr_t)ptr);
+}
+
+void xalloc_free(void *ptr)
+{
+	free_block("xalloc_free", ptr);
+}
+
+static void free_sized(const char *call, void *ptr, size_t alignment, size_t size)
+{
+	size_t unit = xl_unit((uintptr_t)ptr);
+	uint32_t cls = XL_CLASS_LARGE;
+
+	if (unit < xl_map.nr_units)
+		cls = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE],
+					   memory_order_relaxed) %
+		      XL_TAG_STEP;
+	if (unlikely(cls == XL_CLASS_LARGE || !alignment || alignment & (alignment - 1) ||
+		     cls != xl_class_of(alignment, size ? size : 1)))
+		xl_check_size(call, ptr, alignment, size);
+	free_block(call, ptr);
+}
+
+void xalloc_free_sized(void *ptr, size_t size)
+{
+	free_sized("xalloc_free_sized", ptr, XL_QUANTUM, size);
+}
+
+void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size)
+{
+	free_sized("xalloc_free_aligned_sized", ptr, alignment, size);
+}
