@@ -4,13 +4,24 @@
  *
  * A heap keeps one page of each class without a used block, so that a program that
  * allocates and frees one block in turns does not call the kernel each time. Of a heap that a
- * thread has, only this thread releases pages: it may be about to look at their bits. Empty pages go
+ * thread has, only this thread releases pages: it may be about to look at their bits. The default
+ * heap also keeps large pages, some of them and for a second. Such pages go
  * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
  * the memory of the user or of the machine ran out, of all arenas. It is then tried again.
  */
 #include <errno.h>
 
+#include "os.h"
 #include "page.h"
+
+/*
+ * Large pages that the default heap keeps for a while: most of them, most of their memory, to which
+ * a part of that in use is added, and how long.
+ */
+#define NR_IDLE 32
+#define IDLE_BYTES ((size_t)8 << 20)
+#define IDLE_SHARE 16
+#define IDLE_NS 1000000000ull
 
 struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached)
 {
@@ -28,6 +39,9 @@ struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *ar
 	heap->cache = NULL;
 	heap->nr_large = 0;
 	heap->large_bytes = 0;
+	xl_list_init(&heap->idle);
+	heap->nr_idle = 0;
+	heap->idle_bytes = 0;
 	xl_list_init(&heap->pages);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
@@ -67,6 +81,56 @@ static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	xl_page_free_offsets(heap->arena, &offset, 1);
 }
 
+static void take_idle(struct xalloc_heap *heap, struct xl_page *page)
+{
+	xl_list_del(&page->partial);
+	heap->nr_idle--;
+	heap->idle_bytes -= page->nr_slices * XL_SLICE;
+}
+
+/* Releases idle pages but for @nr, @bytes, and those younger than IDLE_NS. */
+static void release_idle(struct xl_process *p, struct xalloc_heap *heap, unsigned int nr,
+			 size_t bytes)
+{
+	uint64_t now = xl_os_now();
+
+	while (heap->nr_idle) {
+		struct xl_page *page = xl_entry(heap->idle.prev, struct xl_page, partial);
+
+		if (heap->nr_idle <= nr && heap->idle_bytes <= bytes &&
+		    now - page->idle_since < IDLE_NS)
+			break;
+		take_idle(heap, page);
+		release(p, heap, page);
+	}
+}
+
+/* Keeps a large page whose block was freed. */
+static void add_idle(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+{
+	page->idle_since = xl_os_now();
+	xl_list_add_head(&heap->idle, &page->partial);
+	heap->nr_idle++;
+	heap->idle_bytes += page->nr_slices * XL_SLICE;
+	release_idle(p, heap, NR_IDLE, IDLE_BYTES + heap->large_bytes / IDLE_SHARE);
+}
+
+/* An idle page for @nr_slices that is at most an eighth larger, or NULL. */
+static struct xl_page *find_idle(struct xalloc_heap *heap, size_t nr_slices)
+{
+	struct xl_page *best = NULL;
+	struct xl_list *pos;
+
+	for (pos = heap->idle.next; pos != &heap->idle; pos = pos->next) {
+		struct xl_page *page = xl_entry(pos, struct xl_page, partial);
+
+		if (page->nr_slices >= nr_slices && page->nr_slices - nr_slices <= nr_slices / 8 &&
+		    !page->first_block && (!best || page->nr_slices < best->nr_slices))
+			best = page;
+	}
+	return best;
+}
+
 /* Releases empty pages of a class, of which @nr may stay. */
 static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 			  unsigned int nr)
@@ -91,6 +155,7 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 	if (xl_cache_is_own(heap))
 		for (cls = 0; cls < XL_NR_CLASSES; cls++)
 			release_empty(p, heap, cls, 0);
+	release_idle(p, heap, 0, 0);
 	pthread_mutex_unlock(&heap->lock);
 }
 
@@ -205,9 +270,17 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 	size_t unit;
 
 	if (cls == XL_CLASS_LARGE) {
-		*error = xl_page_create(p, heap, cls, alignment, size, &page);
-		if (*error)
-			return 0;
+		size_t nr_slices = (size - 1) / XL_SLICE + 1;
+
+		page = alignment <= XL_SLICE ? find_idle(heap, nr_slices) : NULL;
+		if (page) {
+			take_idle(heap, page);
+			page->block_bytes = nr_slices * XL_SLICE;
+		} else {
+			*error = xl_page_create(p, heap, cls, alignment, size, &page);
+			if (*error)
+				return 0;
+		}
 		heap->nr_large++;
 		heap->large_bytes += page->block_bytes;
 		block = xl_page_take(page, zero);
@@ -291,7 +364,13 @@ void xl_block_free(const struct xl_where *where)
 	if (page->cls == XL_CLASS_LARGE) {
 		heap->nr_large--;
 		heap->large_bytes -= page->block_bytes;
-		release(where->process, heap, page);
+		if (heap == where->process->default_heap) {
+			xl_set_live(xl_page_unit(page, where->block), false);
+			xl_page_put(page, where->block);
+			add_idle(where->process, heap, page);
+		} else {
+			release(where->process, heap, page);
+		}
 		return;
 	}
 	xl_set_live(xl_page_unit(page, where->block), false);

@@ -272,7 +272,7 @@ struct xl_page {
 	void *next_free; /* xl_meta_put() */
 	struct xalloc_heap *_Atomic heap;
 	struct xl_list all;     /* xalloc_heap.pages */
-	struct xl_list partial; /* xalloc_heap.classes[].partial, while nr_free > 0 */
+	struct xl_list partial; /* xalloc_heap.classes[].partial, while nr_free > 0; or .idle */
 	uint64_t offset;        /* in the arena, bytes */
 	uint32_t nr_slices;
 	uint32_t cls;
@@ -280,9 +280,10 @@ struct xl_page {
 	uint64_t block_bytes;
 	uint32_t nr_blocks;
 	uint32_t nr_free;
-	uint32_t hint;   /* words of the free map below this have no bit set */
-	uint32_t nr_old; /* blocks from this one on were never taken */
-	bool zero;       /* and are zero */
+	uint32_t hint;       /* words of the free map below this have no bit set */
+	uint64_t idle_since; /* of a large page on xalloc_heap.idle, by xl_os_now() */
+	uint32_t nr_old;     /* blocks from this one on were never taken */
+	bool zero;           /* and are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	_Atomic uint64_t free_map[]; /* bit n: block n is free and in no cache */
@@ -308,6 +309,10 @@ struct xalloc_heap {
 	struct xl_class_pages classes[XL_NR_CLASSES];
 	size_t nr_large; /* blocks */
 	size_t large_bytes;
+	/* The default heap's: large pages without a block, the latest first. */
+	struct xl_list idle;
+	unsigned int nr_idle;
+	size_t idle_bytes;
 };
 
 /* The caller holds lock 1. @cached: for threads. */

@@ -36,6 +36,9 @@ void xl_os_barrier(void);
 /* Before that, once in a process. */
 void xl_os_barrier_init(void);
 
+/* A monotonic clock in ns, some ms coarse. */
+uint64_t xl_os_now(void);
+
 /* Bytes of RAM. */
 size_t xl_os_ram(void);
 /* RLIMIT_MEMLOCK and RLIMIT_AS in bytes, SIZE_MAX for none. */
