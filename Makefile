@@ -6,7 +6,7 @@
 KERNEL ?=
 export KERNEL LONG FILE HERE
 
-.PHONY: all module lib run check kunit kselftest check-lib fuzz bench-heap bench-placement check-debug \
+.PHONY: all module lib run check kunit kselftest check-lib fuzz bench bench-heap bench-placement check-debug \
 	check-gates lint deps load unload install uninstall clean help
 
 all: lib module
@@ -38,6 +38,9 @@ check-lib:
 
 fuzz:
 	@scripts/fuzz
+
+bench:
+	@scripts/bench
 
 bench-placement:
 	@scripts/bench-placement
@@ -85,6 +88,7 @@ help:
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.1 or 6.12 for one kernel'
 	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
+	@echo '  bench           - libxalloc beside mimalloc, jemalloc, tcmalloc and glibc, on this machine'
 	@echo '  fuzz            - placement under libFuzzer for 10 seconds; LONG=1 for 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
 	@echo '  bench-heap      - in-kernel heaps beside SLUB, on the stock 6.12 kernel in QEMU'

@@ -277,14 +277,15 @@ void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset)
 static void count_blocks(struct xalloc_heap *heap, struct xalloc_arena_stat *stat)
 {
 	unsigned int cls;
-	uint32_t nr;
+	uint32_t nr, kept;
 
 	stat->nr_blocks += heap->nr_large;
 	stat->used_bytes += heap->large_bytes;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		nr = heap->classes[cls].nr_taken;
-		if (heap->cache)
-			nr -= xl_cache_count(heap->cache, cls);
+		kept = heap->cache ? xl_cache_count(heap->cache, cls) : 0;
+		/* A thread that puts blocks back may not have uncounted them yet. */
+		nr -= kept < nr ? kept : nr;
 		stat->nr_blocks += nr;
 		stat->used_bytes += (uint64_t)nr * xl_classes[cls].block_bytes;
 	}

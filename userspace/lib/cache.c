@@ -252,9 +252,10 @@ static struct xl_cache *start(void)
 	memset(c, 0, offsetof(struct xl_cache, remote));
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
 		c->stacks[cls][0] = 0;
-	c->heap = adopt_heap(p, c);
-	if (!c->heap || pthread_setspecific(exit_key, c)) {
-		/* What is there of a heap stays for the next thread. */
+	if (!pthread_setspecific(exit_key, c))
+		c->heap = adopt_heap(p, c);
+	if (!c->heap) {
+		pthread_setspecific(exit_key, NULL);
 		xl_meta_put(XL_POOL_CACHE, c);
 		errno = ENOMEM;
 		return NULL;

@@ -56,6 +56,7 @@ void xl_classes_init(void)
 		} while (bytes % c->block_bytes > bytes / TAIL_SHARE &&
 			 c->nr_slices < MAX_SLAB_SLICES);
 		c->nr_blocks = bytes / c->block_bytes;
+		c->inverse = ((1ULL << 32) + c->block_bytes - 1) / c->block_bytes;
 	}
 	for (i = 1; i <= XL_SMALL / XL_QUANTUM; i++)
 		xl_class_of_small[i] = class_of_size(i * XL_QUANTUM);

@@ -23,6 +23,21 @@
 #define IDLE_SHARE 16
 #define IDLE_NS 1000000000ull
 
+#define NR_SPINS 200
+
+/* Who holds the lock of a heap mostly lets it go sooner than a sleeper would wake up. */
+static void lock_heap(struct xalloc_heap *heap)
+{
+	int i;
+
+	for (i = 0; i < NR_SPINS; i++) {
+		if (!pthread_mutex_trylock(&heap->lock))
+			return;
+		__builtin_ia32_pause();
+	}
+	pthread_mutex_lock(&heap->lock);
+}
+
 struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached)
 {
 	struct xalloc_heap *heap =
@@ -184,11 +199,9 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 	struct xl_class_pages *pages = &heap->classes[cls];
 	struct xl_page *page;
 	uint32_t done = 0;
-	uint32_t block;
-	bool zero;
 
 	*error = 0;
-	pthread_mutex_lock(&heap->lock);
+	lock_heap(heap);
 	/* Other threads may have emptied more. */
 	release_empty(p, heap, cls, 1);
 	while (done < nr) {
@@ -200,11 +213,7 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 			break;
 		if (page->nr_free == page->nr_blocks)
 			pages->nr_empty--;
-		while (done < nr && page->nr_free) {
-			block = xl_page_take(page, &zero);
-			entries[done++] = xl_page_address(heap, page) + block * page->block_bytes +
-					  (zero ? XL_FRESH : 0);
-		}
+		done += xl_page_take(page, entries + done, nr - done);
 		if (!page->nr_free)
 			xl_list_del(&page->partial);
 	}
@@ -251,11 +260,10 @@ void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 			if (heap)
 				pthread_mutex_unlock(&heap->lock);
 			heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-			pthread_mutex_lock(&heap->lock);
+			lock_heap(heap);
 		}
 		put_locked(p, heap, page,
-			   (uint32_t)(address - xl_page_address(heap, page)) /
-				   (uint32_t)page->block_bytes);
+			   xl_class_divide(page->cls, address - xl_page_address(heap, page)));
 	}
 	if (heap)
 		pthread_mutex_unlock(&heap->lock);
@@ -266,8 +274,7 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
 	struct xl_page *page;
-	uint32_t block;
-	size_t unit;
+	uintptr_t entry = 0;
 
 	if (cls == XL_CLASS_LARGE) {
 		size_t nr_slices = (size - 1) / XL_SLICE + 1;
@@ -283,21 +290,22 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 		}
 		heap->nr_large++;
 		heap->large_bytes += page->block_bytes;
-		block = xl_page_take(page, zero);
+		xl_page_take(page, &entry, 1);
 	} else {
 		*error = partial_page(p, heap, cls, &page);
 		if (*error)
 			return 0;
 		if (page->nr_free == page->nr_blocks)
 			heap->classes[cls].nr_empty--;
-		block = xl_page_take(page, zero);
+		xl_page_take(page, &entry, 1);
 		if (!page->nr_free)
 			xl_list_del(&page->partial);
 		heap->classes[cls].nr_taken++;
 	}
-	unit = xl_page_unit(page, block);
-	xl_set_live(unit, true);
-	return xl_map.base + unit * XL_QUANTUM;
+	*zero = entry & XL_FRESH;
+	entry &= ~(uintptr_t)XL_FRESH;
+	xl_set_live(xl_unit(entry), true);
+	return entry;
 }
 
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)

@@ -100,9 +100,16 @@ struct xl_class {
 	uint32_t block_bytes;
 	uint32_t nr_slices; /* of a slab */
 	uint32_t nr_blocks; /* of a slab */
+	uint32_t inverse;   /* 2^32 / block_bytes, rounded up */
 };
 
 extern struct xl_class xl_classes[XL_NR_CLASSES];
+
+/* The block that begins @offset bytes into a slab: exact, as @offset is a multiple below 2^21. */
+static inline uint32_t xl_class_divide(unsigned int cls, uint64_t offset)
+{
+	return offset * xl_classes[cls].inverse >> 32;
+}
 
 void xl_classes_init(void);
 /* @size is not zero, @alignment a power of two. XL_CLASS_LARGE when no slab has such blocks. */

@@ -192,34 +192,51 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	return offset;
 }
 
-uint32_t xl_page_take(struct xl_page *page, bool *zero)
+/* The blocks of @mask, a part of one word, are free. Other threads may have marked some as freed. */
+static void clear_remote(struct xl_bits *bits, uint64_t mask)
 {
-	uint32_t word = page->hint;
-	struct xl_bits *bits;
-	uint32_t block;
-	uint64_t bit;
-	size_t unit;
+	uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
 
-	while (!map_get(page, word))
-		word++;
-	page->hint = word;
-	block = word * MAP_BITS + __builtin_ctzll(map_get(page, word));
-	map_set(page, word, map_get(page, word) & (map_get(page, word) - 1));
-	page->nr_free--;
-	*zero = false;
-	if (block >= page->nr_old) {
-		*zero = page->zero;
-		page->nr_old = block + 1;
-		return block;
+	if (!(atomic_load_explicit(&bits->remote, memory_order_relaxed) & mask))
+		return;
+	atomic_store_explicit(&bits->live, live & ~mask, memory_order_relaxed);
+	atomic_fetch_and_explicit(&bits->remote, ~mask, memory_order_relaxed);
+}
+
+uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
+{
+	size_t first = xl_page_unit(page, 0), unit = first;
+	uint32_t word = page->hint, done = 0;
+	uint64_t free, mask = 0;
+	size_t at = 0; /* the word of bits that @mask is of */
+
+	for (; done < nr && page->nr_free; word++) {
+		free = map_get(page, word);
+		for (; free && done < nr; free &= free - 1) {
+			uint32_t block = word * MAP_BITS + __builtin_ctzll(free);
+			bool fresh = block >= page->nr_old;
+
+			unit = first + block * (page->block_bytes / XL_QUANTUM);
+			entries[done++] = xl_map.base + unit * XL_QUANTUM +
+					  (fresh && page->zero ? XL_FRESH : 0);
+			page->nr_free--;
+			if (fresh) {
+				page->nr_old = block + 1;
+				continue;
+			}
+			if (unit / 64 != at && mask) {
+				clear_remote(&xl_map.bits[at], mask);
+				mask = 0;
+			}
+			at = unit / 64;
+			mask |= 1ULL << unit % 64;
+		}
+		map_set(page, word, free);
+		page->hint = word;
 	}
-	unit = xl_page_unit(page, block);
-	bits = xl_bits_of(unit);
-	bit = 1ULL << unit % 64;
-	if (atomic_load_explicit(&bits->remote, memory_order_relaxed) & bit) {
-		xl_set_live(unit, false);
-		atomic_fetch_and_explicit(&bits->remote, ~bit, memory_order_relaxed);
-	}
-	return block;
+	if (mask)
+		clear_remote(&xl_map.bits[at], mask);
+	return done;
 }
 
 void xl_page_put(struct xl_page *page, uint32_t block)

@@ -19,8 +19,11 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 /* Gives @nr offsets, at most XALLOC_BATCH_MAX, back to the kernel. */
 void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
 
-/* Takes a block out of the free map; there is one. It is not live yet. @zero: it has only zeros. */
-uint32_t xl_page_take(struct xl_page *page, bool *zero);
+/*
+ * Takes up to @nr blocks out of the free map: their addresses, with XL_FRESH if the block has only
+ * zeros. They are not live yet. Returns how many.
+ */
+uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);
 /* Puts it back, or one that is not live. */
 void xl_page_put(struct xl_page *page, uint32_t block);
 
