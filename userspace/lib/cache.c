@@ -4,8 +4,8 @@
  *
  * A thread has a heap of the default arena and keeps addresses of its free blocks, a stack for
  * each size class. To allocate is to pop one and to set its bit in xl_map, to free to clear the bit
- * and to push. Only this thread writes these bits, so neither needs an atomic instruction. A block of
- * another thread's heap is marked in a bitmap beside, atomically, and goes back to that heap
+ * and to push. Only this thread writes these bits, so neither needs an atomic instruction. A block
+ * of another thread's heap is marked in a bitmap beside, atomically, and goes back to that heap
  * with others at a time. So each double free is found, also where two threads free a block at once:
  *
  *	owner			other
@@ -37,6 +37,17 @@
 /* So many other stacks are made shorter for one that must grow. */
 #define NR_VICTIMS 4
 
+/*
+ * @top, or 0, is the entry that was pushed last, the others are entries 1 to @count - 1 of
+ * xl_cache.stacks[], whose entry 0 is 0. With @top among them the address that is to be returned
+ * would have to wait for the count.
+ */
+struct stack {
+	uintptr_t top;
+	uint32_t limit;
+	atomic_uint count;
+};
+
 /* Used by its thread alone; others read counts. Wiped by a fork. */
 struct xl_cache {
 	void *next_free; /* xl_meta_put() */
@@ -46,16 +57,7 @@ struct xl_cache {
 	size_t idle_bytes;        /* sum of all limits in bytes */
 	size_t remote_bytes;
 	unsigned int victim; /* the class whose stack shrinks next */
-	/*
-	 * @top, or 0, is the entry that was pushed last, the others are entries 1 to @count - 1 of
-	 * the stack, whose entry 0 is 0. With @top among them the address that is to be returned
-	 * would have to wait for the count.
-	 */
-	struct stack {
-		uintptr_t top;
-		_Atomic uint32_t count;
-		uint32_t limit;
-	} of[XL_NR_CLASSES];
+	struct stack of[XL_NR_CLASSES];
 	uintptr_t remote[REMOTE_MAX];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
 };

@@ -192,7 +192,7 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	return offset;
 }
 
-/* The blocks of @mask, a part of one word, are free. Other threads may have marked some as freed. */
+/* The blocks of @mask, a part of one word, are free; some perhaps freed by other threads. */
 static void clear_remote(struct xl_bits *bits, uint64_t mask)
 {
 	uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
