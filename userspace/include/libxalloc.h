@@ -97,8 +97,9 @@ struct xalloc_heap;
  * xalloc_malloc() - allocate a block in the default heap
  * @size: bytes; zero counts as one, so that every block has an address of its own
  *
- * The contents are undefined. Blocks are aligned to 16 bytes, those of at least 64 KiB to
- * 64 KiB. Above 64 KiB a block takes whole multiples of 64 KiB.
+ * The contents are undefined. Blocks are aligned to 16 bytes, those of more than 64 KiB to
+ * 4 KiB, of which they take a whole multiple. Smaller ones are rounded up to a multiple of 16
+ * bytes, and above 128 bytes to one of eight sizes per doubling.
  *
  * Return: the block, or NULL with errno set.
  */
@@ -123,7 +124,7 @@ void *xalloc_calloc(size_t nmemb, size_t size);
  * @size: new size in bytes; zero counts as one and does not free
  *
  * The block stays in the heap it is from, and where it is as long as its size class
- * stays; otherwise the contents move. An address that a device knows does not follow. Aborts
+ * stays, or, above 64 KiB, where there is room behind it; otherwise the contents move. An address that a device knows does not follow. Aborts
  * when @ptr is neither NULL nor the start of a live block.
  *
  * Return: the block, or NULL with errno set and @ptr as it was. Shrinking does not fail.
@@ -137,7 +138,7 @@ void *xalloc_realloc(void *ptr, size_t size);
  * @size: bytes; need not be a multiple of @alignment
  *
  * Above 64 KiB of alignment the library may have to take @alignment bytes more than @size
- * from the arena to find an aligned address; they stay taken while the block lives.
+ * from the arena to find an aligned address; they serve other blocks of more than 64 KiB.
  *
  * Return: the block, or NULL with errno set; EINVAL when @alignment is not a power of two.
  */

@@ -279,8 +279,8 @@ static void count_blocks(struct xalloc_heap *heap, struct xalloc_arena_stat *sta
 	unsigned int cls;
 	uint32_t nr, kept;
 
-	stat->nr_blocks += heap->nr_large;
-	stat->used_bytes += heap->large_bytes;
+	stat->nr_blocks += heap->large.nr_blocks;
+	stat->used_bytes += heap->large.used_bytes;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		nr = heap->classes[cls].nr_taken;
 		kept = heap->cache ? xl_cache_count(heap->cache, cls) : 0;

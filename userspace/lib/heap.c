@@ -14,15 +14,6 @@
 #include "os.h"
 #include "page.h"
 
-/*
- * Large pages that the default heap keeps for a while: most of them, most of their memory, to which
- * a part of that in use is added, and how long.
- */
-#define NR_IDLE 32
-#define IDLE_BYTES ((size_t)8 << 20)
-#define IDLE_SHARE 16
-#define IDLE_NS 1000000000ull
-
 #define NR_SPINS 200
 
 /* Who holds the lock of a heap mostly lets it go sooner than a sleeper would wake up. */
@@ -52,11 +43,7 @@ struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *ar
 		heap->tag = ++p->nr_heaps * XL_TAG_STEP | (cached ? XL_TAG_CACHED : 0);
 	heap->arena = arena;
 	heap->cache = NULL;
-	heap->nr_large = 0;
-	heap->large_bytes = 0;
-	xl_list_init(&heap->idle);
-	heap->nr_idle = 0;
-	heap->idle_bytes = 0;
+	xl_large_init(&heap->large);
 	xl_list_init(&heap->pages);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
@@ -76,6 +63,7 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 
 	pthread_mutex_lock(&heap->lock);
 	atomic_store(&heap->alive, false);
+	xl_large_destroy(heap);
 	while ((pos = heap->pages.next) != &heap->pages) {
 		offsets[nr++] = xl_page_detach(p, heap, xl_entry(pos, struct xl_page, all));
 		if (nr == XALLOC_BATCH_MAX) {
@@ -94,56 +82,6 @@ static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	uint64_t offset = xl_page_detach(p, heap, page);
 
 	xl_page_free_offsets(heap->arena, &offset, 1);
-}
-
-static void take_idle(struct xalloc_heap *heap, struct xl_page *page)
-{
-	xl_list_del(&page->partial);
-	heap->nr_idle--;
-	heap->idle_bytes -= page->nr_slices * XL_SLICE;
-}
-
-/* Releases idle pages but for @nr, @bytes, and those younger than IDLE_NS. */
-static void release_idle(struct xl_process *p, struct xalloc_heap *heap, unsigned int nr,
-			 size_t bytes)
-{
-	uint64_t now = xl_os_now();
-
-	while (heap->nr_idle) {
-		struct xl_page *page = xl_entry(heap->idle.prev, struct xl_page, partial);
-
-		if (heap->nr_idle <= nr && heap->idle_bytes <= bytes &&
-		    now - page->idle_since < IDLE_NS)
-			break;
-		take_idle(heap, page);
-		release(p, heap, page);
-	}
-}
-
-/* Keeps a large page whose block was freed. */
-static void add_idle(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
-{
-	page->idle_since = xl_os_now();
-	xl_list_add_head(&heap->idle, &page->partial);
-	heap->nr_idle++;
-	heap->idle_bytes += page->nr_slices * XL_SLICE;
-	release_idle(p, heap, NR_IDLE, IDLE_BYTES + heap->large_bytes / IDLE_SHARE);
-}
-
-/* An idle page for @nr_slices that is at most an eighth larger, or NULL. */
-static struct xl_page *find_idle(struct xalloc_heap *heap, size_t nr_slices)
-{
-	struct xl_page *best = NULL;
-	struct xl_list *pos;
-
-	for (pos = heap->idle.next; pos != &heap->idle; pos = pos->next) {
-		struct xl_page *page = xl_entry(pos, struct xl_page, partial);
-
-		if (page->nr_slices >= nr_slices && page->nr_slices - nr_slices <= nr_slices / 8 &&
-		    !page->first_block && (!best || page->nr_slices < best->nr_slices))
-			best = page;
-	}
-	return best;
 }
 
 /* Releases empty pages of a class, of which @nr may stay. */
@@ -170,7 +108,7 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 	if (xl_cache_is_own(heap))
 		for (cls = 0; cls < XL_NR_CLASSES; cls++)
 			release_empty(p, heap, cls, 0);
-	release_idle(p, heap, 0, 0);
+	xl_large_trim(p, heap, true);
 	pthread_mutex_unlock(&heap->lock);
 }
 
@@ -273,35 +211,26 @@ void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
+	struct xl_extent *extent;
 	struct xl_page *page;
 	uintptr_t entry = 0;
 
 	if (cls == XL_CLASS_LARGE) {
-		size_t nr_slices = (size - 1) / XL_SLICE + 1;
-
-		page = alignment <= XL_SLICE ? find_idle(heap, nr_slices) : NULL;
-		if (page) {
-			take_idle(heap, page);
-			page->block_bytes = nr_slices * XL_SLICE;
-		} else {
-			*error = xl_page_create(p, heap, cls, alignment, size, &page);
-			if (*error)
-				return 0;
-		}
-		heap->nr_large++;
-		heap->large_bytes += page->block_bytes;
-		xl_page_take(page, &entry, 1);
-	} else {
-		*error = partial_page(p, heap, cls, &page);
+		*error = xl_large_alloc(p, heap, alignment, size, &extent);
 		if (*error)
 			return 0;
-		if (page->nr_free == page->nr_blocks)
-			heap->classes[cls].nr_empty--;
-		xl_page_take(page, &entry, 1);
-		if (!page->nr_free)
-			xl_list_del(&page->partial);
-		heap->classes[cls].nr_taken++;
+		*zero = extent->zero;
+		return xl_map.base + extent->first * XL_KPAGE;
 	}
+	*error = partial_page(p, heap, cls, &page);
+	if (*error)
+		return 0;
+	if (page->nr_free == page->nr_blocks)
+		heap->classes[cls].nr_empty--;
+	xl_page_take(page, &entry, 1);
+	if (!page->nr_free)
+		xl_list_del(&page->partial);
+	heap->classes[cls].nr_taken++;
 	*zero = entry & XL_FRESH;
 	entry &= ~(uintptr_t)XL_FRESH;
 	xl_set_live(xl_unit(entry), true);
@@ -359,30 +288,43 @@ bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size)
 	cls = xl_class_of(alignment, size);
 	if (cls != where->page->cls)
 		return false;
-	/* Of a large block, each number of slices is a class. */
-	return cls != XL_CLASS_LARGE ||
-	       (where->page->block_bytes >= size && where->page->block_bytes - size < XL_SLICE);
+	return cls != XL_CLASS_LARGE || xl_large_fits(where->extent, size);
+}
+
+size_t xl_block_bytes(const struct xl_where *where)
+{
+	return where->extent ? where->extent->nr * XL_KPAGE : where->page->block_bytes;
+}
+
+bool xl_block_is_loose(const struct xl_where *where)
+{
+	return where->extent ? where->extent->loose :
+			       atomic_load_explicit(&where->page->loose, memory_order_relaxed);
+}
+
+void xl_block_set_loose(const struct xl_where *where)
+{
+	if (where->extent)
+		where->extent->loose = true;
+	else
+		atomic_store_explicit(&where->page->loose, true, memory_order_relaxed);
+}
+
+bool xl_block_resize(const struct xl_where *where, size_t size)
+{
+	if (where->extent && xl_class_of(XL_QUANTUM, size ? size : 1) == XL_CLASS_LARGE)
+		return xl_large_resize(where->process, where->heap, where->extent, size);
+	return xl_block_fits(where, XL_QUANTUM, size);
 }
 
 void xl_block_free(const struct xl_where *where)
 {
-	struct xalloc_heap *heap = where->heap;
-	struct xl_page *page = where->page;
-
-	if (page->cls == XL_CLASS_LARGE) {
-		heap->nr_large--;
-		heap->large_bytes -= page->block_bytes;
-		if (heap == where->process->default_heap) {
-			xl_set_live(xl_page_unit(page, where->block), false);
-			xl_page_put(page, where->block);
-			add_idle(where->process, heap, page);
-		} else {
-			release(where->process, heap, page);
-		}
+	if (where->extent) {
+		xl_large_free(where->process, where->heap, where->extent);
 		return;
 	}
-	xl_set_live(xl_page_unit(page, where->block), false);
-	put_locked(where->process, heap, page, where->block);
+	xl_set_live(xl_page_unit(where->page, where->block), false);
+	put_locked(where->process, where->heap, where->page, where->block);
 }
 
 struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)

@@ -37,6 +37,8 @@
 
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
+/* A hardware page, which large blocks are multiples of. */
+#define XL_KPAGE ((size_t)4096)
 #define XL_GIB ((size_t)1 << 30)
 
 /* Lists: rings with a head. All zero is no list; xl_list_init() first. */
@@ -123,6 +125,7 @@ enum xl_pool {
 	XL_POOL_HEAP,
 	XL_POOL_CACHED_HEAP,
 	XL_POOL_CACHE,
+	XL_POOL_EXTENT,
 	XL_POOL_LOCAL,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,
@@ -173,6 +176,7 @@ struct xl_map {
 	size_t nr_units;        /* of XL_QUANTUM */
 	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, or 0 */
 	struct xl_page *_Atomic *page_of;
+	struct xl_extent **extent_of; /* of a hardware page; by the lock of its heap */
 	struct xl_bits *bits;
 };
 
@@ -278,9 +282,10 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 struct xl_page {
 	void *next_free; /* xl_meta_put() */
 	struct xalloc_heap *_Atomic heap;
-	struct xl_list all;     /* xalloc_heap.pages */
-	struct xl_list partial; /* xalloc_heap.classes[].partial, while nr_free > 0; or .idle */
-	uint64_t offset;        /* in the arena, bytes */
+	struct xl_list all; /* xalloc_heap.pages */
+	struct xl_list
+		partial; /* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
+	uint64_t offset; /* in the arena, bytes */
 	uint32_t nr_slices;
 	uint32_t cls;
 	uint64_t first_block; /* from @offset, bytes; not zero for alignment only */
@@ -288,12 +293,37 @@ struct xl_page {
 	uint32_t nr_blocks;
 	uint32_t nr_free;
 	uint32_t hint;       /* words of the free map below this have no bit set */
-	uint64_t idle_since; /* of a large page on xalloc_heap.idle, by xl_os_now() */
+	uint64_t idle_since; /* of a large page on xl_large.idle, by xl_os_now() */
+	size_t nr_used;      /* of a large page: hardware pages in blocks */
 	uint32_t nr_old;     /* blocks from this one on were never taken */
 	bool zero;           /* and are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	_Atomic uint64_t free_map[]; /* bit n: block n is free and in no cache */
+};
+
+/* A piece of the runs of a heap: a large block, or free. Counted in hardware pages. */
+struct xl_extent {
+	void *next_free;     /* xl_meta_put() */
+	struct xl_list all;  /* xl_large.all */
+	struct xl_list free; /* xl_large.free[], if it is no block */
+	size_t first;        /* from the start of the range */
+	size_t nr;
+	bool used;
+	bool zero;
+	bool loose; /* as xl_page.loose */
+};
+
+#define XL_NR_FREE_LISTS 272
+
+struct xl_large {
+	struct xl_list all;
+	struct xl_list free[XL_NR_FREE_LISTS]; /* by length */
+	struct xl_list idle;                   /* runs without a block, the latest first */
+	unsigned int nr_idle;
+	size_t idle_bytes;
+	size_t nr_blocks;
+	size_t used_bytes;
 };
 
 struct xl_class_pages {
@@ -314,12 +344,7 @@ struct xalloc_heap {
 	atomic_bool alive;
 	struct xl_list pages;
 	struct xl_class_pages classes[XL_NR_CLASSES];
-	size_t nr_large; /* blocks */
-	size_t large_bytes;
-	/* The default heap's: large pages without a block, the latest first. */
-	struct xl_list idle;
-	unsigned int nr_idle;
-	size_t idle_bytes;
+	struct xl_large large;
 };
 
 /* The caller holds lock 1. @cached: for threads. */
@@ -361,7 +386,8 @@ struct xl_where {
 	struct xalloc_heap *heap; /* locked when the verdict is one about a page */
 	struct xl_page *page;
 	uint32_t block;
-	size_t inside; /* bytes from the start of the block */
+	struct xl_extent *extent; /* of a large page, or NULL */
+	size_t inside;            /* bytes from the start of the block */
 };
 
 /* Locks the heap when the verdict is at most XL_NO_BLOCK. */
@@ -376,7 +402,31 @@ _Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struc
 
 /* These take a live block, its heap locked. */
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size);
+size_t xl_block_bytes(const struct xl_where *where);
+/* Whether a free may name any size: realloc() had no memory to move it to another class. */
+bool xl_block_is_loose(const struct xl_where *where);
+void xl_block_set_loose(const struct xl_where *where);
+/* Makes it hold @size bytes where it is. Returns whether it does. */
+bool xl_block_resize(const struct xl_where *where, size_t size);
 void xl_block_free(const struct xl_where *where);
+
+/* large.c: all of it with the heap locked */
+
+void xl_large_init(struct xl_large *large);
+/* Forgets all blocks; the runs are still to be given back. */
+void xl_large_destroy(struct xalloc_heap *heap);
+/* @size is not zero. Returns 0 or -errno. */
+int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignment, size_t size,
+		   struct xl_extent **extent);
+void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e);
+bool xl_large_resize(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e,
+		     size_t size);
+/* Whether a block of @size is as long as this one. */
+bool xl_large_fits(const struct xl_extent *e, size_t size);
+/* The extent in which an address of a large page of the heap lies. */
+struct xl_extent *xl_large_find(struct xl_process *p, struct xalloc_heap *heap, uintptr_t address);
+/* Gives idle runs back: @all, or those that are too many or too old. */
+void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all);
 
 /* malloc.c */
 

@@ -47,6 +47,17 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	if (!where->page)
 		return XL_NO_PAGE;
 
+	if (where->page->cls == XL_CLASS_LARGE) {
+		where->extent = xl_large_find(p, where->heap, address);
+		if (!where->extent)
+			return XL_NO_BLOCK;
+		where->inside = address - p->base - where->extent->first * XL_KPAGE;
+		if (where->extent->used)
+			return where->inside ? XL_INTERIOR : XL_BLOCK;
+		/* What was free before has been merged with it. */
+		where->inside %= XL_KPAGE;
+		return where->inside ? XL_INTERIOR_FREED : XL_FREED;
+	}
 	inside = address - xl_page_address(where->heap, where->page);
 	if (inside < where->page->first_block)
 		return XL_NO_BLOCK;
@@ -70,10 +81,13 @@ struct place {
 static struct place unlock(struct xl_where *where)
 {
 	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
-	unsigned long long bytes = where->page->block_bytes;
+	unsigned long long bytes =
+		where->page->cls == XL_CLASS_LARGE && !where->extent ? 0 : xl_block_bytes(where);
 
 	if (where->page->cls == XL_CLASS_LARGE)
-		snprintf(place.block, sizeof(place.block), "a large block of %llu bytes", bytes);
+		snprintf(place.block, sizeof(place.block), "%s of %llu bytes",
+			 where->extent && where->extent->used ? "a large block" : "free memory",
+			 bytes);
 	else
 		snprintf(place.block, sizeof(place.block), "a block of size class %llu", bytes);
 	pthread_mutex_unlock(&where->heap->lock);

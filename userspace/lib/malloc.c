@@ -116,8 +116,7 @@ void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size)
 		return;
 	verdict = xl_find(ptr, &where);
 	if (verdict == XL_BLOCK) {
-		if (!xl_block_fits(&where, alignment, size) &&
-		    !atomic_load_explicit(&where.page->loose, memory_order_relaxed))
+		if (!xl_block_fits(&where, alignment, size) && !xl_block_is_loose(&where))
 			xl_mismatch(call, ptr, size, &where);
 		pthread_mutex_unlock(&where.heap->lock);
 	} else if (verdict != XL_INHERITED) {
@@ -144,8 +143,8 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	stays = !heap || heap == where.heap;
 	if (!heap && !is_default(where.process, where.heap))
 		heap = where.heap;
-	old_bytes = where.page->block_bytes;
-	fits = stays && xl_block_fits(&where, XL_QUANTUM, size);
+	old_bytes = xl_block_bytes(&where);
+	fits = stays && xl_block_resize(&where, size);
 	pthread_mutex_unlock(&where.heap->lock);
 	if (fits)
 		return ptr;
@@ -161,7 +160,7 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	verdict = xl_find(ptr, &where);
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
-	atomic_store_explicit(&where.page->loose, true, memory_order_relaxed);
+	xl_block_set_loose(&where);
 	pthread_mutex_unlock(&where.heap->lock);
 	return ptr;
 }
@@ -213,7 +212,7 @@ size_t xalloc_usable_size(const void *ptr)
 	verdict = xl_find(ptr, &where);
 	if (verdict != XL_BLOCK)
 		xl_misuse("xalloc_usable_size", ptr, verdict, &where);
-	bytes = where.page->block_bytes;
+	bytes = xl_block_bytes(&where);
 	pthread_mutex_unlock(&where.heap->lock);
 	return bytes;
 }

@@ -70,11 +70,9 @@ static void clear_bits(const struct xalloc_heap *heap, const struct xl_page *pag
 	struct xl_bits *bits = xl_bits_of(xl_unit(xl_page_address(heap, page)));
 	size_t i, nr = page->nr_slices * (XL_UNITS_PER_SLICE / 64);
 
-	/* Only the first unit of a large page has a block. */
-	if (page->cls == XL_CLASS_LARGE) {
-		bits += page->first_block / XL_QUANTUM / 64;
-		nr = 1;
-	}
+	/* large.c sees to those of its blocks. */
+	if (page->cls == XL_CLASS_LARGE)
+		return;
 	for (i = 0; i < nr; i++) {
 		atomic_store_explicit(&bits[i].live, 0, memory_order_relaxed);
 		atomic_store_explicit(&bits[i].remote, 0, memory_order_relaxed);

@@ -141,16 +141,19 @@ static int map_tables(struct xl_process *p, size_t bytes)
 
 	if (nr_units > xl_map.nr_units) {
 		map.tags = xl_os_sparse((nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
+		map.extent_of = xl_os_sparse(bytes / XL_KPAGE * sizeof(*map.extent_of));
 		map.page_of = xl_os_sparse(nr_slices * sizeof(*map.page_of));
 		map.bits = xl_os_sparse(nr_units / 64 * sizeof(*map.bits));
-		if (!map.tags || !map.page_of || !map.bits) {
+		if (!map.tags || !map.extent_of || !map.page_of || !map.bits) {
 			unmap_table(map.tags, (nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
+			unmap_table(map.extent_of, bytes / XL_KPAGE * sizeof(*map.extent_of));
 			unmap_table(map.page_of, nr_slices * sizeof(*map.page_of));
 			unmap_table(map.bits, nr_units / 64 * sizeof(*map.bits));
 			return -ENOMEM;
 		}
 		xl_map.tags = map.tags + TAGS_OFFSET;
 		xl_map.page_of = map.page_of;
+		xl_map.extent_of = map.extent_of;
 		xl_map.bits = map.bits;
 	}
 	xl_map.nr_units = nr_units;

@@ -27,14 +27,14 @@ TEST_F(lib_malloc, every_size_is_had_aligned_and_usable)
 		}
 		usable = xalloc_usable_size(ptr);
 		ASSERT_LE(size, usable);
-		ASSERT_EQ(0, (uintptr_t)ptr % (size < SLICE ? 16 : SLICE));
-		/* The header's promises: 16, an eighth, 64 KiB. */
+		ASSERT_EQ(0, (uintptr_t)ptr % (size <= SLICE ? 16 : KPAGE_BYTES));
+		/* The header's promises: 16, an eighth, a hardware page. */
 		if (size <= 128) {
 			ASSERT_EQ((size + 15) / 16 * 16, usable);
 		} else if (size <= SLICE) {
 			ASSERT_GT(size + size / 8 + 1, usable);
 		} else {
-			ASSERT_EQ((size + SLICE - 1) / SLICE * SLICE, usable);
+			ASSERT_EQ((size + KPAGE_BYTES - 1) / KPAGE_BYTES * KPAGE_BYTES, usable);
 		}
 		ptr[0] = 1;
 		ptr[size / 2] = 2;
@@ -249,7 +249,8 @@ TEST_F(lib_malloc, realloc_stays_where_the_class_stays)
 	xalloc_free_sized(ptr, 961);
 	ptr = xalloc_malloc(SLICE * 2);
 	ASSERT_EQ(ptr, xalloc_realloc(ptr, SLICE + 1));
-	xalloc_free_sized(ptr, SLICE * 2);
+	ASSERT_EQ(SLICE + KPAGE_BYTES, xalloc_usable_size(ptr));
+	xalloc_free_sized(ptr, SLICE + 1);
 }
 
 TEST_F(lib_malloc, realloc_to_less_does_not_fail_when_memory_is_out)
@@ -337,6 +338,50 @@ TEST_F(lib_malloc, slabs_hold_what_is_asked_in_little_more)
 		}
 		ASSERT_EQ(0, xalloc_heap_destroy(heap));
 	}
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_F(lib_malloc, large_blocks_grow_where_there_is_room)
+{
+	char *ptr = xalloc_malloc(2 * SLICE), *behind;
+
+	ASSERT_NE(NULL, ptr);
+	bytes_fill(ptr, 2 * SLICE, 1);
+	/* The rest of what was granted for it. */
+	ASSERT_EQ(ptr, xalloc_realloc(ptr, 4 * SLICE));
+	behind = xalloc_malloc(2 * SLICE);
+	ASSERT_EQ(ptr + 4 * SLICE, behind);
+	bytes_fill(behind, 2 * SLICE, 2);
+	ASSERT_NE(ptr, ptr = xalloc_realloc(ptr, 5 * SLICE));
+	ASSERT_TRUE(bytes_same(ptr, 2 * SLICE, 1));
+	ASSERT_TRUE(bytes_same(behind, 2 * SLICE, 2));
+	xalloc_free(ptr);
+	xalloc_free(behind);
+}
+
+TEST_F(lib_malloc, odd_large_blocks_fill_an_arena)
+{
+	struct xalloc_arena *arena = arena_of(256 * MIB, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	char **list = NULL, **ptr;
+	size_t nr, k;
+
+	ASSERT_NE(NULL, heap);
+	for (nr = 0; (ptr = xalloc_heap_malloc(heap, MIB + 1)); nr++) {
+		ptr[0] = (char *)list;
+		bytes_fill(ptr + 1, 100, nr);
+		((char *)ptr)[MIB] = nr;
+		list = ptr;
+	}
+	TH_LOG("%zu blocks of 1 MiB + 1 B in 256 MiB", nr);
+	ASSERT_LE(254, nr);
+	for (k = nr; k--; list = ptr) {
+		ptr = (char **)list[0];
+		ASSERT_TRUE(bytes_same(list + 1, 100, k));
+		ASSERT_EQ((char)k, ((char *)list)[MIB]);
+		xalloc_free_sized(list, MIB + 1);
+	}
+	ASSERT_EQ(0, stats_of(arena).committed_bytes);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
