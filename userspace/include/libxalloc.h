@@ -57,10 +57,10 @@
  *			memory, at least 64G
  *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
  *
- * Borrowed ideas: a heap for each thread, and blocks that others freed kept apart, are mimalloc's;
- * stacks of addresses for each size class are tcmalloc's; a state outside the memory it describes is OpenBSD malloc's and
- * hardened_malloc's; one flat table from address to page is tcmalloc's; the spacing of size
- * classes is jemalloc's; heaps that are destroyed as a whole are mimalloc's; -errno as a
+ * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
+ * hardened_malloc's; one flat table from address to page, and stacks of addresses for each size
+ * class, are tcmalloc's; the spacing of size classes is jemalloc's; a heap for each thread, what
+ * others freed kept apart, and heaps that are destroyed as a whole are mimalloc's; -errno as a
  * result is liburing's.
  */
 #ifndef LIBXALLOC_H
@@ -124,8 +124,9 @@ void *xalloc_calloc(size_t nmemb, size_t size);
  * @size: new size in bytes; zero counts as one and does not free
  *
  * The block stays in the heap it is from, and where it is as long as its size class
- * stays, or, above 64 KiB, where there is room behind it; otherwise the contents move. An address that a device knows does not follow. Aborts
- * when @ptr is neither NULL nor the start of a live block.
+ * stays, or, above 64 KiB, where there is room behind it; otherwise the contents move. An
+ * address that a device knows does not follow. Aborts when @ptr is neither NULL nor the start of
+ * a live block.
  *
  * Return: the block, or NULL with errno set and @ptr as it was. Shrinking does not fail.
  */
