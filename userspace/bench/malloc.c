@@ -59,45 +59,23 @@ static inline void *seen(void *ptr)
 	return ptr;
 }
 
-static void pairs(size_t size)
+static void pairs(unsigned int thread, size_t size)
 {
 	uint64_t i;
 
+	(void)thread;
 	for (i = 0; i < nr_ops; i++)
 		free(seen(malloc(size)));
 }
 
-static void pairs_64(unsigned int thread)
-{
-	(void)thread;
-	pairs(64);
-}
-
-static void pairs_1k(unsigned int thread)
-{
-	(void)thread;
-	pairs(1024);
-}
-
-static void pairs_4k(unsigned int thread)
-{
-	(void)thread;
-	pairs(4096);
-}
-
-static void pairs_64k(unsigned int thread)
-{
-	(void)thread;
-	pairs(65536);
-}
-
 /* Batches: three of four up to 1 KiB, the others up to 16 KiB. */
-static void mixed(unsigned int thread)
+static void mixed(unsigned int thread, size_t size)
 {
 	void *ptrs[NR_BATCH];
 	uint64_t i;
 	uint32_t k, at = thread * 1000;
 
+	(void)size;
 	for (i = 0; i < nr_ops; i += NR_BATCH) {
 		for (k = 0; k < NR_BATCH; k++)
 			ptrs[k] = must(malloc(sizes[(at + k) % NR_SIZES]));
@@ -110,11 +88,12 @@ static void mixed(unsigned int thread)
 /* Larson's: each block replaces a random one that any thread may have allocated. */
 static char *_Atomic slots[NR_SLOTS * NR_THREADS_MAX];
 
-static void server(unsigned int thread)
+static void server(unsigned int thread, size_t size)
 {
 	uint32_t seed = 12345 + thread;
 	uint64_t i;
 
+	(void)size;
 	for (i = 0; i < nr_ops; i++) {
 		uint32_t slot = next(&seed) % (NR_SLOTS * nr_threads);
 		char *ptr = must(malloc(10 + next(&seed) % 491));
@@ -150,21 +129,11 @@ static void handover(unsigned int thread, size_t size)
 	}
 }
 
-static void handover_64(unsigned int thread)
-{
-	handover(thread, 64);
-}
-
-static void handover_1k(unsigned int thread)
-{
-	handover(thread, 1024);
-}
-
 /* A buffer grows by a quarter, from 16 bytes to 1 MiB. */
-static void grow(unsigned int thread)
+static void grow(unsigned int thread, size_t size)
 {
 	char *ptr = NULL;
-	size_t size = 16;
+	size_t first = size;
 	uint64_t i;
 
 	(void)thread;
@@ -175,19 +144,20 @@ static void grow(unsigned int thread)
 		if (size > 1 << 20) {
 			free(ptr);
 			ptr = NULL;
-			size = 16;
+			size = first;
 		}
 	}
 	free(ptr);
 }
 
 /* Blocks of 64 KiB to 4 MiB, odd in bytes, replaced at random. */
-static void large(unsigned int thread)
+static void large(unsigned int thread, size_t size)
 {
 	char *ptrs[NR_LARGE] = { NULL };
 	uint32_t seed = 99 + thread, k;
 	uint64_t i;
 
+	(void)size;
 	for (i = 0; i < nr_ops; i++) {
 		k = next(&seed) % NR_LARGE;
 		free(ptrs[k]);
@@ -200,20 +170,16 @@ static void large(unsigned int thread)
 
 static const struct workload {
 	const char *name;
-	void (*run)(unsigned int thread);
+	void (*run)(unsigned int thread, size_t size);
+	size_t size;
 	uint64_t nr_ops;
 	unsigned int nr_threads; /* 0: as asked for */
 } workloads[] = {
-	{ "pairs-64", pairs_64, 4000000, 0 },
-	{ "pairs-1k", pairs_1k, 4000000, 0 },
-	{ "pairs-4k", pairs_4k, 4000000, 0 },
-	{ "pairs-64k", pairs_64k, 2000000, 0 },
-	{ "mixed", mixed, 3000000, 0 },
-	{ "server", server, 2000000, 0 },
-	{ "handover-64", handover_64, 1000000, 2 },
-	{ "handover-1k", handover_1k, 500000, 2 },
-	{ "realloc", grow, 200000, 0 },
-	{ "large", large, 20000, 0 },
+	{ "pairs-64", pairs, 64, 4000000, 0 },       { "pairs-1k", pairs, 1024, 4000000, 0 },
+	{ "pairs-4k", pairs, 4096, 4000000, 0 },     { "pairs-64k", pairs, 65536, 2000000, 0 },
+	{ "mixed", mixed, 0, 3000000, 0 },           { "server", server, 0, 2000000, 0 },
+	{ "handover-64", handover, 64, 1000000, 2 }, { "handover-1k", handover, 1024, 500000, 2 },
+	{ "realloc", grow, 16, 200000, 0 },          { "large", large, 0, 20000, 0 },
 };
 
 static pthread_barrier_t barrier;
@@ -233,7 +199,7 @@ static void *run_thread(void *arg)
 
 	free(must(malloc(1)));
 	pthread_barrier_wait(&barrier);
-	workload->run(thread);
+	workload->run(thread, workload->size);
 	pthread_barrier_wait(&barrier);
 	return NULL;
 }
