@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "os.h"
 
 /* Returns the address of a gap and, in @next, the arena after it; 0 when there is none. */
 static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
@@ -235,7 +236,7 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 			xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
 		atomic_store(&arena->alive, false);
 		arena->backend->destroy(arena);
-		ret = arena->backend->unmap(arena);
+		ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
 		/* Otherwise its place stays taken. */
 		if (!ret) {
 			xl_list_del(&arena->link);

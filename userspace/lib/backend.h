@@ -29,9 +29,8 @@ struct xl_backend {
 	/* Sets @arena->id and what else the backend keeps in it, from its bytes and limit_bytes. */
 	int (*create)(struct xalloc_arena *arena);
 	void (*destroy)(struct xalloc_arena *arena);
-	/* Puts the arena at @arena->base, and takes it off again, over what was reserved. */
+	/* Puts the arena at @arena->base, over what was reserved. */
 	int (*map)(struct xalloc_arena *arena);
-	int (*unmap)(struct xalloc_arena *arena);
 	int (*grant)(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
 		     struct xl_grant *grant);
 	/* How many of @nr offsets, at most XALLOC_BATCH_MAX, were freed; not zero. */

@@ -73,7 +73,7 @@ static pthread_key_t exit_key;
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define noinline __attribute__((noinline))
 
-static inline uint32_t count_of(const struct xl_cache *c, unsigned int cls)
+uint32_t xl_cache_count(const struct xl_cache *c, unsigned int cls)
 {
 	return atomic_load_explicit(&c->of[cls].count, memory_order_relaxed);
 }
@@ -81,11 +81,6 @@ static inline uint32_t count_of(const struct xl_cache *c, unsigned int cls)
 static inline void set_count(struct xl_cache *c, unsigned int cls, uint32_t count)
 {
 	atomic_store_explicit(&c->of[cls].count, count, memory_order_relaxed);
-}
-
-uint32_t xl_cache_count(const struct xl_cache *c, unsigned int cls)
-{
-	return count_of(c, cls);
 }
 
 bool xl_cache_is_own(const struct xalloc_heap *heap)
@@ -98,7 +93,7 @@ bool xl_cache_is_own(const struct xalloc_heap *heap)
 /* Puts the @nr blocks back that were pushed first. */
 static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t nr)
 {
-	uint32_t count = count_of(c, cls);
+	uint32_t count = xl_cache_count(c, cls);
 	uintptr_t *stack = c->stacks[cls];
 
 	stack[count] = c->of[cls].top;
@@ -113,8 +108,8 @@ static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls
 {
 	size_t bytes = xl_classes[cls].block_bytes;
 
-	if (count_of(c, cls) > limit)
-		put_oldest(p, c, cls, count_of(c, cls) - limit);
+	if (xl_cache_count(c, cls) > limit)
+		put_oldest(p, c, cls, xl_cache_count(c, cls) - limit);
 	c->idle_bytes -= c->of[cls].limit * bytes;
 	c->idle_bytes += limit * bytes;
 	c->of[cls].limit = limit;
@@ -269,13 +264,6 @@ static struct xl_cache *start(void)
 
 /* --- allocating */
 
-static noinline void *malloc_large(size_t size, bool *zero)
-{
-	struct xalloc_heap *heap = xl_heap_default();
-
-	return heap ? xl_heap_alloc(heap, XL_QUANTUM, size, zero) : NULL;
-}
-
 /* Makes a block live that was in a stack. */
 static inline void *give_out(uintptr_t entry)
 {
@@ -325,7 +313,7 @@ static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
 
 	if (unlikely(!entry))
 		return 0;
-	count = count_of(c, cls) - 1;
+	count = xl_cache_count(c, cls) - 1;
 	c->of[cls].top = c->stacks[cls][count];
 	set_count(c, cls, count);
 	return entry;
@@ -339,29 +327,6 @@ static inline void push(struct xl_cache *c, unsigned int cls, uint32_t count, ui
 	set_count(c, cls, count + 1);
 }
 
-static noinline void *malloc_slow(size_t size)
-{
-	uintptr_t entry;
-
-	entry = refill(xl_class_of(XL_QUANTUM, size ? size : 1), size);
-	return entry ? give_out(entry) : NULL;
-}
-
-void *xalloc_malloc(size_t size)
-{
-	unsigned int cls;
-	uintptr_t entry;
-
-	if (likely(size <= XL_SMALL))
-		cls = xl_class_of_small[(size + XL_QUANTUM - 1) / XL_QUANTUM];
-	else if (likely(size <= XL_SLICE))
-		cls = xl_class_of_medium[(size + XL_STEP - 1) / XL_STEP];
-	else
-		return malloc_large(size, NULL);
-	entry = pop(cache, cls);
-	return likely(entry) ? give_out(entry) : malloc_slow(size);
-}
-
 static void *alloc_class(unsigned int cls, size_t size, bool *zero)
 {
 	uintptr_t entry = pop(cache, cls);
@@ -372,7 +337,7 @@ static void *alloc_class(unsigned int cls, size_t size, bool *zero)
 	return entry ? give_out(entry) : NULL;
 }
 
-void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
+noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 {
 	struct xalloc_heap *heap;
 	unsigned int cls;
@@ -387,6 +352,21 @@ void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 		return alloc_class(cls, size, zero ? zero : &ignored);
 	heap = xl_heap_default();
 	return heap ? xl_heap_alloc(heap, alignment, size, zero) : NULL;
+}
+
+void *xalloc_malloc(size_t size)
+{
+	unsigned int cls;
+	uintptr_t entry;
+
+	if (likely(size <= XL_SMALL))
+		cls = xl_class_of_small[(size + XL_QUANTUM - 1) / XL_QUANTUM];
+	else if (likely(size <= XL_SLICE))
+		cls = xl_class_of_medium[(size + XL_STEP - 1) / XL_STEP];
+	else
+		return xl_default_alloc(XL_QUANTUM, size, NULL);
+	entry = pop(cache, cls);
+	return likely(entry) ? give_out(entry) : xl_default_alloc(XL_QUANTUM, size, NULL);
 }
 
 /* --- freeing */
@@ -422,8 +402,7 @@ static noinline void free_slow(const char *call, void *ptr)
 	if (!ptr)
 		return;
 	if (unit < xl_map.nr_units && (uintptr_t)ptr % XL_QUANTUM == 0) {
-		tag = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE],
-					   memory_order_relaxed);
+		tag = xl_tag(unit);
 		if (tag & XL_TAG_CACHED && xl_is_live(unit)) {
 			free_remote(ptr, unit, tag % XL_TAG_STEP);
 			return;
@@ -440,10 +419,10 @@ static noinline void push_slow(struct xl_cache *c, unsigned int cls, uintptr_t e
 	uint32_t count;
 
 	grow(p, c, cls);
-	count = count_of(c, cls);
+	count = xl_cache_count(c, cls);
 	if (count == c->of[cls].limit && count) {
 		put_oldest(p, c, cls, (count + 1) / 2);
-		count = count_of(c, cls);
+		count = xl_cache_count(c, cls);
 	}
 	if (c->of[cls].limit)
 		push(c, cls, count, entry);
@@ -466,8 +445,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 		free_slow(call, ptr);
 		return;
 	}
-	cls = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE], memory_order_acquire) -
-	      c->tag;
+	cls = xl_tag(unit) - c->tag;
 	bits = xl_bits_of(unit);
 	live = atomic_load_explicit(&bits->live, memory_order_relaxed);
 	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!(live >> unit % 64 & 1))) {
@@ -478,7 +456,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	atomic_signal_fence(memory_order_seq_cst);
 	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
 		xl_free_raced(ptr);
-	count = count_of(c, cls);
+	count = xl_cache_count(c, cls);
 	if (unlikely(count >= c->of[cls].limit)) {
 		push_slow(c, cls, (uintptr_t)ptr);
 		return;
@@ -497,9 +475,7 @@ static void free_sized(const char *call, void *ptr, size_t alignment, size_t siz
 	uint32_t cls = XL_CLASS_LARGE;
 
 	if (unit < xl_map.nr_units)
-		cls = atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE],
-					   memory_order_relaxed) %
-		      XL_TAG_STEP;
+		cls = xl_tag(unit) % XL_TAG_STEP;
 	if (unlikely(cls == XL_CLASS_LARGE || !alignment || alignment & (alignment - 1) ||
 		     cls != xl_class_of(alignment, size ? size : 1)))
 		xl_check_size(call, ptr, alignment, size);

@@ -92,11 +92,6 @@ static int device_map(struct xalloc_arena *arena)
 	return xl_os_map_file((void *)arena->base, arena->bytes, arena->fd);
 }
 
-static int device_unmap(struct xalloc_arena *arena)
-{
-	return xl_os_reserve_over((void *)arena->base, arena->bytes);
-}
-
 static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
 			struct xl_grant *grant)
 {
@@ -143,7 +138,6 @@ const struct xl_backend xl_device_backend = {
 	.create = device_create,
 	.destroy = device_destroy,
 	.map = device_map,
-	.unmap = device_unmap,
 	.grant = device_grant,
 	.free = device_free,
 	.stat = device_stat,

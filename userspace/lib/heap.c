@@ -131,17 +131,15 @@ static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned
 	return 0;
 }
 
-uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-		      uintptr_t *entries, uint32_t nr, int *error)
+/* As xl_heap_take(), of a heap that is locked. */
+static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+			    uintptr_t *entries, uint32_t nr, int *error)
 {
 	struct xl_class_pages *pages = &heap->classes[cls];
 	struct xl_page *page;
 	uint32_t done = 0;
 
 	*error = 0;
-	lock_heap(heap);
-	/* Other threads may have emptied more. */
-	release_empty(p, heap, cls, 1);
 	while (done < nr) {
 		/* A new page only for the first block. */
 		if (done && xl_list_empty(&pages->partial))
@@ -156,8 +154,18 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 			xl_list_del(&page->partial);
 	}
 	pages->nr_taken += done;
-	pthread_mutex_unlock(&heap->lock);
 	return done;
+}
+
+uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
+		      uintptr_t *entries, uint32_t nr, int *error)
+{
+	lock_heap(heap);
+	/* Other threads may have emptied more. */
+	release_empty(p, heap, cls, 1);
+	nr = take_locked(p, heap, cls, entries, nr, error);
+	pthread_mutex_unlock(&heap->lock);
+	return nr;
 }
 
 /* Of a slab of @heap, which is locked. */
@@ -193,7 +201,7 @@ void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 		address = entries[i] & ~(uintptr_t)XL_FRESH;
 		slice = (address - p->base) / XL_SLICE;
 		/* A page with a block that is not in its free map stays. */
-		page = atomic_load_explicit(&p->page_of[slice], memory_order_acquire);
+		page = atomic_load_explicit(&xl_map.page_of[slice], memory_order_acquire);
 		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed)) {
 			if (heap)
 				pthread_mutex_unlock(&heap->lock);
@@ -212,7 +220,6 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
 	struct xl_extent *extent;
-	struct xl_page *page;
 	uintptr_t entry = 0;
 
 	if (cls == XL_CLASS_LARGE) {
@@ -222,15 +229,8 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 		*zero = extent->zero;
 		return xl_map.base + extent->first * XL_KPAGE;
 	}
-	*error = partial_page(p, heap, cls, &page);
-	if (*error)
+	if (!take_locked(p, heap, cls, &entry, 1, error))
 		return 0;
-	if (page->nr_free == page->nr_blocks)
-		heap->classes[cls].nr_empty--;
-	xl_page_take(page, &entry, 1);
-	if (!page->nr_free)
-		xl_list_del(&page->partial);
-	heap->classes[cls].nr_taken++;
 	*zero = entry & XL_FRESH;
 	entry &= ~(uintptr_t)XL_FRESH;
 	xl_set_live(xl_unit(entry), true);

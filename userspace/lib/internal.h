@@ -3,10 +3,8 @@
  * libxalloc inside: what its files share.
  *
  * Words: a slice is 64 KiB of an arena; a page is a run of slices that was granted at once;
- * a slab is a page cut into equal blocks; a large page is one block and is treated as a
- * slab of one. Addresses of arenas lie in one reserved range. Of each slice of it page_of[]
- * gives the page and xl_map.tags[] whose it is and of which class; of each 16 bytes of it
- * xl_map.bits[] says whether a live block begins there.
+ * a slab is a page cut into equal blocks; a large page is cut into extents. Addresses of arenas
+ * lie in one reserved range, of which struct xl_map says what is where.
  *
  * Everything here lies in private memory that a fork wipes (MADV_WIPEONFORK): in a child
  * it reads as zero, which means "not started", "not alive" and "not locked", whatever
@@ -86,7 +84,7 @@ static inline void xl_list_del(struct xl_list *entry)
 #define XL_QUANTUM 16
 #define XL_PER_DOUBLING 8
 #define XL_NR_CLASSES (XL_PER_DOUBLING * (1 + 9))
-/* One block to a page; follows the slab classes wherever classes are counted. */
+/* Of large pages; follows the slab classes wherever classes are counted. */
 #define XL_CLASS_LARGE XL_NR_CLASSES
 
 /*
@@ -165,12 +163,12 @@ struct xl_bits {
 	_Atomic uint64_t remote;
 };
 
+struct xl_page;
+
 /*
  * Not wiped by a fork, but what the pointers lead to is: then no address has a live block. Set
  * once, and again when a child starts.
  */
-struct xl_page;
-
 struct xl_map {
 	uintptr_t base;
 	size_t nr_units;        /* of XL_QUANTUM */
@@ -196,6 +194,12 @@ static inline size_t xl_unit(uintptr_t address)
 static inline struct xl_bits *xl_bits_of(size_t unit)
 {
 	return &xl_map.bits[unit / 64];
+}
+
+/* Of the slice that @unit is in. */
+static inline uint32_t xl_tag(size_t unit)
+{
+	return atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE], memory_order_acquire);
 }
 
 static inline bool xl_is_live(size_t unit)
@@ -231,7 +235,6 @@ struct xl_process {
 
 	uintptr_t base; /* of the range; a multiple of XL_SEGMENT */
 	size_t bytes;
-	struct xl_page *_Atomic *page_of;
 	struct xl_list parked; /* heaps whose thread has ended, by xalloc_heap.parked */
 	unsigned int nr_heaps; /* that ever were, for their tags */
 	struct xl_list arenas; /* by address */
@@ -288,7 +291,6 @@ struct xl_page {
 	uint64_t offset; /* in the arena, bytes */
 	uint32_t nr_slices;
 	uint32_t cls;
-	uint64_t first_block; /* from @offset, bytes; not zero for alignment only */
 	uint64_t block_bytes;
 	uint32_t nr_blocks;
 	uint32_t nr_free;
@@ -299,7 +301,7 @@ struct xl_page {
 	bool zero;           /* and are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
-	_Atomic uint64_t free_map[]; /* bit n: block n is free and in no cache */
+	uint64_t free_map[]; /* bit n: block n is free and in no cache */
 };
 
 /* A piece of the runs of a heap: a large block, or free. Counted in hardware pages. */

@@ -95,7 +95,8 @@ static struct xl_page *run_of(struct xl_process *p, struct xalloc_heap *heap, si
 
 	if (kpage / KPAGES_PER_SLICE >= p->bytes / XL_SLICE)
 		return NULL;
-	page = atomic_load_explicit(&p->page_of[kpage / KPAGES_PER_SLICE], memory_order_acquire);
+	page = atomic_load_explicit(&xl_map.page_of[kpage / KPAGES_PER_SLICE],
+				    memory_order_acquire);
 	if (!page || atomic_load_explicit(&page->heap, memory_order_relaxed) != heap ||
 	    page->cls != XL_CLASS_LARGE)
 		return NULL;

@@ -93,11 +93,6 @@ static int local_map(struct xalloc_arena *arena)
 	return xl_os_map_anonymous((void *)arena->base, arena->bytes);
 }
 
-static int local_unmap(struct xalloc_arena *arena)
-{
-	return xl_os_reserve_over((void *)arena->base, arena->bytes);
-}
-
 /* Calls @visit for each segment of the run with the bits of the run's slices in it. */
 static void each_segment(struct xalloc_arena *arena, uint32_t slice, uint32_t nr_slices,
 			 void (*visit)(struct xalloc_arena *arena, uint32_t segment, uint32_t mask,
@@ -247,7 +242,6 @@ const struct xl_backend xl_local_backend = {
 	.create = local_create,
 	.destroy = local_destroy,
 	.map = local_map,
-	.unmap = local_unmap,
 	.grant = local_grant,
 	.free = local_free,
 	.stat = local_stat,

@@ -13,12 +13,12 @@
 #include "os.h"
 #include "page.h"
 
-struct xl_page *xl_page_lock(struct xl_process *p, size_t slice, struct xalloc_heap **heap)
+struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 {
 	struct xl_page *page;
 
 	for (;;) {
-		page = atomic_load_explicit(&p->page_of[slice], memory_order_acquire);
+		page = atomic_load_explicit(&xl_map.page_of[slice], memory_order_acquire);
 		if (!page)
 			return NULL;
 		*heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
@@ -26,7 +26,7 @@ struct xl_page *xl_page_lock(struct xl_process *p, size_t slice, struct xalloc_h
 			continue;
 		pthread_mutex_lock(&(*heap)->lock);
 		/* Released, and perhaps granted again, before the lock was had? */
-		if (atomic_load_explicit(&p->page_of[slice], memory_order_relaxed) == page &&
+		if (atomic_load_explicit(&xl_map.page_of[slice], memory_order_relaxed) == page &&
 		    atomic_load_explicit(&page->heap, memory_order_relaxed) == *heap)
 			return page;
 		pthread_mutex_unlock(&(*heap)->lock);
@@ -43,7 +43,7 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	*where = (struct xl_where){ .process = p };
 	if (!p || address - p->base >= p->bytes)
 		return xl_inherited(address) ? XL_INHERITED : XL_FOREIGN;
-	where->page = xl_page_lock(p, (address - p->base) / XL_SLICE, &where->heap);
+	where->page = xl_page_lock((address - p->base) / XL_SLICE, &where->heap);
 	if (!where->page)
 		return XL_NO_PAGE;
 
@@ -59,9 +59,6 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		return where->inside ? XL_INTERIOR_FREED : XL_FREED;
 	}
 	inside = address - xl_page_address(where->heap, where->page);
-	if (inside < where->page->first_block)
-		return XL_NO_BLOCK;
-	inside -= where->page->first_block;
 	if (inside / where->page->block_bytes >= where->page->nr_blocks)
 		return XL_NO_BLOCK;
 	where->block = inside / where->page->block_bytes;

@@ -28,17 +28,6 @@ static size_t map_words(uint32_t nr_blocks)
 	return (nr_blocks + MAP_BITS - 1) / MAP_BITS;
 }
 
-/* Other threads look at a block of the map, without the lock, when it is misused. */
-static uint64_t map_get(struct xl_page *page, uint32_t word)
-{
-	return atomic_load_explicit(&page->free_map[word], memory_order_relaxed);
-}
-
-static void map_set(struct xl_page *page, uint32_t word, uint64_t bits)
-{
-	atomic_store_explicit(&page->free_map[word], bits, memory_order_relaxed);
-}
-
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page)
 {
 	return heap->arena->base + page->offset;
@@ -48,7 +37,7 @@ size_t xl_page_unit(const struct xl_page *page, uint32_t block)
 {
 	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 
-	return xl_unit(xl_page_address(heap, page) + page->first_block + block * page->block_bytes);
+	return xl_unit(xl_page_address(heap, page) + block * page->block_bytes);
 }
 
 static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
@@ -60,7 +49,7 @@ static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 
 	for (i = 0; i < page->nr_slices; i++) {
 		atomic_store_explicit(&xl_map.tags[slice + i], tag, memory_order_release);
-		atomic_store_explicit(&p->page_of[slice + i], value, memory_order_release);
+		atomic_store_explicit(&xl_map.page_of[slice + i], value, memory_order_release);
 	}
 }
 
@@ -129,8 +118,7 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	const struct xl_class *c = &large;
 	struct xl_grant granted;
 	struct xl_page *page;
-	uint32_t nr_slices, word;
-	uintptr_t address;
+	uint32_t nr_slices;
 	int ret;
 
 	if (cls == XL_CLASS_LARGE) {
@@ -160,12 +148,9 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	page->nr_free = c->nr_blocks;
 	page->hint = 0;
 	page->block_bytes = cls == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
-	address = xl_page_address(heap, page);
-	page->first_block = -address & (alignment - 1);
-	for (word = 0; word < map_words(c->nr_blocks); word++)
-		map_set(page, word, ~0ULL);
+	memset(page->free_map, 0xff, map_words(c->nr_blocks) * sizeof(uint64_t));
 	if (c->nr_blocks % MAP_BITS)
-		map_set(page, word - 1, (1ULL << c->nr_blocks % MAP_BITS) - 1);
+		page->free_map[c->nr_blocks / MAP_BITS] = (1ULL << c->nr_blocks % MAP_BITS) - 1;
 	page->nr_old = 0;
 	page->zero = granted.zero;
 	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
@@ -209,7 +194,7 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 	size_t at = 0; /* the word of bits that @mask is of */
 
 	for (; done < nr && page->nr_free; word++) {
-		free = map_get(page, word);
+		free = page->free_map[word];
 		for (; free && done < nr; free &= free - 1) {
 			uint32_t block = word * MAP_BITS + __builtin_ctzll(free);
 			bool fresh = block >= page->nr_old;
@@ -229,7 +214,7 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 			at = unit / 64;
 			mask |= 1ULL << unit % 64;
 		}
-		map_set(page, word, free);
+		page->free_map[word] = free;
 		page->hint = word;
 	}
 	if (mask)
@@ -241,7 +226,7 @@ void xl_page_put(struct xl_page *page, uint32_t block)
 {
 	uint32_t word = block / MAP_BITS;
 
-	map_set(page, word, map_get(page, word) | 1ULL << block % MAP_BITS);
+	page->free_map[word] |= 1ULL << block % MAP_BITS;
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;

@@ -33,6 +33,6 @@ size_t xl_page_unit(const struct xl_page *page, uint32_t block);
 /*
  * The page of a slice and its heap, which is locked; NULL when the slice has none. lookup.c
  */
-struct xl_page *xl_page_lock(struct xl_process *p, size_t slice, struct xalloc_heap **heap);
+struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap);
 
 #endif /* XL_PAGE_H */

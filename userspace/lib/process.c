@@ -134,7 +134,7 @@ static void unmap_table(void *table, size_t bytes)
  * The tables of the range. Those of a parent, which the fork has wiped, serve again if they are
  * large enough, and stay in any case: another thread may just look for an inherited block.
  */
-static int map_tables(struct xl_process *p, size_t bytes)
+static int map_tables(size_t bytes)
 {
 	size_t nr_units = bytes / XL_QUANTUM, nr_slices = bytes / XL_SLICE;
 	struct xl_map map = { .nr_units = nr_units };
@@ -157,7 +157,6 @@ static int map_tables(struct xl_process *p, size_t bytes)
 		xl_map.bits = map.bits;
 	}
 	xl_map.nr_units = nr_units;
-	p->page_of = xl_map.page_of;
 	return 0;
 }
 
@@ -200,7 +199,7 @@ static int start(struct xl_process *p)
 		say_range(p, bytes, ret);
 		return ret;
 	}
-	ret = map_tables(p, bytes);
+	ret = map_tables(bytes);
 	if (ret) {
 		say_range(p, bytes, ret);
 		xl_os_unreserve((void *)base, bytes + alignment);
