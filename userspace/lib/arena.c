@@ -117,11 +117,14 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 {
 	struct xl_process *p = xl_process_peek();
+	void (*say)(const char *format, ...) = xl_explain;
 	struct xalloc_heap *heap;
 	const char *why;
 
 	atomic_store_explicit(&arena->refused, error, memory_order_relaxed);
-	atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed);
+	/* Programs that do not know of the library seldom say what they could not have. */
+	if (!atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed) && XL_PRELOAD)
+		say = xl_say;
 	switch (error) {
 	case EDQUOT:
 		heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
@@ -148,12 +151,12 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 		why = "the machine has no memory for it";
 		break;
 	default:
-		xl_explain("xalloc: %zu bytes in arena %llu refused: error %d\n", bytes,
-			   (unsigned long long)arena->id, error);
+		say("xalloc: %zu bytes in arena %llu refused: error %d\n", bytes,
+		    (unsigned long long)arena->id, error);
 		return error;
 	}
-	xl_explain("xalloc: %zu bytes in arena %llu of %zu MiB refused: %s\n", bytes,
-		   (unsigned long long)arena->id, arena->limit_bytes >> 20, why);
+	say("xalloc: %zu bytes in arena %llu of %zu MiB refused: %s\n", bytes,
+	    (unsigned long long)arena->id, arena->limit_bytes >> 20, why);
 	return ENOMEM;
 }
 

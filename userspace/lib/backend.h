@@ -36,6 +36,12 @@ struct xl_backend {
 	/* How many of @nr offsets, at most XALLOC_BATCH_MAX, were freed; not zero. */
 	int (*free)(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
 	int (*stat)(struct xalloc_arena *arena, struct xl_backend_stat *stat);
+	/*
+	 * With XL_PRELOAD, or NULL: has memory ready for the child of the next fork, or, @cancel,
+	 * gives that back; and makes the arena, copied by the fork, one of this child.
+	 */
+	int (*fork_prepare)(struct xalloc_arena *arena, bool cancel);
+	void (*fork_child)(struct xalloc_arena *arena);
 };
 
 extern const struct xl_backend xl_device_backend; /* device.c */

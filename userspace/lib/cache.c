@@ -207,6 +207,52 @@ static void park(void *arg)
 	xl_meta_put(XL_POOL_CACHE, c);
 }
 
+static bool is_others(const struct xalloc_heap *heap)
+{
+	return heap->cache && heap->cache != cache;
+}
+
+/* Calls @visit for each heap of threads; returns how many times that was true. */
+static unsigned int each_cached(struct xl_process *p,
+				bool (*visit)(struct xl_process *p, struct xalloc_heap *heap))
+{
+	struct xl_list *heaps = &p->default_arena->heaps, *pos;
+	unsigned int nr = 0;
+
+	for (pos = heaps->next; pos != heaps; pos = pos->next) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		if (heap->tag & XL_TAG_CACHED)
+			nr += visit(p, heap);
+	}
+	return nr;
+}
+
+static bool has_other(struct xl_process *p, struct xalloc_heap *heap)
+{
+	(void)p;
+	return is_others(heap);
+}
+
+static bool recover(struct xl_process *p, struct xalloc_heap *heap)
+{
+	bool parks = is_others(heap);
+
+	xl_heap_recover(heap);
+	if (parks) {
+		xl_meta_put(XL_POOL_CACHE, heap->cache);
+		heap->cache = NULL;
+		xl_list_add_head(&p->parked, &heap->parked);
+	}
+	return parks;
+}
+
+void xl_caches_recover(struct xl_process *p)
+{
+	if (p->default_arena && each_cached(p, has_other))
+		each_cached(p, recover);
+}
+
 int xl_caches_init(void)
 {
 	return -pthread_key_create(&exit_key, park);

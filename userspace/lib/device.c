@@ -18,9 +18,10 @@ static int call(int fd, unsigned long request, void *arg)
 static void explain_open(int ret)
 {
 	if (ret == -ENOENT || ret == -ENXIO || ret == -ENODEV)
-		xl_explain("xalloc: there is no %s: the module xalloc is not loaded\n", DEVICE);
+		xl_explain("xalloc: there is no %s: the module xalloc is not loaded (modprobe xalloc); XALLOC_BACKEND=local does without\n",
+			   DEVICE);
 	else if (ret == -EACCES || ret == -EPERM)
-		xl_explain("xalloc: %s cannot be opened by this user, who must be in the group xalloc\n",
+		xl_explain("xalloc: %s cannot be opened by this user, who must be in the group xalloc; XALLOC_BACKEND=local does without\n",
 			   DEVICE);
 	else
 		xl_explain("xalloc: %s cannot be opened (error %d)\n", DEVICE, -ret);
@@ -50,6 +51,71 @@ static int open_device(struct xalloc_ioc_info *info)
 	return device;
 }
 
+static bool is_of(int fd, const struct xl_file *file)
+{
+	struct xl_file found;
+
+	return !xl_os_identify(fd, &found) && found.device == file->device &&
+	       found.number == file->number;
+}
+
+/*
+ * Gives the arena a descriptor again: of what is mapped where it lies, which after a fork is this
+ * child's copy. @old is the one that did not do.
+ */
+static int attach(struct xalloc_arena *arena, int old)
+{
+	struct xalloc_ioc_attach_at arg = { .size = sizeof(arg), .address = arena->base };
+	bool is_own = is_of(old, &arena->file);
+	struct xalloc_ioc_info info;
+	int device = is_own ? old : open_device(&info);
+	struct xl_file file;
+	int fd, ret;
+
+	if (device < 0)
+		return device;
+	fd = call(device, XALLOC_IOC_ATTACH_AT, &arg);
+	/* Whoever has taken the number of ours since keeps it. */
+	if (!is_own)
+		xl_os_close(device);
+	if (fd < 0)
+		return fd;
+	fd = xl_os_raise(fd);
+	ret = xl_os_identify(fd, &file);
+	if (ret) {
+		xl_os_close(fd);
+		return ret;
+	}
+	arena->file = file;
+	arena->id = arg.arena_id;
+	atomic_store(&arena->fd, fd);
+	if (is_own)
+		xl_os_close(old);
+	return 0;
+}
+
+/*
+ * The program around the library may have closed its descriptors, and opened others in their
+ * place: which they are is looked at when a call fails.
+ */
+static int arena_call(struct xalloc_arena *arena, unsigned long request, void *arg)
+{
+	int fd = atomic_load(&arena->fd);
+	int ret = call(fd, request, arg);
+	int error;
+
+	if (ret >= 0)
+		return ret;
+	pthread_mutex_lock(&arena->lock);
+	error = 0;
+	if (fd == atomic_load(&arena->fd) && (ret == -ESTALE || !is_of(fd, &arena->file)))
+		error = attach(arena, fd);
+	else if (fd == atomic_load(&arena->fd))
+		error = ret;
+	pthread_mutex_unlock(&arena->lock);
+	return error ? error : call(atomic_load(&arena->fd), request, arg);
+}
+
 static int device_bytes_max(size_t *bytes)
 {
 	struct xalloc_ioc_info info;
@@ -66,25 +132,35 @@ static int device_create(struct xalloc_arena *arena)
 {
 	struct xalloc_ioc_arena_create arg = {
 		.size = sizeof(arg),
+		.flags = XL_PRELOAD ? XALLOC_ARENA_FORK : 0,
 		.arena_bytes = arena->bytes,
 		.limit_bytes = arena->limit_bytes,
 	};
 	struct xalloc_ioc_info info;
 	int device = open_device(&info);
+	int fd, ret;
 
 	if (device < 0)
 		return device;
-	arena->fd = call(device, XALLOC_IOC_ARENA_CREATE, &arg);
+	fd = call(device, XALLOC_IOC_ARENA_CREATE, &arg);
 	xl_os_close(device);
-	if (arena->fd < 0)
-		return arena->fd;
+	if (fd < 0)
+		return fd;
+	fd = xl_os_raise(fd);
+	ret = xl_os_identify(fd, &arena->file);
+	if (ret) {
+		xl_os_close(fd);
+		return ret;
+	}
+	atomic_store(&arena->fd, fd);
 	arena->id = arg.arena_id;
 	return 0;
 }
 
 static void device_destroy(struct xalloc_arena *arena)
 {
-	xl_os_close(arena->fd);
+	if (is_of(arena->fd, &arena->file))
+		xl_os_close(arena->fd);
 }
 
 static int device_map(struct xalloc_arena *arena)
@@ -95,13 +171,18 @@ static int device_map(struct xalloc_arena *arena)
 static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
 			struct xl_grant *grant)
 {
-	struct xalloc_page_grant page = { .nr_slices = nr_slices, .tag = tag };
+	struct xalloc_page_grant page = {
+		.nr_slices = nr_slices,
+		/* The client that frees it may be another, see attach(). */
+		.flags = XL_PRELOAD ? XALLOC_PAGE_ARENA : 0,
+		.tag = tag,
+	};
 	struct xalloc_ioc_grant arg = {
 		.size = sizeof(arg),
 		.nr = 1,
 		.pages = (uintptr_t)&page,
 	};
-	int ret = call(arena->fd, XALLOC_IOC_GRANT, &arg);
+	int ret = arena_call(arena, XALLOC_IOC_GRANT, &arg);
 
 	grant->offset = page.offset;
 	grant->zero = page.flags & XALLOC_PAGE_ZERO;
@@ -116,13 +197,13 @@ static int device_free(struct xalloc_arena *arena, const uint64_t *offsets, uint
 		.offsets = (uintptr_t)offsets,
 	};
 
-	return call(arena->fd, XALLOC_IOC_FREE, &arg);
+	return arena_call(arena, XALLOC_IOC_FREE, &arg);
 }
 
 static int device_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
 {
 	struct xalloc_ioc_stat kernel = { .size = sizeof(kernel) };
-	int ret = call(arena->fd, XALLOC_IOC_STAT, &kernel);
+	int ret = arena_call(arena, XALLOC_IOC_STAT, &kernel);
 
 	*stat = (struct xl_backend_stat){
 		.committed_bytes = kernel.committed_bytes,
@@ -133,6 +214,23 @@ static int device_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
 	return ret;
 }
 
+static int device_fork_prepare(struct xalloc_arena *arena, bool cancel)
+{
+	struct xalloc_ioc_fork_prepare arg = {
+		.size = sizeof(arg),
+		.flags = cancel ? XALLOC_FORK_CANCEL : 0,
+	};
+
+	return arena_call(arena, XALLOC_IOC_FORK_PREPARE, &arg);
+}
+
+/* At once: the descriptor that the fork has inherited keeps the arena of the parent alive. */
+static void device_fork_child(struct xalloc_arena *arena)
+{
+	/* Should it fail, the next call tries again. */
+	attach(arena, atomic_load(&arena->fd));
+}
+
 const struct xl_backend xl_device_backend = {
 	.bytes_max = device_bytes_max,
 	.create = device_create,
@@ -141,4 +239,6 @@ const struct xl_backend xl_device_backend = {
 	.grant = device_grant,
 	.free = device_free,
 	.stat = device_stat,
+	.fork_prepare = device_fork_prepare,
+	.fork_child = device_fork_child,
 };

@@ -215,6 +215,31 @@ void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 		pthread_mutex_unlock(&heap->lock);
 }
 
+void xl_heap_recover(struct xalloc_heap *heap)
+{
+	struct xl_class_pages *pages;
+	struct xl_page *page;
+	struct xl_list *pos;
+	unsigned int cls;
+
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		heap->classes[cls] = (struct xl_class_pages){ 0 };
+		xl_list_init(&heap->classes[cls].partial);
+	}
+	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
+		page = xl_entry(pos, struct xl_page, all);
+		pages = &heap->classes[page->cls];
+		xl_page_recover(page);
+		pages->nr_taken += page->nr_blocks - page->nr_free;
+		if (page->nr_free == page->nr_blocks) {
+			xl_list_add_before(&pages->partial, &page->partial);
+			pages->nr_empty++;
+		} else if (page->nr_free) {
+			xl_list_add_head(&pages->partial, &page->partial);
+		}
+	}
+}
+
 /* The address of a new block, or 0 with *@error set to -errno. */
 static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 			      size_t alignment, size_t size, bool *zero, int *error)

@@ -9,13 +9,15 @@
  * Everything here lies in private memory that a fork wipes (MADV_WIPEONFORK): in a child
  * it reads as zero, which means "not started", "not alive" and "not locked", whatever
  * another thread of the parent was doing. Only struct xl_ranges in process.c survives, to tell
- * the parent's blocks from foreign pointers.
+ * the parent's blocks from foreign pointers. In the preload library a fork copies all
+ * of it instead; see preload/fork.c.
  *
  * Locks, outermost first:
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
  *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
- *	3. xl_local.lock	what is granted of an arena of the local backend
+ *	3. xalloc_arena.lock	of the local backend: what is granted; of the device: which
+ *				descriptor the arena has
  *	4. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its heap (xl_page_lock()). That works because a pool never gives memory back or to
@@ -32,6 +34,8 @@
 
 #include <libxalloc.h>
 #include <linux/xalloc.h>
+
+#include "os.h"
 
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
@@ -253,6 +257,16 @@ struct xl_process *xl_process_get(void);
 struct xl_process *xl_process_peek(void);
 /* Whether @address was in an arena of the parent, before this process was forked. */
 bool xl_inherited(uintptr_t address);
+void xl_reserve_parents(void);
+/* Says what a fork shall do. Once in a process and its children. Returns 0 or -errno. */
+#if XL_PRELOAD
+int xl_fork_init(void);
+#else
+static inline int xl_fork_init(void)
+{
+	return -pthread_atfork(NULL, NULL, xl_reserve_parents);
+}
+#endif
 
 /* arena.c */
 
@@ -262,7 +276,9 @@ struct xalloc_arena {
 	struct xl_list heaps;
 	atomic_bool alive;
 	const struct xl_backend *backend;
-	int fd; /* or -errno */
+	pthread_mutex_t lock;
+	atomic_int fd;       /* or -errno */
+	struct xl_file file; /* what @fd shall be of */
 	struct xl_local *local;
 	uint64_t id;
 	uintptr_t base;
@@ -362,6 +378,11 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 #define XL_FRESH 1u
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error);
+/*
+ * In a child of fork(): the heap, of a thread, as the bits of its blocks say it is. What was on the
+ * way to or from the cache of a thread that the child does not have is free.
+ */
+void xl_heap_recover(struct xalloc_heap *heap);
 /* Puts blocks back that are not live, or that were freed by another thread. */
 void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
 
@@ -452,6 +473,8 @@ void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 void xl_cache_flush(struct xl_process *p);
 /* Puts back what it freed of other threads' heaps. */
 void xl_cache_put_remote(struct xl_process *p);
+/* In a child of fork(), of all heaps: those of threads that it does not have are free for others. */
+void xl_caches_recover(struct xl_process *p);
 /* Whether this thread has the heap, or none has; the heap is locked. */
 bool xl_cache_is_own(const struct xalloc_heap *heap);
 /* How many blocks of @cls @cache holds; true for a moment. */

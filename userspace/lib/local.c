@@ -15,9 +15,8 @@
 
 #define SLICES_MAX ((size_t)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SLICES_PER_SEGMENT)
 
-/* In private memory of a size of its own; @lock is lock 3. */
+/* In private memory of a size of its own; under xalloc_arena.lock. */
 struct xl_local {
-	pthread_mutex_t lock;
 	struct xalloc_placement placement;
 	uint64_t nr_committed; /* segments */
 	uint64_t nr_granted;   /* slices */
@@ -178,7 +177,7 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	(void)tag;
 	if (nr_slices > arena->bytes / XL_SLICE)
 		return -EFBIG;
-	pthread_mutex_lock(&local->lock);
+	pthread_mutex_lock(&arena->lock);
 	ret = take(arena, nr_slices, false, &slice);
 	if (ret == -EDQUOT && nr_slices > 1)
 		ret = take(arena, nr_slices, true, &slice);
@@ -188,7 +187,7 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 		local->nr_granted += nr_slices;
 		*grant = (struct xl_grant){ .offset = slice * XL_SLICE, .zero = zero };
 	}
-	pthread_mutex_unlock(&local->lock);
+	pthread_mutex_unlock(&arena->lock);
 	return ret;
 }
 
@@ -215,10 +214,10 @@ static int local_free(struct xalloc_arena *arena, const uint64_t *offsets, uint3
 	uint32_t done;
 	int ret = 0;
 
-	pthread_mutex_lock(&arena->local->lock);
+	pthread_mutex_lock(&arena->lock);
 	for (done = 0; done < nr && !ret; done++)
 		ret = free_one(arena, offsets[done]);
-	pthread_mutex_unlock(&arena->local->lock);
+	pthread_mutex_unlock(&arena->lock);
 	if (!ret)
 		return nr;
 	return done > 1 ? (int)done - 1 : ret;
@@ -228,12 +227,12 @@ static int local_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
 {
 	struct xl_local *local = arena->local;
 
-	pthread_mutex_lock(&local->lock);
+	pthread_mutex_lock(&arena->lock);
 	*stat = (struct xl_backend_stat){
 		.committed_bytes = local->nr_committed * XL_SEGMENT,
 		.granted_bytes = local->nr_granted * XL_SLICE,
 	};
-	pthread_mutex_unlock(&local->lock);
+	pthread_mutex_unlock(&arena->lock);
 	return 0;
 }
 

@@ -42,7 +42,8 @@ void xl_explain(const char *format, ...)
 	struct xl_process *p = xl_process_peek();
 	va_list args;
 
-	if (!p || !p->options.verbose)
+	/* A program that does not know of the library ends if there is no default heap. */
+	if (!p || !(p->options.verbose || (XL_PRELOAD && !p->default_heap)))
 		return;
 	va_start(args, format);
 	say(format, args);

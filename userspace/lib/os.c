@@ -13,11 +13,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "os.h"
+
+/* Where descriptors of the library lie: the last so many, below a table that costs nothing. */
+#define NR_HIGH_FDS 64
+#define FD_MAX 1024
 
 int xl_os_open(const char *path)
 {
@@ -31,6 +36,42 @@ void xl_os_close(int fd)
 	syscall(SYS_close, fd);
 }
 
+static size_t limit_of(int resource)
+{
+	struct rlimit limit;
+
+	if (getrlimit(resource, &limit) || limit.rlim_cur == RLIM_INFINITY)
+		return SIZE_MAX;
+	return limit.rlim_cur;
+}
+
+int xl_os_raise(int fd)
+{
+	size_t limit = limit_of(RLIMIT_NOFILE);
+	int high = -1;
+
+	if (limit > FD_MAX)
+		limit = FD_MAX;
+	if (limit > NR_HIGH_FDS)
+		high = fcntl(fd, F_DUPFD_CLOEXEC, (int)(limit - NR_HIGH_FDS));
+	if (high < 0)
+		high = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (high < 0)
+		return fd;
+	xl_os_close(fd);
+	return high;
+}
+
+int xl_os_identify(int fd, struct xl_file *file)
+{
+	struct stat status;
+
+	if (fstat(fd, &status))
+		return -errno;
+	*file = (struct xl_file){ .device = status.st_dev, .number = status.st_ino };
+	return 0;
+}
+
 static void *reserve(void *addr, size_t bytes, int flags)
 {
 	void *got = mmap(addr, bytes, PROT_NONE,
@@ -39,7 +80,8 @@ static void *reserve(void *addr, size_t bytes, int flags)
 	if (got == MAP_FAILED)
 		return NULL;
 	/* Should it fail, a child has these addresses too: no harm. */
-	madvise(got, bytes, MADV_DONTFORK);
+	if (!XL_PRELOAD)
+		madvise(got, bytes, MADV_DONTFORK);
 	return got;
 }
 
@@ -77,7 +119,7 @@ int xl_os_map_anonymous(void *addr, size_t bytes)
 
 	if (got == MAP_FAILED)
 		return -errno;
-	if (madvise(addr, bytes, MADV_DONTFORK)) {
+	if (!XL_PRELOAD && madvise(addr, bytes, MADV_DONTFORK)) {
 		int error = errno;
 
 		xl_os_reserve_over(addr, bytes);
@@ -108,7 +150,7 @@ static void *anonymous(size_t bytes, int flags, int advice)
 
 	if (addr == MAP_FAILED)
 		return NULL;
-	if (madvise(addr, bytes, advice) == 0)
+	if (XL_PRELOAD || madvise(addr, bytes, advice) == 0)
 		return addr;
 	error = errno;
 	munmap(addr, bytes);
@@ -153,15 +195,6 @@ uint64_t xl_os_now(void)
 size_t xl_os_ram(void)
 {
 	return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static size_t limit_of(int resource)
-{
-	struct rlimit limit;
-
-	if (getrlimit(resource, &limit) || limit.rlim_cur == RLIM_INFINITY)
-		return SIZE_MAX;
-	return limit.rlim_cur;
 }
 
 size_t xl_os_memlock(void)

@@ -10,10 +10,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct xl_file {
+	uint64_t device, number;
+};
+
+/*
+ * 1 in the preload library, which is this one compiled once more. There a child of fork() goes on
+ * with what its parent had; else it starts anew.
+ */
+#ifndef XL_PRELOAD
+#define XL_PRELOAD 0
+#endif
+
 int xl_os_open(const char *path);
 void xl_os_close(int fd);
+/* A descriptor of the same, close-on-exec, out of the way of others; or @fd. @fd is closed. */
+int xl_os_raise(int fd);
+/* Which file a descriptor is of. Returns 0 or -errno. */
+int xl_os_identify(int fd, struct xl_file *file);
 
-/* Addresses without memory; a child of fork() does not have them. */
+/* Addresses without memory; unless XL_PRELOAD a child of fork() does not have them. */
 void *xl_os_reserve(size_t bytes);
 /* The same at @addr, if nothing is there. Returns whether it was so. */
 bool xl_os_reserve_free(void *addr, size_t bytes);
@@ -25,7 +41,7 @@ int xl_os_map_anonymous(void *addr, size_t bytes);
 int xl_os_reserve_over(void *addr, size_t bytes);
 /* Makes anonymous memory zero, and gives it back where it can. */
 void xl_os_zero(void *addr, size_t bytes);
-/* Zeroed private memory that is zeroed again in a child of fork(). */
+/* Zeroed private memory that, unless XL_PRELOAD, is zeroed again in a child of fork(). */
 void *xl_os_private(size_t bytes);
 void xl_os_unprivate(void *addr, size_t bytes);
 /* The same in a size that is used here and there only. */

@@ -222,6 +222,23 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 	return done;
 }
 
+void xl_page_recover(struct xl_page *page)
+{
+	size_t unit = xl_page_unit(page, 0), step = page->block_bytes / XL_QUANTUM;
+	uint32_t block;
+
+	page->nr_free = 0;
+	page->hint = 0;
+	memset(page->free_map, 0, map_words(page->nr_blocks) * sizeof(uint64_t));
+	for (block = 0; block < page->nr_blocks; block++, unit += step) {
+		if (xl_is_live(unit))
+			continue;
+		clear_remote(xl_bits_of(unit), 1ULL << unit % 64);
+		page->free_map[block / MAP_BITS] |= 1ULL << block % MAP_BITS;
+		page->nr_free++;
+	}
+}
+
 void xl_page_put(struct xl_page *page, uint32_t block)
 {
 	uint32_t word = block / MAP_BITS;

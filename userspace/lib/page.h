@@ -27,6 +27,9 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);
 /* Puts it back, or one that is not live. */
 void xl_page_put(struct xl_page *page, uint32_t block);
 
+/* Makes its free map what the bits of its blocks say. No other thread writes them. */
+void xl_page_recover(struct xl_page *page);
+
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page);
 size_t xl_page_unit(const struct xl_page *page, uint32_t block);
 

@@ -2,7 +2,7 @@
 /*
  * Start-up: the one struct xl_process, the range all arenas lie in, and what a fork does.
  *
- * The object lies in memory that a fork wipes. So in a child the library is simply not
+ * The object lies in memory that a fork wipes, unless XL_PRELOAD. So in a child the library is simply not
  * started, and no lock is held, also when another thread of the parent was in the
  * middle of a call. The child reserves a range of its own, if it allocates. The range of the
  * parent, which it does not have, it reserves at once, so that nothing of the child gets the
@@ -26,7 +26,7 @@
 static struct xl_process *_Atomic process;
 
 /*
- * What a fork does not wipe; protected by process->lock, but in reserve_parents(). @bytes is
+ * What a fork does not wipe; protected by process->lock, but in xl_reserve_parents(). @bytes is
  * zero while @base changes.
  */
 static struct xl_ranges {
@@ -76,7 +76,7 @@ static void reserve_again(const struct xl_range *range)
 }
 
 /* In a new child, before anything else can take the addresses. */
-static void reserve_parents(void)
+void xl_reserve_parents(void)
 {
 	unsigned int i;
 
@@ -99,7 +99,7 @@ static uintptr_t reserve_range(size_t bytes)
 	size_t room = bytes + range_alignment(bytes);
 	void *base = xl_os_reserve(room);
 
-	/* Only where reserve_parents() did not run, as after _Fork(), or came too late. */
+	/* Only where xl_reserve_parents() did not run, as after _Fork(), or came too late. */
 	if (base && overlaps_inherited((uintptr_t)base, room)) {
 		void *again = xl_os_reserve(room);
 
@@ -175,7 +175,7 @@ static int start(struct xl_process *p)
 		return ret;
 	}
 	if (ranges.owned.bytes) {
-		reserve_parents();
+		xl_reserve_parents();
 		set_range(&ranges.inherited[ranges.nr_inherited++ % XL_FOREBEARS],
 			  ranges.owned.base, ranges.owned.bytes);
 		set_range(&ranges.owned, 0, 0);
@@ -185,7 +185,7 @@ static int start(struct xl_process *p)
 	if (!have_handler) {
 		ret = xl_caches_init();
 		if (!ret)
-			ret = -pthread_atfork(NULL, NULL, reserve_parents);
+			ret = xl_fork_init();
 		if (ret)
 			return ret;
 		have_handler = true;

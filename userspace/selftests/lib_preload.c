@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: the preload library in a program that calls malloc(), forks and closes descriptors
+ * that it does not know.
+ *
+ * Each test runs this program once more with the library preloaded. Which case it is to be is in
+ * its environment, and is seen before main().
+ */
+#include <malloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "libtest.h"
+
+#define CASE "XALLOC_TEST_CASE"
+#define NR_FDS 1024
+
+LIBTEST_FIXTURE(lib_preload, "256M")
+
+#define CHECK(condition) \
+	do { \
+		if (!(condition)) { \
+			fprintf(stderr, "line %d: %s: errno %d\n", __LINE__, #condition, errno); \
+			return 1; \
+		} \
+	} while (0)
+
+/* Whether it is a block of libxalloc. */
+static bool is_block(const void *ptr)
+{
+	struct xalloc_block_handle handle;
+
+	return xalloc_handle(ptr, &handle) == 0;
+}
+
+static int each_call(void)
+{
+	void *ptr, *old;
+
+	/* Through pointers, for the compiler knows these calls. */
+	void *(*volatile allocate)(size_t) = malloc;
+	void *(*volatile resize)(void *, size_t) = realloc;
+	volatile size_t most = SIZE_MAX;
+
+	ptr = allocate(100);
+	CHECK(is_block(ptr) && malloc_usable_size(ptr) >= 100);
+	old = resize(ptr, 1 << 20);
+	CHECK(is_block(old) && malloc_usable_size(old) >= 1 << 20);
+	CHECK(!resize(old, 0));
+	CHECK(is_block(resize(NULL, 1)));
+	ptr = calloc(1000, 1000);
+	CHECK(is_block(ptr) && bytes_zero(ptr, 1000000));
+	errno = 0;
+	CHECK(!calloc(most / 2, 3) && errno == ENOMEM);
+	errno = 0;
+	CHECK(!reallocarray(NULL, most / 2, 3) && errno == ENOMEM);
+	CHECK(is_block(reallocarray(ptr, 10, 10)));
+
+	errno = 77;
+	CHECK(posix_memalign(&ptr, 4, 100) == EINVAL && posix_memalign(&ptr, 24, 100) == EINVAL);
+	CHECK(posix_memalign(&ptr, 4096, 100) == 0 && is_block(ptr) && (uintptr_t)ptr % 4096 == 0);
+	CHECK(posix_memalign(&ptr, 16, most / 2) == ENOMEM && errno == 77);
+	CHECK(is_block(memalign(1 << 21, 10)) && is_block(aligned_alloc(64, 64)));
+	CHECK(is_block(valloc(1)) && malloc_usable_size(pvalloc(1)) >= 4096);
+	errno = 0;
+	CHECK(!pvalloc(most) && errno == ENOMEM);
+	CHECK(!allocate(most) && errno == ENOMEM);
+	/* Those that libc makes itself. */
+	CHECK(is_block(strdup("text")));
+	free(NULL);
+	return 0;
+}
+
+/* --- fork */
+
+#define NR_BLOCKS 400
+
+static void *blocks[NR_BLOCKS];
+
+/* A mix that has small blocks, medium ones and large ones. */
+static size_t bytes_of(unsigned int i)
+{
+	return i % 40 == 39 ? 300000 + i : 1 + i * i % 9000;
+}
+
+static int fill_blocks(uint64_t seed)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_BLOCKS; i++) {
+		blocks[i] = malloc(bytes_of(i));
+		CHECK(blocks[i]);
+		bytes_fill(blocks[i], bytes_of(i), seed + i);
+	}
+	return 0;
+}
+
+static int expect_blocks(uint64_t seed)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_BLOCKS; i++)
+		CHECK(is_block(blocks[i]) && bytes_same(blocks[i], bytes_of(i), seed + i));
+	return 0;
+}
+
+static int replace_blocks(uint64_t seed)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_BLOCKS; i++)
+		free(blocks[i]);
+	return fill_blocks(seed);
+}
+
+/* Calls @run with the number of this generation, 1 for a child of the first. */
+static int forks(int (*run)(unsigned int generation), unsigned int generation)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (!pid)
+		_exit(run(generation));
+	return child_status(pid);
+}
+
+static int generation_goes_on(unsigned int generation)
+{
+	CHECK(!expect_blocks(1000 * (generation - 1)));
+	CHECK(!replace_blocks(1000 * generation));
+	if (generation < 4)
+		CHECK(!forks(generation_goes_on, generation + 1));
+	CHECK(!expect_blocks(1000 * generation));
+	CHECK(!replace_blocks(7));
+	return 0;
+}
+
+static int fork_keeps_blocks(void)
+{
+	CHECK(!fill_blocks(0));
+	CHECK(!forks(generation_goes_on, 1));
+	CHECK(!expect_blocks(0));
+	CHECK(!replace_blocks(5));
+	return expect_blocks(5);
+}
+
+/* Threads that allocate, and free each other's blocks, while the process forks. */
+
+#define NR_THREADS 3
+#define NR_SHARED 512
+
+static void *_Atomic shared[NR_SHARED];
+static atomic_bool stop;
+
+static void *churn(void *arg)
+{
+	unsigned int seed = (uintptr_t)arg;
+
+	while (!atomic_load(&stop)) {
+		unsigned int r = rand_r(&seed);
+		size_t bytes = r % 64 ? 1 + r % 3000 : 100000;
+		char *ptr = malloc(bytes), *old;
+
+		if (!ptr)
+			abort();
+		ptr[0] = 1;
+		ptr[bytes - 1] = 1;
+		old = atomic_exchange(&shared[rand_r(&seed) % NR_SHARED], ptr);
+		free(old);
+	}
+	return NULL;
+}
+
+/* The threads are not in the child; their blocks are, and what they had cached is free. */
+static int child_of_threads(unsigned int round)
+{
+	struct xalloc_arena *arena = xalloc_arena_default();
+	struct xalloc_arena_stat stat;
+	unsigned int i;
+
+	CHECK(!expect_blocks(3));
+	CHECK(!replace_blocks(4 + round));
+	CHECK(!expect_blocks(4 + round));
+	for (i = 0; i < NR_SHARED; i++)
+		free(atomic_load(&shared[i]));
+	for (i = 0; i < NR_BLOCKS; i++)
+		free(blocks[i]);
+	/* What stdio and the threads' stacks have, and what the threads had in hand. */
+	stat = stats_of(arena);
+	CHECK(stat.nr_blocks < 64 && stat.used_bytes < 1 << 20);
+	return 0;
+}
+
+static int fork_beside_threads(void)
+{
+	unsigned int i, nr_rounds = is_long_run() ? 1000 : 40;
+	pthread_t threads[NR_THREADS];
+
+	CHECK(!fill_blocks(3));
+	for (i = 0; i < NR_THREADS; i++)
+		CHECK(!pthread_create(&threads[i], NULL, churn, (void *)(uintptr_t)(i + 1)));
+	for (i = 0; i < nr_rounds; i++)
+		CHECK(!forks(child_of_threads, i));
+	atomic_store(&stop, true);
+	for (i = 0; i < NR_THREADS; i++)
+		CHECK(!pthread_join(threads[i], NULL));
+	return expect_blocks(3);
+}
+
+/* Its child could not have the copy: the limit is for both. */
+static int fork_without_memory(void)
+{
+	unsigned char *ptr = malloc(10 << 20);
+	pid_t pid;
+
+	CHECK(ptr);
+	bytes_fill(ptr, 10 << 20, 1);
+	errno = 0;
+	pid = fork();
+	if (!pid)
+		_exit(0);
+	CHECK(pid == -1 && errno == ENOMEM);
+	CHECK(bytes_same(ptr, 10 << 20, 1));
+	free(ptr);
+	pid = fork();
+	if (!pid)
+		_exit(malloc(100) ? 0 : 1);
+	CHECK(pid > 0);
+	return child_status(pid);
+}
+
+/* --- descriptors */
+
+static int grow_and_shrink(uint64_t seed)
+{
+	unsigned char *ptr = malloc(20 << 20);
+
+	CHECK(ptr);
+	bytes_fill(ptr, 20 << 20, seed);
+	CHECK(!replace_blocks(seed));
+	CHECK(!expect_blocks(seed));
+	CHECK(bytes_same(ptr, 20 << 20, seed));
+	free(ptr);
+	return 0;
+}
+
+static int child_grows(unsigned int generation)
+{
+	CHECK(!expect_blocks(2));
+	return grow_and_shrink(generation);
+}
+
+static int child_that_closed_grows(unsigned int generation)
+{
+	closefrom(3);
+	return child_grows(generation);
+}
+
+/* In the place of each closed descriptor another file, which must be there afterwards. */
+static int reuse_all(int *nr)
+{
+	int fd;
+
+	closefrom(3);
+	for (*nr = 3; *nr < NR_FDS; (*nr)++) {
+		fd = open("/dev/null", O_RDONLY);
+		if (fd < 0)
+			break;
+		CHECK(fd == *nr);
+	}
+	return 0;
+}
+
+static int all_are_open(int nr)
+{
+	int fd;
+
+	for (fd = 3; fd < nr; fd++)
+		CHECK(fcntl(fd, F_GETFD) == 0);
+	return 0;
+}
+
+static int closed_descriptors(void)
+{
+	unsigned char *ptr = malloc(30 << 20);
+	int nr, i;
+
+	CHECK(ptr && !fill_blocks(1));
+	for (i = 0; i < 3; i++) {
+		closefrom(3);
+		CHECK(!grow_and_shrink(2));
+	}
+	/* What was granted before goes back to the kernel all the same. */
+	free(ptr);
+	CHECK(!grow_and_shrink(2));
+	CHECK(!forks(child_grows, 1));
+	CHECK(!forks(child_that_closed_grows, 1));
+	CHECK(!expect_blocks(2));
+
+	CHECK(!reuse_all(&nr));
+	/* The library needs two: the device, through which it comes to its arena again. */
+	close(--nr);
+	close(--nr);
+	CHECK(!grow_and_shrink(3));
+	CHECK(!all_are_open(nr));
+	CHECK(!expect_blocks(3));
+	return 0;
+}
+
+/* Descriptors of the library are close-on-exec, and none that programs count on is taken. */
+static int high_descriptors(void)
+{
+	int fd = open("/dev/null", O_RDONLY), library;
+
+	CHECK(fd == 3);
+	library = xalloc_arena_fd(xalloc_arena_default());
+	CHECK(library == -EOPNOTSUPP || library > 100);
+	CHECK(library < 0 || fcntl(library, F_GETFD) == FD_CLOEXEC);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(void);
+} cases[] = {
+	{ "each_call", each_call },
+	{ "fork_keeps_blocks", fork_keeps_blocks },
+	{ "fork_beside_threads", fork_beside_threads },
+	{ "fork_without_memory", fork_without_memory },
+	{ "closed_descriptors", closed_descriptors },
+	{ "high_descriptors", high_descriptors },
+};
+
+static __attribute__((constructor)) void be_preloaded(void)
+{
+	const char *name = getenv(CASE);
+	size_t i;
+
+	for (i = 0; name && i < ARRAY_SIZE(cases); i++) {
+		if (strcmp(name, cases[i].name))
+			continue;
+		/* In the program itself: what it starts is as it is. */
+		unsetenv(CASE);
+		_exit(cases[i].run());
+	}
+}
+
+/* For run_child(). */
+static int exec_preloaded(void *arg)
+{
+	char path[4096 + 64], *slash;
+	ssize_t len = readlink("/proc/self/exe", path, 4096);
+
+	CHECK(len > 0);
+	path[len] = 0;
+	slash = strrchr(path, '/');
+	strcpy(slash, "/../lib/libxalloc-preload.so");
+	CHECK(access(path, R_OK) == 0);
+	setenv("LD_PRELOAD", path, 1);
+	setenv(CASE, arg, 1);
+	execl("/proc/self/exe", "lib_preload", NULL);
+	return 1;
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SKIP_SANITIZER() SKIP(return, "the sanitizer has a malloc of its own")
+#else
+#define SKIP_SANITIZER()
+#endif
+
+#define EXPECT_CASE(name) \
+	do { \
+		char text[4096]; \
+\
+		EXPECT_EQ(0, run_child(exec_preloaded, name, text, sizeof(text))) \
+		{ \
+			TH_LOG("%s", text); \
+		} \
+	} while (0)
+
+TEST_F(lib_preload, each_call_of_libc)
+{
+	SKIP_SANITIZER();
+	EXPECT_CASE("each_call");
+}
+
+TEST_F(lib_preload, a_child_goes_on_with_its_parents_blocks)
+{
+	SKIP_SANITIZER();
+	EXPECT_CASE("fork_keeps_blocks");
+}
+
+TEST_F(lib_preload, fork_beside_threads_that_allocate)
+{
+	SKIP_SANITIZER();
+	EXPECT_CASE("fork_beside_threads");
+}
+
+TEST_F(lib_preload, fork_is_refused_where_there_is_no_memory_for_the_copy)
+{
+	SKIP_SANITIZER();
+	SKIP_LOCAL("has its memory copied when it is written to");
+	setenv("XALLOC_LIMIT", "16M", 1);
+	EXPECT_CASE("fork_without_memory");
+}
+
+TEST_F(lib_preload, descriptors_may_be_closed_and_used_for_others)
+{
+	SKIP_SANITIZER();
+	EXPECT_CASE("closed_descriptors");
+}
+
+TEST_F(lib_preload, its_descriptors_are_out_of_the_way)
+{
+	SKIP_SANITIZER();
+	EXPECT_CASE("high_descriptors");
+}
+
+static int exec_without_device(void *arg)
+{
+	setenv("XALLOC_BACKEND", "device", 1);
+	if (!geteuid() && setresuid(65534, 65534, 65534))
+		return 1;
+	return exec_preloaded(arg);
+}
+
+TEST_F(lib_preload, without_a_device_it_is_one_line_and_status_127)
+{
+	char text[4096];
+
+	SKIP_SANITIZER();
+	EXPECT_EQ(127, run_child(exec_without_device, "each_call", text, sizeof(text)));
+	EXPECT_NE(NULL, strstr(text, "/dev/xalloc"));
+	EXPECT_NE(NULL, strstr(text, "XALLOC_BACKEND=local"));
+	EXPECT_EQ(text + strlen(text) - 1, strchr(text, '\n'))
+	{
+		TH_LOG("%s", text);
+	}
+}
+
+TEST_HARNESS_MAIN
