@@ -45,6 +45,13 @@
  *	inherited (not across exec) and keep what is allocated there alive while the child
  *	has them.
  *
+ * Preload
+ *	LD_PRELOAD=libxalloc-preload.so gives a program that was built without the library its
+ *	malloc() from the default heap. There a child of fork() does have copies of all blocks,
+ *	and fork() is ENOMEM if the limits, which count the copies in, have no room for them. The
+ *	program may close any descriptor. If there can be no default heap, the program ends
+ *	with status 127 after one line on stderr; the first refusal of memory is a line there too.
+ *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
  *			or T; at least 2M, rounded down to whole 2M. Unset: RLIMIT_MEMLOCK,
