@@ -34,7 +34,8 @@
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
  *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
- *	serve others when it ends.
+ *	serve others when it ends. What is kept goes back when the kernel wants memory, as soon
+ *	as the thread allocates what it has not at hand.
  *
  * fork
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child

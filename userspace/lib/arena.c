@@ -114,6 +114,14 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 	pthread_mutex_unlock(&p->lock);
 }
 
+uint64_t xl_arena_generation(struct xalloc_arena *arena)
+{
+	const struct xalloc_status *status =
+		atomic_load_explicit(&arena->status, memory_order_acquire);
+
+	return status ? __atomic_load_n(&status->generation, __ATOMIC_ACQUIRE) : 0;
+}
+
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 {
 	struct xl_process *p = xl_process_peek();

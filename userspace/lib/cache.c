@@ -57,6 +57,7 @@ struct xl_cache {
 	size_t idle_bytes;        /* sum of all limits in bytes */
 	size_t remote_bytes;
 	unsigned int victim; /* the class whose stack shrinks next */
+	uint64_t generation; /* of the arena, when this thread last gave memory back */
 	struct stack of[XL_NR_CLASSES];
 	uintptr_t remote[REMOTE_MAX];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
@@ -304,8 +305,24 @@ static struct xl_cache *start(void)
 		return NULL;
 	}
 	c->tag = c->heap->tag;
+	c->generation = xl_arena_generation(c->heap->arena);
 	cache = c;
 	return c;
+}
+
+/* Gives back what is kept without need, for a grant in @only, or in any arena. */
+static void trim(struct xl_cache *c, const struct xalloc_arena *only)
+{
+	xl_arenas_trim(only);
+	/* What this thread was refused has raised it. */
+	c->generation = xl_arena_generation(c->heap->arena);
+}
+
+/* The same if the kernel has wanted memory back since. */
+static void trim_if_wanted(struct xl_cache *c)
+{
+	if (unlikely(xl_arena_generation(c->heap->arena) != c->generation))
+		trim(c, NULL);
 }
 
 /* --- allocating */
@@ -335,11 +352,12 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	if (!c)
 		return 0;
 	p = xl_process_peek();
+	trim_if_wanted(c);
 	grow(p, c, cls);
 	stack = c->stacks[cls];
 	nr = xl_heap_take(p, c->heap, cls, stack + 1, c->of[cls].limit / 2 + 1, &error);
 	if (!nr) {
-		xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
+		trim(c, error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
 		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
 	}
 	if (!nr) {

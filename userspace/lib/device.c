@@ -86,6 +86,9 @@ static int attach(struct xalloc_arena *arena, int old)
 		xl_os_close(fd);
 		return ret;
 	}
+	/* In a child the page is gone; else what is mapped is still that of the arena. */
+	if (file.number != arena->file.number || file.device != arena->file.device)
+		atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
 	arena->file = file;
 	arena->id = arg.arena_id;
 	atomic_store(&arena->fd, fd);
@@ -153,12 +156,18 @@ static int device_create(struct xalloc_arena *arena)
 		return ret;
 	}
 	atomic_store(&arena->fd, fd);
+	/* Without it no memory is given back before it is asked for. */
+	atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
 	arena->id = arg.arena_id;
 	return 0;
 }
 
 static void device_destroy(struct xalloc_arena *arena)
 {
+	const void *status = atomic_load(&arena->status);
+
+	if (status)
+		xl_os_unmap_page(status);
 	if (is_of(arena->fd, &arena->file))
 		xl_os_close(arena->fd);
 }
@@ -227,6 +236,7 @@ static int device_fork_prepare(struct xalloc_arena *arena, bool cancel)
 /* At once: the descriptor that the fork has inherited keeps the arena of the parent alive. */
 static void device_fork_child(struct xalloc_arena *arena)
 {
+	atomic_store(&arena->status, NULL);
 	/* Should it fail, the next call tries again. */
 	attach(arena, atomic_load(&arena->fd));
 }

@@ -7,7 +7,8 @@
  * thread has, only this thread releases pages: it may be about to look at their bits. The default
  * heap also keeps large pages, some of them and for a second. Such pages go
  * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
- * the memory of the user or of the machine ran out, of all arenas. It is then tried again.
+ * the memory of the user or of the machine ran out, of all arenas. It is then tried again. They also
+ * go back when the kernel has said on the status page of the arena that it wants memory.
  */
 #include <errno.h>
 
@@ -262,6 +263,21 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 	return entry;
 }
 
+/* For a grant in @only, or in any arena. */
+static void trim(struct xalloc_arena *arena, const struct xalloc_arena *only)
+{
+	xl_arenas_trim(only);
+	/* What was refused has raised it. */
+	atomic_store_explicit(&arena->generation, xl_arena_generation(arena), memory_order_relaxed);
+}
+
+static void trim_if_wanted(struct xalloc_arena *arena)
+{
+	if (xl_arena_generation(arena) !=
+	    atomic_load_explicit(&arena->generation, memory_order_relaxed))
+		trim(arena, NULL);
+}
+
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
 {
 	struct xl_process *p = xl_process_peek();
@@ -284,6 +300,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 			errno = ESTALE;
 			return NULL;
 		}
+		trim_if_wanted(heap->arena);
 		pthread_mutex_lock(&heap->lock);
 		arena = heap->arena;
 		address =
@@ -294,7 +311,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
-		xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
+		trim(arena, error == -EDQUOT || error == -ENOSPC ? arena : NULL);
 	}
 	errno = xl_arena_refused(arena, size, -error);
 	return NULL;

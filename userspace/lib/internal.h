@@ -280,6 +280,8 @@ struct xalloc_arena {
 	atomic_int fd;       /* or -errno */
 	struct xl_file file; /* what @fd shall be of */
 	struct xl_local *local;
+	const struct xalloc_status *_Atomic status; /* of the device; NULL: there is none */
+	atomic_ulong generation; /* at which what heaps keep of it was given back */
 	uint64_t id;
 	uintptr_t base;
 	size_t bytes;
@@ -292,6 +294,8 @@ struct xalloc_arena {
 struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
 /* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
 void xl_arenas_trim(const struct xalloc_arena *only);
+/* Grows when the kernel wants memory back, without a system call. */
+uint64_t xl_arena_generation(struct xalloc_arena *arena);
 /* Notes and explains that @bytes were refused with @error, an errno. Returns the caller's errno. */
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 

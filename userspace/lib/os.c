@@ -24,6 +24,8 @@
 #define NR_HIGH_FDS 64
 #define FD_MAX 1024
 
+#define XL_OS_PAGE 4096
+
 int xl_os_open(const char *path)
 {
 	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
@@ -110,6 +112,18 @@ int xl_os_map_file(void *addr, size_t bytes, int fd)
 	/* The kernel has unmapped what was there if the file refused: not for others to take. */
 	xl_os_reserve_free(addr, bytes);
 	return -error;
+}
+
+const void *xl_os_map_page(int fd, uint64_t offset)
+{
+	void *page = mmap(NULL, XL_OS_PAGE, PROT_READ, MAP_SHARED, fd, offset);
+
+	return page == MAP_FAILED ? NULL : page;
+}
+
+void xl_os_unmap_page(const void *page)
+{
+	munmap((void *)page, XL_OS_PAGE);
 }
 
 int xl_os_map_anonymous(void *addr, size_t bytes)

@@ -36,6 +36,9 @@ bool xl_os_reserve_free(void *addr, size_t bytes);
 void xl_os_unreserve(void *addr, size_t bytes);
 /* Put memory over a part of what was reserved: that of a file, or anonymous, huge if it can be. */
 int xl_os_map_file(void *addr, size_t bytes, int fd);
+/* A page of a file, to be read; a child of fork() does not have it. */
+const void *xl_os_map_page(int fd, uint64_t offset);
+void xl_os_unmap_page(const void *page);
 int xl_os_map_anonymous(void *addr, size_t bytes);
 /* Makes addresses without memory of it again. */
 int xl_os_reserve_over(void *addr, size_t bytes);

@@ -4,6 +4,7 @@
  * that were asked for, keep apart, refuse what cannot be, and give all memory back.
  */
 #include "libtest.h"
+#include "sharing.h"
 
 LIBTEST_FIXTURE(lib_arena, "32M")
 
@@ -356,6 +357,27 @@ TEST_F(lib_arena, memory_that_is_referenced_elsewhere_stays_what_it_is)
 	close(pipes[0]);
 	close(pipes[1]);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+/* Another client of the default arena is refused: what the library keeps without need goes back. */
+TEST_F(lib_arena, kept_memory_goes_back_when_it_is_wanted)
+{
+	struct xalloc_arena *arena = xalloc_arena_default();
+	size_t limit;
+	int other;
+
+	SKIP_LOCAL("has no kernel that could want memory back");
+	ASSERT_NE(NULL, arena);
+	limit = stats_of(arena).limit_bytes;
+	xalloc_free(xalloc_malloc(4 * SEGMENT));
+	ASSERT_LE(4 * SEGMENT, stats_of(arena).granted_bytes);
+	other = attach(xalloc_arena_fd(arena), 0, NULL);
+	ASSERT_LE(0, other);
+	ASSERT_EQ(-EDQUOT, grant_page(other, (limit - 2 * SEGMENT) / SLICE, 0, NULL));
+	xalloc_free(xalloc_malloc(2 * SLICE));
+	EXPECT_GE(SEGMENT, stats_of(arena).granted_bytes);
+	EXPECT_EQ(1, grant_page(other, (limit - 2 * SEGMENT) / SLICE, 0, NULL));
+	close(other);
 }
 
 TEST_HARNESS_MAIN
