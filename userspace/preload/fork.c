@@ -3,8 +3,8 @@
  * What a fork does to a program that the preload library gives its memory.
  *
  * The child goes on with copies of all blocks: the kernel copies the arenas (XALLOC_ARENA_FORK),
- * the fork itself the metadata, and anonymous memory on the local backend. So that it copies nothing
- * half done, the forking thread holds all locks over it. Other threads, which the child does
+ * the fork itself the metadata, and anonymous memory on the local backend. So that nothing half
+ * done is copied the forking thread holds all locks over it. Other threads, which the child does
  * not have, may be at work on their caches, without a lock: the child forgets these, and takes
  * what is free from the bits of live blocks alone, which are right at any moment. A block such a
  * thread was just about to return, or to free, may stay taken: one for each thread.
