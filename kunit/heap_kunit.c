@@ -137,8 +137,8 @@ static void alignment_is_kept(struct kunit *test)
 static void zero_clears_what_was_there(struct kunit *test)
 {
 	static const size_t sizes[] = { 5, 64, 1000, 20000, 65536, 200000 };
-	u8 *block;
-	u32 i;
+	u8 *block, *blocks[5];
+	u32 i, j;
 
 	fx_make_heap(test, 4, false);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -149,13 +149,20 @@ static void zero_clears_what_was_there(struct kunit *test)
 		block = xalloc_heap_alloc(fx_heap, sizes[i], GFP_KERNEL | __GFP_ZERO);
 		KUNIT_ASSERT_NOT_NULL(test, block);
 		KUNIT_EXPECT_FALSE(test, memchr_inv(block, 0, sizes[i]));
-		memset(block, 0xff, sizes[i]);
 		xalloc_heap_free(fx_heap, block);
-		KUNIT_EXPECT_EQ(test, xalloc_heap_alloc_bulk(fx_heap, sizes[i],
-							     GFP_KERNEL | __GFP_ZERO, 1,
-							     (void **)&block), 1);
-		KUNIT_EXPECT_FALSE(test, memchr_inv(block, 0, sizes[i]));
-		xalloc_heap_free(fx_heap, block);
+		KUNIT_ASSERT_EQ(test, xalloc_heap_alloc_bulk(fx_heap, sizes[i], GFP_KERNEL,
+							     ARRAY_SIZE(blocks), (void **)blocks),
+				ARRAY_SIZE(blocks));
+		for (j = 0; j < ARRAY_SIZE(blocks); j++)
+			memset(blocks[j], 0xff, sizes[i]);
+		xalloc_heap_free_bulk(fx_heap, ARRAY_SIZE(blocks), (void **)blocks);
+		KUNIT_ASSERT_EQ(test, xalloc_heap_alloc_bulk(fx_heap, sizes[i],
+							     GFP_KERNEL | __GFP_ZERO,
+							     ARRAY_SIZE(blocks), (void **)blocks),
+				ARRAY_SIZE(blocks));
+		for (j = 0; j < ARRAY_SIZE(blocks); j++)
+			KUNIT_EXPECT_FALSE(test, memchr_inv(blocks[j], 0, sizes[i]));
+		xalloc_heap_free_bulk(fx_heap, ARRAY_SIZE(blocks), (void **)blocks);
 	}
 }
 
@@ -333,6 +340,29 @@ static void stock_serves_who_may_not_sleep(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
 }
 
+/* For large blocks empty slabs go, but not those that nobody else can have as fast. */
+static void stock_outlasts_large_blocks(struct kunit *test)
+{
+	static void *blocks[48 * XALLOC_SLICE_BYTES / XALLOC_HEAP_STOCK_BLOCK_MAX];
+	u32 i, nr = 0;
+
+	fx_make_heap(test, 2, false);
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		blocks[i] = xalloc_heap_alloc(fx_heap, XALLOC_HEAP_STOCK_BLOCK_MAX, GFP_KERNEL);
+	xalloc_heap_free_bulk(fx_heap, ARRAY_SIZE(blocks), blocks);
+	xalloc_heap_drain_cpu(fx_heap, raw_smp_processor_id());
+	/* Most of the two segments, of which one is in the stock by now. */
+	for (i = 0; i < 10; i++)
+		KUNIT_EXPECT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 4 * XALLOC_SLICE_BYTES,
+							      GFP_KERNEL));
+	preempt_disable();
+	while (xalloc_heap_alloc(fx_heap, XALLOC_HEAP_STOCK_BLOCK_MAX, GFP_ATOMIC))
+		nr++;
+	preempt_enable();
+	KUNIT_EXPECT_GE(test, nr, 4 * (XALLOC_SLICE_BYTES / XALLOC_HEAP_STOCK_BLOCK_MAX));
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+}
+
 static void empty_slabs_make_room(struct kunit *test)
 {
 	static const size_t sizes[] = { 8000, 300, 40000, 65536, 2097152, 16, 1048576, 5000 };
@@ -504,6 +534,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(double_free_is_refused_wherever_the_block_is),
 	KUNIT_CASE(drained_cpu_caches_nothing),
 	KUNIT_CASE(stock_serves_who_may_not_sleep),
+	KUNIT_CASE(stock_outlasts_large_blocks),
 	KUNIT_CASE(empty_slabs_make_room),
 	KUNIT_CASE(empty_slabs_are_given_back),
 	KUNIT_CASE(handle_leads_to_the_same_memory),

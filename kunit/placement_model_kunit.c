@@ -181,7 +181,7 @@ static void walk(struct walk *w, u32 steps, u32 nr_fences)
 		/* Fill for a while, drain for a while, so that both ends are reached. */
 		if (i % (4 * w->pl.nr_segments + 64) == 0)
 			percent = 25 + below(w, 60);
-		if (nr_fences && i % (steps / nr_fences) == 0)
+		if (nr_fences && i % (steps / nr_fences) == steps / nr_fences / 2)
 			EXPECT_RIGHT(w, placement_model_fence(&w->model,
 							      below(w, w->pl.nr_segments)));
 		if (below(w, 8) == 0)
@@ -213,7 +213,7 @@ static void agrees_with_fences_too(struct kunit *test)
 	const struct size_row *row = test->param_value;
 	struct walk *w = walk_create(test, row->nr_segments);
 
-	walk(w, xalloc_kunit_steps(5000, 100000), row->nr_segments / 2);
+	walk(w, xalloc_kunit_steps(5000, 100000), DIV_ROUND_UP(row->nr_segments, 2));
 }
 
 static struct kunit_case cases[] = {

@@ -306,14 +306,8 @@ static noinline void free_slow(struct xalloc_heap *heap, u32 class, void *block,
 		xalloc_slab_give(heap, class, &entry, 1);
 }
 
-/**
- * xalloc_heap_free() - free a block
- * @heap: the heap it was allocated from
- * @block: the block, or NULL
- *
- * Context: Process and softirq context, does not sleep.
- */
-void xalloc_heap_free(struct xalloc_heap *heap, const void *block)
+static __always_inline void free_block(struct xalloc_heap *heap, const void *block,
+				       unsigned long caller)
 {
 	struct xalloc_slab *slab;
 	struct xalloc_magazine *mag;
@@ -325,7 +319,7 @@ void xalloc_heap_free(struct xalloc_heap *heap, const void *block)
 	if (unlikely(!state || !end_life(state))) {
 		preempt_enable();
 		if (block)
-			xalloc_heap_refuse(heap, block, state, _RET_IP_);
+			xalloc_heap_refuse(heap, block, state, caller);
 		return;
 	}
 	class = slab->class;
@@ -342,6 +336,18 @@ void xalloc_heap_free(struct xalloc_heap *heap, const void *block)
 	else
 		free_slow(heap, class, (void *)block, state);
 }
+
+/**
+ * xalloc_heap_free() - free a block
+ * @heap: the heap it was allocated from
+ * @block: the block, or NULL
+ *
+ * Context: Process and softirq context, does not sleep.
+ */
+void xalloc_heap_free(struct xalloc_heap *heap, const void *block)
+{
+	free_block(heap, block, _RET_IP_);
+}
 EXPORT_SYMBOL_GPL(xalloc_heap_free);
 
 /**
@@ -357,7 +363,7 @@ void xalloc_heap_free_bulk(struct xalloc_heap *heap, u32 nr, void **blocks)
 	u32 i;
 
 	for (i = 0; i < nr; i++)
-		xalloc_heap_free(heap, blocks[i]);
+		free_block(heap, blocks[i], _RET_IP_);
 }
 EXPORT_SYMBOL_GPL(xalloc_heap_free_bulk);
 
@@ -404,7 +410,7 @@ EXPORT_SYMBOL_GPL(xalloc_heap_handle);
  * @heap: the heap
  * @stat: filled in
  *
- * Takes time in proportion to the heap.
+ * Takes time in proportion to the heap's slabs.
  *
  * Context: Process context, may sleep.
  */
@@ -413,14 +419,17 @@ void xalloc_heap_stat(struct xalloc_heap *heap, struct xalloc_heap_stat *stat)
 	const struct xalloc_heap_cpu *hc;
 	const struct xalloc_slab *slab;
 	unsigned int cpu;
+	u64 nr_taken = 0;
 	u32 context, i;
 
 	*stat = (struct xalloc_heap_stat){ .refused_frees = atomic64_read(&heap->nr_refused) };
 	rcu_read_lock();
 	list_for_each_entry_rcu(slab, &heap->slabs, all) {
 		stat->slab_bytes += slab->nr_slices * XALLOC_SLICE_BYTES;
-		for (i = 0; i < slab->nr_blocks; i++)
-			stat->live_blocks += READ_ONCE(slab->state[i]) == XALLOC_BLOCK_LIVE;
+		if (slab->class == XALLOC_CLASS_LARGE)
+			stat->live_blocks += READ_ONCE(slab->state[0]) == XALLOC_BLOCK_LIVE;
+		else
+			nr_taken += slab->nr_blocks - READ_ONCE(slab->nr_free);
 	}
 	rcu_read_unlock();
 	/* A CPU that dies takes its magazines along. */
@@ -433,6 +442,8 @@ void xalloc_heap_stat(struct xalloc_heap *heap, struct xalloc_heap_stat *stat)
 					READ_ONCE(READ_ONCE(hc->magazines[context][i])->nr);
 	}
 	cpus_read_unlock();
+	/* While blocks come and go one may have been seen here and not there. */
+	stat->live_blocks += nr_taken - min(nr_taken, stat->cached_blocks);
 }
 EXPORT_SYMBOL_GPL(xalloc_heap_stat);
 

@@ -20,7 +20,7 @@
  * __GFP_FS together a call takes what free blocks there are, then the heap's stock of
  * empty slabs, which a worker fills up again, then fails. The stock serves blocks up to
  * XALLOC_HEAP_STOCK_BLOCK_MAX. __GFP_ZERO clears the bytes that were asked for. Other flags
- * mean nothing here.
+ * mean nothing here. A task that has been sent a fatal signal is granted nothing.
  *
  * A free of what is no live block of the heap (freed before, inside a block, foreign) is
  * refused, counted and, the first times, reported. It changes nothing.

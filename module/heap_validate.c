@@ -41,7 +41,9 @@ static bool slab_is_valid(struct xalloc_heap *heap, const struct xalloc_slab *sl
 	for (i = 0; slab->memory && i < slab->nr_slices; i++)
 		if (xalloc_slab_of((void *)(slab->memory + i * XALLOC_SLICE_BYTES)) != slab)
 			return false;
-	if (slab->nr_free != bitmap_weight(slab->free, slab->nr_blocks))
+	/* Also in what the last word has beyond the blocks. */
+	if (slab->nr_free != bitmap_weight(slab->free, slab->nr_blocks) ||
+	    slab->nr_free != bitmap_weight(slab->free, ALIGN(slab->nr_blocks, BITS_PER_LONG)))
 		return false;
 	if (slab->class == XALLOC_CLASS_NONE)
 		return !slab->nr_blocks && slab->nr_slices == 1;
@@ -96,13 +98,18 @@ static bool lists_are_valid(struct xalloc_heap *heap, struct tally *tally)
 {
 	struct xalloc_class *c = heap->classes;
 	const struct xalloc_slab *slab;
+	bool empties;
 	u32 nr;
 
 	for (; c < heap->classes + XALLOC_NR_CLASSES; c++) {
 		nr = 0;
+		empties = false;
 		list_for_each_entry(slab, &c->partial, link) {
 			if (slab->class != c - heap->classes || !slab->nr_free)
 				return false;
+			if (empties && slab->nr_free < slab->nr_blocks)
+				return false;
+			empties = slab->nr_free == slab->nr_blocks;
 			nr++;
 		}
 		if (nr != c->nr_partial)

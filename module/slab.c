@@ -18,7 +18,8 @@
  *
  * so an empty slab (nr_free == nr_blocks) has no block anywhere else. An empty slab stays
  * in its class as long as it is the only partial one, or leaves it: to the stock up to
- * STOCK_MAX slabs, else to be given back.
+ * STOCK_MAX slabs, else to be given back. In the list of a class those that are empty are
+ * last: blocks are taken from the first, and what gets a first block back goes before it.
  *
  * A free looks a block's slab up in the map, by its physical address, and reads the record
  * under RCU: it may race with the slab's end if the caller's free is wrong, and then must
@@ -27,6 +28,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/bitops.h>
+#include <linux/jiffies.h>
 #include <linux/list.h>
 #include <linux/math64.h>
 #include <linux/rculist.h>
@@ -42,6 +44,8 @@
  */
 #define STOCK_MIN 4
 #define STOCK_MAX XALLOC_SLICES_PER_SEGMENT
+/* From a time when the stock could not be filled to the next: what failed was not cheap. */
+#define FILL_DELAY (HZ / 10)
 /* The rest of a slab, into which no block fits, is at most this part of it. */
 #define TAIL_SHARE 8
 #define SLAB_BLOCKS_MIN 4
@@ -250,7 +254,7 @@ static struct xalloc_slab *create_record(struct xalloc_heap *heap, u32 class, u3
 	slab->nr_blocks = nr_blocks;
 	slab->nr_free = nr_blocks;
 	slab->free = (void *)slab + bytes;
-	bitmap_fill(slab->free, nr_blocks);
+	bitmap_set(slab->free, 0, nr_blocks);
 	INIT_LIST_HEAD(&slab->link);
 	return slab;
 }
@@ -272,6 +276,8 @@ static struct xalloc_slab *create_large_record(struct xalloc_heap *heap, u32 nr_
 	/* It is never free in the slab: the slab ends with it. */
 	slab->nr_free = 0;
 	__clear_bit(0, slab->free);
+	/* Before anybody can find it. */
+	slab->state[0] = XALLOC_BLOCK_LIVE;
 	return slab;
 }
 
@@ -338,17 +344,18 @@ static bool give_back_one(struct xalloc_heap *heap)
 	return true;
 }
 
-/* Give back all that is empty: somebody needs the memory for something else. */
-static void shed(struct xalloc_heap *heap)
+/* Give back what is empty, but for @nr_spared of the stock: somebody needs the memory. */
+static void shed(struct xalloc_heap *heap, u32 nr_spared)
 {
-	struct xalloc_slab *slab, *next;
+	struct xalloc_slab *slab;
 	struct xalloc_class *c;
 
 	for (c = heap->classes; c < heap->classes + XALLOC_NR_CLASSES; c++) {
 		spin_lock_bh(&c->lock);
-		list_for_each_entry_safe(slab, next, &c->partial, link) {
+		while (c->nr_partial) {
+			slab = list_last_entry(&c->partial, struct xalloc_slab, link);
 			if (slab->nr_free != slab->nr_blocks)
-				continue;
+				break;
 			list_del(&slab->link);
 			c->nr_partial--;
 			spin_lock(&heap->lock);
@@ -358,11 +365,11 @@ static void shed(struct xalloc_heap *heap)
 		spin_unlock_bh(&c->lock);
 	}
 	spin_lock_bh(&heap->lock);
-	list_splice_tail_init(&heap->stock, &heap->leaving);
-	heap->nr_stock = 0;
-	heap->stock_is_low = false;
-	if (!list_empty(&heap->leaving))
-		queue_work(work_wq, &heap->work);
+	for (; heap->nr_stock > nr_spared; heap->nr_stock--) {
+		slab = list_first_entry(&heap->stock, struct xalloc_slab, link);
+		list_del(&slab->link);
+		add_to_leaving(heap, slab);
+	}
 	spin_unlock_bh(&heap->lock);
 	/* The worker frees, because this task may be about to be killed, and cannot. */
 	flush_work(&heap->work);
@@ -370,16 +377,21 @@ static void shed(struct xalloc_heap *heap)
 
 /*
  * Have a page granted to a record, and enter it; into the map as well if the page is in
- * one piece. If there is no memory, @hard tries again without what is empty. On an error
- * the record is gone.
+ * one piece, in which its first block is then aligned. If there is no memory, @hard tries
+ * again without what is empty, and at last without the stock that is for those who cannot
+ * wait. On an error the record is gone.
  */
-static int grant_to(struct xalloc_heap *heap, struct xalloc_slab *slab, u32 nr_slices, u32 flags,
-		    bool hard)
+static int grant_to(struct xalloc_heap *heap, struct xalloc_slab *slab, u32 nr_slices,
+		    size_t alignment, u32 flags, bool hard)
 {
 	int err = grant(heap, nr_slices, flags, &slab->slice);
 
 	if (hard && err && err != -EINTR) {
-		shed(heap);
+		shed(heap, STOCK_MIN);
+		err = grant(heap, nr_slices, flags, &slab->slice);
+	}
+	if (hard && err && err != -EINTR) {
+		shed(heap, 0);
 		err = grant(heap, nr_slices, flags, &slab->slice);
 	}
 	if (err) {
@@ -389,7 +401,7 @@ static int grant_to(struct xalloc_heap *heap, struct xalloc_slab *slab, u32 nr_s
 	slab->nr_slices = nr_slices;
 	if (flags & XALLOC_PAGE_CONTIG) {
 		slab->memory = slice_memory(heap, slab->slice);
-		slab->address = slab->memory;
+		slab->address = PAGE_OFFSET + ALIGN(slab->memory - PAGE_OFFSET, alignment);
 		err = map_insert(slab);
 		if (err)
 			slab->memory = 0;
@@ -418,7 +430,7 @@ int xalloc_slab_fill_stock(struct xalloc_heap *heap)
 		slab = create_record(heap, XALLOC_CLASS_NONE, XALLOC_SLICE_BYTES, 0, GFP_KERNEL);
 		if (!slab)
 			return -ENOMEM;
-		err = grant_to(heap, slab, 1, XALLOC_PAGE_CONTIG, false);
+		err = grant_to(heap, slab, 1, 1, XALLOC_PAGE_CONTIG, false);
 		if (err)
 			return err;
 		spin_lock_bh(&heap->lock);
@@ -439,9 +451,9 @@ static void work(struct work_struct *w)
 	fill = heap->stock_is_low;
 	heap->stock_is_low = false;
 	spin_unlock_bh(&heap->lock);
-	/* If there is no memory, who next finds the stock low asks again. */
-	if (fill)
-		xalloc_slab_fill_stock(heap);
+	/* If there is no memory, who finds the stock low after a while asks again. */
+	if (fill && xalloc_slab_fill_stock(heap))
+		WRITE_ONCE(heap->fill_after, jiffies + FILL_DELAY);
 }
 
 /*
@@ -464,7 +476,8 @@ static bool take_stock(struct xalloc_heap *heap, struct xalloc_slab *new, u32 nr
 		list_replace_rcu(&old->all, &new->all);
 		map_replace(new);
 	}
-	if (heap->nr_stock < STOCK_MIN && !heap->stock_is_low) {
+	if (heap->nr_stock < STOCK_MIN && !heap->stock_is_low &&
+	    time_after_eq(jiffies, READ_ONCE(heap->fill_after))) {
 		heap->stock_is_low = true;
 		queue_work(work_wq, &heap->work);
 	}
@@ -481,14 +494,15 @@ static struct xalloc_slab *create_slab(struct xalloc_heap *heap, u32 class, gfp_
 	u32 nr_spared = xalloc_slab_may_grant(gfp) ? STOCK_MIN : 0;
 	struct xalloc_slab *slab;
 
+	/* Who cannot wait may have what the caller says it may have. */
 	slab = create_class_record(heap, class, xalloc_slab_may_grant(gfp) ? GFP_KERNEL :
-				   GFP_NOWAIT | __GFP_NOWARN);
+				   (gfp & GFP_ATOMIC) | __GFP_NOWARN);
 	if (!slab)
 		return NULL;
 	if (nr_slices == 1 && take_stock(heap, slab, nr_spared))
 		return slab;
 	if (xalloc_slab_may_grant(gfp))
-		return grant_to(heap, slab, nr_slices, XALLOC_PAGE_CONTIG, true) ? NULL : slab;
+		return grant_to(heap, slab, nr_slices, 1, XALLOC_PAGE_CONTIG, true) ? NULL : slab;
 	kfree(slab);
 	return NULL;
 }
@@ -653,13 +667,9 @@ void *xalloc_slab_take_large(struct xalloc_heap *heap, u32 nr_slices, size_t ali
 	mutex_lock(&heap->mutex);
 	/* Somewhere in a run that is so much longer, or in a segment, it is aligned. */
 	err = grant_to(heap, slab, min_t(u32, nr_slices + nr_extra, XALLOC_SLAB_SLICES_MAX),
-		       XALLOC_PAGE_CONTIG, true);
+		       alignment, XALLOC_PAGE_CONTIG, true);
 	mutex_unlock(&heap->mutex);
-	if (err)
-		return NULL;
-	slab->address = PAGE_OFFSET + ALIGN(slab->memory - PAGE_OFFSET, alignment);
-	WRITE_ONCE(slab->state[0], XALLOC_BLOCK_LIVE);
-	return (void *)slab->address;
+	return err ? NULL : (void *)slab->address;
 }
 
 /**
@@ -677,9 +687,8 @@ struct xalloc_slab *xalloc_slab_take_scattered(struct xalloc_heap *heap, u32 nr_
 
 	if (!slab)
 		return NULL;
-	WRITE_ONCE(slab->state[0], XALLOC_BLOCK_LIVE);
 	mutex_lock(&heap->mutex);
-	err = grant_to(heap, slab, nr_slices, 0, true);
+	err = grant_to(heap, slab, nr_slices, 1, 0, true);
 	mutex_unlock(&heap->mutex);
 	return err ? NULL : slab;
 }
@@ -717,6 +726,7 @@ void xalloc_slab_heap_init(struct xalloc_heap *heap)
 	INIT_LIST_HEAD(&heap->stock);
 	INIT_LIST_HEAD(&heap->leaving);
 	INIT_WORK(&heap->work, work);
+	heap->fill_after = jiffies;
 }
 
 /**

@@ -155,6 +155,7 @@ struct xalloc_heap {
 	struct list_head stock;		/* empty ones of one slice */
 	u32 nr_stock;
 	bool stock_is_low;		/* and the worker is to fill it up */
+	unsigned long fill_after;	/* jiffies; it does not try before */
 	struct list_head leaving;	/* empty ones, for the worker to give back */
 	struct work_struct work;
 	struct xarray vmaps;		/* address / PAGE_SIZE -> slab of a mapped block */
