@@ -318,6 +318,22 @@ struct xalloc_arena_stat {
  */
 int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *stats);
 
+/**
+ * xalloc_stats_json() - what all arenas of this process hold, as JSON
+ * @buffer: where to, or NULL with @size 0
+ * @size: bytes of @buffer
+ *
+ * As snprintf(): the text is cut to @size - 1 bytes and ends with a zero byte. It is one object
+ * with "backend", "range_bytes" and "arenas": for each arena the members of
+ * &struct xalloc_arena_stat by their names, "default", the name of its "file" if it has one, and
+ * "heaps", each with its "kind" (default, thread: a part of the default heap, own), the
+ * "classes" that have a block, and "large". Later versions add members.
+ *
+ * Return: the length of the whole text without its zero byte, which may be @size or more;
+ * or -errno.
+ */
+int xalloc_stats_json(char *buffer, size_t size);
+
 /*
  * Heaps of an arena
  */
@@ -389,6 +405,27 @@ int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle);
  */
 XALLOC_ATTR(warn_unused_result)
 void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset);
+
+/**
+ * xalloc_dmabuf() - export memory of a block as a dma-buf
+ * @ptr: any address inside a live block
+ * @size: bytes from there on, at least 1, all in this block
+ * @offset: out: where @ptr is in the dma-buf, in bytes; less than 64 KiB
+ *
+ * A dma-buf consists of whole slices of 64 KiB, so whoever gets the descriptor sees what else lies
+ * in the first and the last of them. Blocks of more than 64 KiB that are aligned to 64 KiB and a
+ * multiple of it have them for themselves.
+ *
+ * The memory stays, and stays charged, until the descriptor and what was made of it are
+ * closed, also when the arena is destroyed before. Free the block only after that: the library
+ * may give its addresses out again at once.
+ *
+ * Return: the descriptor, close-on-exec, which is the caller's; or -errno: -ENOENT when no block
+ * of this process holds @ptr, -ERANGE when it ends before @size, -EINVAL for a @size of zero,
+ * -EOPNOTSUPP with XALLOC_BACKEND=local.
+ */
+XALLOC_ATTR(warn_unused_result)
+int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

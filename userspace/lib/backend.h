@@ -4,7 +4,8 @@
  * it, anonymous memory of this process, with the same placement as in the kernel.
  *
  * int: a value that is not negative, or -errno. All calls take an arena of their own kind.
- * grant() and free() may be made by any thread at any time, the others under lock 1.
+ * grant(), free(), stat() and export() may be made by any thread at any time, the others under
+ * lock 1.
  */
 #ifndef XL_BACKEND_H
 #define XL_BACKEND_H
@@ -42,6 +43,8 @@ struct xl_backend {
 	 */
 	int (*fork_prepare)(struct xalloc_arena *arena, bool cancel);
 	void (*fork_child)(struct xalloc_arena *arena);
+	/* A descriptor of a dma-buf of whole slices. NULL where there are none. */
+	int (*export)(struct xalloc_arena *arena, uint64_t offset, uint64_t bytes);
 };
 
 extern const struct xl_backend xl_device_backend; /* device.c */

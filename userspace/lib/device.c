@@ -241,6 +241,13 @@ static void device_fork_child(struct xalloc_arena *arena)
 	attach(arena, atomic_load(&arena->fd));
 }
 
+static int device_export(struct xalloc_arena *arena, uint64_t offset, uint64_t bytes)
+{
+	struct xalloc_ioc_export arg = { .size = sizeof(arg), .offset = offset, .bytes = bytes };
+
+	return arena_call(arena, XALLOC_IOC_EXPORT, &arg);
+}
+
 const struct xl_backend xl_device_backend = {
 	.bytes_max = device_bytes_max,
 	.create = device_create,
@@ -249,6 +256,7 @@ const struct xl_backend xl_device_backend = {
 	.grant = device_grant,
 	.free = device_free,
 	.stat = device_stat,
+	.export = device_export,
 	.fork_prepare = device_fork_prepare,
 	.fork_child = device_fork_child,
 };

@@ -140,21 +140,3 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 	       place.block, place.page);
 	abort();
 }
-
-int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle)
-{
-	enum xl_verdict verdict;
-	struct xl_where where;
-	int ret = -ENOENT;
-
-	verdict = xl_find(ptr, &where);
-	if (verdict > XL_NO_BLOCK)
-		return ret;
-	if (verdict == XL_BLOCK || verdict == XL_INTERIOR) {
-		handle->arena_id = where.heap->arena->id;
-		handle->offset = (uintptr_t)ptr - where.heap->arena->base;
-		ret = 0;
-	}
-	pthread_mutex_unlock(&where.heap->lock);
-	return ret;
-}

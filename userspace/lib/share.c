@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+/* Memory of arenas for others: handles, addresses, and dma-bufs. */
+#include <errno.h>
+
+#include "backend.h"
+
+/* A verdict of XL_BLOCK or XL_INTERIOR; the heap is then locked. */
+static bool find_live(const void *ptr, struct xl_where *where)
+{
+	enum xl_verdict verdict = xl_find(ptr, where);
+
+	if (verdict == XL_BLOCK || verdict == XL_INTERIOR)
+		return true;
+	if (verdict <= XL_NO_BLOCK)
+		pthread_mutex_unlock(&where->heap->lock);
+	return false;
+}
+
+int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle)
+{
+	struct xl_where where;
+
+	if (!find_live(ptr, &where))
+		return -ENOENT;
+	handle->arena_id = where.heap->arena->id;
+	handle->offset = (uintptr_t)ptr - where.heap->arena->base;
+	pthread_mutex_unlock(&where.heap->lock);
+	return 0;
+}
+
+void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset)
+{
+	if (!atomic_load(&arena->alive)) {
+		errno = ESTALE;
+		return NULL;
+	}
+	if (offset >= arena->bytes) {
+		errno = ERANGE;
+		return NULL;
+	}
+	return (void *)(arena->base + offset);
+}
+
+int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset)
+{
+	struct xalloc_arena *arena;
+	struct xl_where where;
+	uint64_t first, end;
+	bool fits;
+
+	if (!size)
+		return -EINVAL;
+	if (!find_live(ptr, &where))
+		return -ENOENT;
+	arena = where.heap->arena;
+	fits = size <= xl_block_bytes(&where) - where.inside;
+	pthread_mutex_unlock(&where.heap->lock);
+	if (!fits)
+		return -ERANGE;
+	if (!arena->backend->export)
+		return -EOPNOTSUPP;
+	first = (uintptr_t)ptr - arena->base;
+	end = (first + size + XL_SLICE - 1) & ~(XL_SLICE - 1);
+	*offset = first % XL_SLICE;
+	first -= *offset;
+	return arena->backend->export(arena, first, end - first);
+}

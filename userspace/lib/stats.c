@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+/* What arenas and heaps hold, as numbers and as JSON. */
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+/* Blocks of @cls of a heap, which is locked; true for a moment if a thread has it. */
+static uint32_t count_class(const struct xalloc_heap *heap, unsigned int cls)
+{
+	uint32_t nr = heap->classes[cls].nr_taken;
+	uint32_t kept = heap->cache ? xl_cache_count(heap->cache, cls) : 0;
+
+	/* A thread that puts blocks back may not have uncounted them yet. */
+	return nr - (kept < nr ? kept : nr);
+}
+
+/* Adds those of a heap, which is locked. */
+static void count_blocks(const struct xalloc_heap *heap, struct xalloc_arena_stat *stat)
+{
+	unsigned int cls;
+	uint32_t nr;
+
+	stat->nr_blocks += heap->large.nr_blocks;
+	stat->used_bytes += heap->large.used_bytes;
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		nr = count_class(heap, cls);
+		stat->nr_blocks += nr;
+		stat->used_bytes += (uint64_t)nr * xl_classes[cls].block_bytes;
+	}
+}
+
+/* The caller holds lock 1. */
+static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
+{
+	struct xl_list *pos;
+
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		pthread_mutex_lock(&heap->lock);
+		count_blocks(heap, stat);
+		/* Those of threads are parts of the default heap. */
+		stat->nr_heaps += !(heap->tag & XL_TAG_CACHED);
+		pthread_mutex_unlock(&heap->lock);
+	}
+}
+
+/* All but what heaps hold. Returns 0 or -errno. */
+static int read_arena(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
+{
+	struct xl_backend_stat memory;
+	int ret = arena->backend->stat(arena, &memory);
+
+	if (ret)
+		return ret;
+	stat->arena_id = arena->id;
+	stat->arena_bytes = arena->bytes;
+	stat->limit_bytes = arena->limit_bytes;
+	stat->committed_bytes = memory.committed_bytes;
+	stat->pinned_bytes = memory.pinned_bytes;
+	stat->charged_bytes = memory.charged_bytes;
+	stat->granted_bytes = memory.granted_bytes;
+	stat->nr_refused = atomic_load_explicit(&arena->nr_refused, memory_order_relaxed);
+	stat->refused = atomic_load_explicit(&arena->refused, memory_order_relaxed);
+	return 0;
+}
+
+int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *stats)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xalloc_arena_stat stat = { .size = sizeof(stat) };
+	int ret;
+
+	if (stats->size < offsetof(struct xalloc_arena_stat, arena_bytes))
+		return -EINVAL;
+	if (!p || !atomic_load(&arena->alive))
+		return -ESTALE;
+	xl_cache_put_remote(p);
+	pthread_mutex_lock(&p->lock);
+	count_heaps(arena, &stat);
+	pthread_mutex_unlock(&p->lock);
+	ret = read_arena(arena, &stat);
+	if (ret)
+		return ret;
+	if (stat.size > stats->size)
+		stat.size = stats->size;
+	memcpy(stats, &stat, stat.size);
+	return 0;
+}
+
+/* Text for a buffer that may be too small; @len is how long it is in all. */
+struct text {
+	char *buffer;
+	size_t size;
+	size_t len;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...)
+{
+	size_t room = text->len < text->size ? text->size - text->len : 0;
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(room ? text->buffer + text->len : NULL, room, format, args);
+	va_end(args);
+	if (len > 0)
+		text->len += len;
+}
+
+/* Bytes of the UTF-8 character that @text begins with; 0 if it is none. */
+static size_t utf8_length(const unsigned char *text)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	size_t len = *text >= 0xf0 ? 4 : *text >= 0xe0 ? 3 : 2, i;
+	uint32_t code = *text & (0xff >> (len + 1));
+
+	if (*text < 0xc0 || *text >= 0xf8)
+		return 0;
+	for (i = 1; i < len; i++) {
+		if ((text[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3f);
+	}
+	if (code < least[len] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+		return 0;
+	return len;
+}
+
+/* A name of a file may be any bytes, a string of JSON may not. */
+static void add_string(struct text *text, const char *string)
+{
+	const unsigned char *s = (const unsigned char *)string;
+	size_t len;
+
+	add(text, "\"");
+	for (; *s; s += len) {
+		len = 1;
+		if (*s == '"' || *s == '\\') {
+			add(text, "\\%c", *s);
+		} else if (*s < 0x20 || *s == 0x7f) {
+			add(text, "\\u%04x", *s);
+		} else if (*s < 0x80) {
+			add(text, "%c", *s);
+		} else {
+			len = utf8_length(s);
+			add(text, "%.*s", len ? (int)len : 6, len ? (const char *)s : "\\ufffd");
+			len += !len;
+		}
+	}
+	add(text, "\"");
+}
+
+/* The caller holds lock 1. */
+static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap *heap)
+{
+	struct xalloc_heap *shared = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+	const char *comma = "", *kind = "own";
+	unsigned int cls;
+	uint32_t nr;
+
+	if (heap->tag & XL_TAG_CACHED)
+		kind = "thread";
+	else if (heap == shared)
+		kind = "default";
+	pthread_mutex_lock(&heap->lock);
+	add(text, "{\"kind\":\"%s\",\"classes\":[", kind);
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		nr = count_class(heap, cls);
+		if (!nr)
+			continue;
+		add(text, "%s{\"block_bytes\":%u,\"nr_blocks\":%u}", comma,
+		    xl_classes[cls].block_bytes, nr);
+		comma = ",";
+	}
+	add(text, "],\"large\":{\"nr_blocks\":%zu,\"used_bytes\":%zu,\"idle_bytes\":%zu}}",
+	    heap->large.nr_blocks, heap->large.used_bytes, heap->large.idle_bytes);
+	pthread_mutex_unlock(&heap->lock);
+}
+
+static void add_number(struct text *text, const char *name, uint64_t value)
+{
+	add(text, "\"%s\":%llu,", name, (unsigned long long)value);
+}
+
+/* What the kernel calls the arena's file, if there is one and /proc is mounted. */
+static void add_file(struct text *text, const struct xalloc_arena *arena)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t len;
+
+	if (arena->fd < 0)
+		return;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", arena->fd);
+	len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		return;
+	path[len] = 0;
+	add(text, "\"file\":");
+	add_string(text, path);
+	add(text, ",");
+}
+
+/* The caller holds lock 1. */
+static int add_arena(struct text *text, struct xl_process *p, struct xalloc_arena *arena)
+{
+	struct xalloc_arena_stat stat = { 0 };
+	const char *comma = "";
+	struct xl_list *pos;
+	int ret;
+
+	ret = read_arena(arena, &stat);
+	if (ret)
+		return ret;
+	count_heaps(arena, &stat);
+	add(text, "{");
+	add_number(text, "arena_id", stat.arena_id);
+	add(text, "\"default\":%s,", arena == p->default_arena ? "true" : "false");
+	add_file(text, arena);
+	add_number(text, "arena_bytes", stat.arena_bytes);
+	add_number(text, "limit_bytes", stat.limit_bytes);
+	add_number(text, "committed_bytes", stat.committed_bytes);
+	add_number(text, "pinned_bytes", stat.pinned_bytes);
+	add_number(text, "charged_bytes", stat.charged_bytes);
+	add_number(text, "granted_bytes", stat.granted_bytes);
+	add_number(text, "used_bytes", stat.used_bytes);
+	add_number(text, "nr_blocks", stat.nr_blocks);
+	add_number(text, "nr_refused", stat.nr_refused);
+	add_number(text, "refused", stat.refused);
+	add(text, "\"heaps\":[");
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+		add(text, "%s", comma);
+		add_heap(text, p, xl_entry(pos, struct xalloc_heap, link));
+		comma = ",";
+	}
+	add(text, "]}");
+	return 0;
+}
+
+/* The caller holds lock 1. */
+static int add_process(struct text *text, struct xl_process *p)
+{
+	const char *comma = "";
+	struct xl_list *pos;
+	int ret = 0;
+
+	add(text, "\"backend\":\"%s\",",
+	    p->options.backend == &xl_local_backend ? "local" : "device");
+	add_number(text, "range_bytes", p->bytes);
+	add(text, "\"arenas\":[");
+	for (pos = p->arenas.next; pos != &p->arenas && !ret; pos = pos->next) {
+		add(text, "%s", comma);
+		ret = add_arena(text, p, xl_entry(pos, struct xalloc_arena, link));
+		comma = ",";
+	}
+	add(text, "]");
+	return ret;
+}
+
+int xalloc_stats_json(char *buffer, size_t size)
+{
+	struct text text = { .buffer = buffer, .size = size };
+	struct xl_process *p = xl_process_peek();
+	int ret = 0;
+
+	add(&text, "{");
+	if (p) {
+		xl_cache_put_remote(p);
+		pthread_mutex_lock(&p->lock);
+		ret = add_process(&text, p);
+		pthread_mutex_unlock(&p->lock);
+	} else {
+		add(&text, "\"arenas\":[]");
+	}
+	add(&text, "}\n");
+	if (ret)
+		return ret;
+	return text.len < INT_MAX ? (int)text.len : -EOVERFLOW;
+}
