@@ -196,12 +196,41 @@ size_t xalloc_usable_size(const void *ptr);
  * Arenas
  */
 
+/* What memory an arena commits. */
+enum xalloc_pages {
+	/* Huge pages of 2 MiB, on the node that was asked for; refused at once without one. */
+	XALLOC_PAGES_HUGE,
+	/* Huge pages where the kernel has them at hand, else pieces of 64 KiB; else another node. */
+	XALLOC_PAGES_HUGE_PREFERRED,
+	/* Pieces of 64 KiB, each of which goes back by itself. */
+	XALLOC_PAGES_SMALL,
+};
+
+/* &xalloc_arena_config.node is meant; without it memory comes from the nearest nodes. */
+#define XALLOC_ON_NODE (1U << 0)
+/*
+ * What this process allocates stays in the arena when xalloc_arena_destroy() is called or
+ * the process ends, for whoever has the arena or opens it later. What is kept so can be freed by
+ * the calls of <linux/xalloc.h> alone, or goes when the arena does.
+ */
+#define XALLOC_KEEP (1U << 1)
+
 /**
  * struct xalloc_arena_config - what an arena shall be
  * @size: sizeof(struct xalloc_arena_config)
  * @arena_bytes: size of the offset space and of the mapping, rounded up to 2 MiB. Costs
  *	addresses, no memory. Zero: the same as the default heap's XALLOC_LIMIT
  * @limit_bytes: most memory to commit, rounded up to 2 MiB. Zero: @arena_bytes
+ * @path: a file to create, in a mounted file system of type xallocfs (/run/xalloc), with mode
+ *	0600, which chmod(2) changes. The arena then lives until the file is removed and nobody
+ *	has it open, mapped or exported. NULL: an arena without a name, as long as somebody has it
+ * @flags: XALLOC_ON_NODE, XALLOC_KEEP
+ * @pages: enum xalloc_pages
+ * @node: with XALLOC_ON_NODE: the NUMA node to commit from
+ * @reserved: zero
+ * @reserve_low_bytes: a reserve of zeroed memory, charged like blocks, is filled in the
+ *	background when it falls below this; rounded up to 2 MiB
+ * @reserve_high_bytes: up to this; at most @arena_bytes
  *
  * Zero in any member but @size means its default. Later versions append members.
  */
@@ -209,6 +238,13 @@ struct xalloc_arena_config {
 	size_t size;
 	size_t arena_bytes;
 	size_t limit_bytes;
+	const char *path;
+	unsigned int flags;
+	unsigned int pages;
+	unsigned int node;
+	unsigned int reserved;
+	size_t reserve_low_bytes;
+	size_t reserve_high_bytes;
 };
 
 /**
@@ -218,18 +254,59 @@ struct xalloc_arena_config {
  * Commits no memory. What is committed later is charged to the user who created the arena,
  * whatever process or user allocates.
  *
- * Return: the arena, or NULL with errno set: EINVAL for a @config->size that is too small,
- * E2BIG for members this library does not know that are not zero, EFBIG for more than
- * any arena can have, ENOMEM when XALLOC_RANGE has no room left, EMFILE.
+ * Return: the arena, or NULL with errno set: EINVAL for a @config->size that is too small and
+ * for values that mean nothing, E2BIG for members this library does not know that are not zero,
+ * EFBIG for more than any arena can have, ENOMEM when XALLOC_RANGE has no room left, EMFILE.
+ * EEXIST and whatever else open() says of @config->path, ENOTTY if that is not in an xallocfs;
+ * ENODEV for a @config->node that has no memory; EOPNOTSUPP for a reserve of small pieces. With
+ * XALLOC_BACKEND=local EOPNOTSUPP for a path, a flag, XALLOC_PAGES_SMALL and a reserve.
  */
 XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
 
 /**
- * xalloc_arena_destroy() - destroy an arena with all its heaps and blocks
- * @arena: what xalloc_arena_create() returned
+ * xalloc_arena_open() - open an arena with a name
+ * @path: a file of an xallocfs in which there is an arena
+ * @flags: XALLOC_KEEP, or 0
  *
- * Memory that a device or the kernel still has pinned goes back when the last pin drops.
+ * The same arena in each process that opens it: what one writes the others see. Blocks are
+ * passed on as offsets: xalloc_handle() where the block was allocated, xalloc_at() where it is
+ * looked at. What the library knows of blocks is private to each process: heaps and counts
+ * of blocks are this process's, and only the process that allocated a block may free or
+ * resize it; in another one that aborts. The limit is the arena's, and all share it. The blocks
+ * of a process that ends are gone, unless it has XALLOC_KEEP, also while others look at them.
+ *
+ * A process may open an arena more than once, and then has it at several addresses.
+ *
+ * Return: the arena, or NULL with errno set: whatever open() says, EBUSY while the file has
+ * no arena yet, ENOTTY when it is of another file system, ENOMEM when XALLOC_RANGE has no room
+ * left; EOPNOTSUPP with XALLOC_BACKEND=local. &xalloc_arena_stat.limit_bytes is not known
+ * and given as the arena's size.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags);
+
+/**
+ * xalloc_arena_from_fd() - have an arena whose descriptor was passed on
+ * @fd: a descriptor of an arena, inherited or received by SCM_RIGHTS; stays the caller's
+ * @flags: XALLOC_KEEP, or 0
+ *
+ * As xalloc_arena_open(). The result does not need @fd any more.
+ *
+ * Return: the arena, or NULL with errno set: EBADF when @fd is closed or open for reading only,
+ * ENOTTY when it is of something else, ENOMEM when XALLOC_RANGE has no room left, ESTALE
+ * for one of the parent's that cannot be shared; EOPNOTSUPP with XALLOC_BACKEND=local.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags);
+
+/**
+ * xalloc_arena_destroy() - destroy an arena with all its heaps and blocks
+ * @arena: what xalloc_arena_create(), _open() or _from_fd() returned
+ *
+ * Of an arena that has a name or that others have, it ends this process's part alone; with
+ * XALLOC_KEEP what its blocks hold stays. Memory that a device or the kernel still has pinned
+ * goes back when the last pin drops.
  *
  * Return: 0, or -errno: -EBUSY for the arena of the default heap.
  */

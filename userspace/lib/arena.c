@@ -54,40 +54,63 @@ static int place(struct xl_process *p, struct xalloc_arena *arena)
 	return 0;
 }
 
-struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes)
+static struct xalloc_arena *arena_get(struct xl_process *p, bool keep)
 {
-	struct xalloc_arena *arena;
-	int ret;
+	struct xalloc_arena *arena = xl_meta_get(XL_POOL_ARENA, sizeof(*arena));
 
-	arena = xl_meta_get(XL_POOL_ARENA, sizeof(*arena));
 	if (!arena)
 		return NULL;
 	memset(arena, 0, sizeof(*arena));
-	arena->bytes = arena_bytes;
-	arena->limit_bytes = limit_bytes < arena_bytes ? limit_bytes : arena_bytes;
-	xl_list_init(&arena->heaps);
-
 	arena->backend = p->options.backend;
-	ret = arena->backend->create(arena);
-	if (ret < 0)
-		goto err_put;
-	ret = place(p, arena);
-	if (ret)
-		goto err_destroy;
-	ret = arena->backend->map(arena);
-	if (ret)
-		goto err_unplace;
-	atomic_store(&arena->alive, true);
+	arena->keep = keep;
+	xl_list_init(&arena->heaps);
 	return arena;
+}
 
-err_unplace:
-	xl_list_del(&arena->link);
-err_destroy:
+/* Maps what the backend has created or attached to, or destroys it. Returns 0 or -errno. */
+static int map(struct xl_process *p, struct xalloc_arena *arena)
+{
+	int ret = place(p, arena);
+
+	if (!ret) {
+		ret = arena->backend->map(arena);
+		if (!ret) {
+			atomic_store(&arena->alive, true);
+			return 0;
+		}
+		xl_list_del(&arena->link);
+	}
 	arena->backend->destroy(arena);
-err_put:
+	return ret;
+}
+
+static struct xalloc_arena *arena_put(struct xalloc_arena *arena, int ret)
+{
 	xl_meta_put(XL_POOL_ARENA, arena);
 	errno = -ret;
 	return NULL;
+}
+
+struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config)
+{
+	struct xalloc_arena *arena = arena_get(p, config->flags & XALLOC_KEEP);
+	int ret;
+
+	if (!arena)
+		return NULL;
+	arena->bytes = config->arena_bytes;
+	arena->limit_bytes = config->limit_bytes;
+	if (arena->limit_bytes > arena->bytes)
+		arena->limit_bytes = arena->bytes;
+	ret = arena->backend->create(arena, config);
+	if (ret < 0)
+		return arena_put(arena, ret);
+	ret = map(p, arena);
+	if (!ret)
+		return arena;
+	if (config->path)
+		xl_os_unlink(config->path);
+	return arena_put(arena, ret);
 }
 
 static void trim_heaps(struct xl_process *p, struct xalloc_arena *arena)
@@ -179,19 +202,23 @@ static bool round_up(size_t *bytes)
 
 static int read_config(const struct xalloc_arena_config *from, struct xalloc_arena_config *config)
 {
-	const char *tail;
+	const char *bytes = (const char *)from;
 	size_t i;
 
 	*config = (struct xalloc_arena_config){ 0 };
 	if (!from)
 		return 0;
-	if (from->size < sizeof(*config))
+	if (from->size < offsetof(struct xalloc_arena_config, path))
 		return -EINVAL;
-	tail = (const char *)from + sizeof(*config);
-	for (i = 0; i < from->size - sizeof(*config); i++)
-		if (tail[i])
+	for (i = sizeof(*config); i < from->size; i++)
+		if (bytes[i])
 			return -E2BIG;
-	*config = *from;
+	memcpy(config, from, from->size < sizeof(*config) ? from->size : sizeof(*config));
+	if (config->flags & ~(XALLOC_ON_NODE | XALLOC_KEEP) || config->reserved ||
+	    config->pages > XALLOC_PAGES_SMALL ||
+	    config->reserve_low_bytes > config->reserve_high_bytes ||
+	    (config->node && !(config->flags & XALLOC_ON_NODE)))
+		return -EINVAL;
 	return 0;
 }
 
@@ -213,13 +240,60 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *from)
 		config.arena_bytes = p->options.limit_bytes;
 	if (!config.limit_bytes)
 		config.limit_bytes = config.arena_bytes;
-	if (!round_up(&config.arena_bytes) || !round_up(&config.limit_bytes)) {
+	if (!round_up(&config.arena_bytes) || !round_up(&config.limit_bytes) ||
+	    !round_up(&config.reserve_low_bytes) || !round_up(&config.reserve_high_bytes)) {
 		errno = EFBIG;
 		return NULL;
 	}
 	pthread_mutex_lock(&p->lock);
-	arena = xl_arena_create(p, config.arena_bytes, config.limit_bytes);
+	arena = xl_arena_create(p, &config);
 	pthread_mutex_unlock(&p->lock);
+	return arena;
+}
+
+struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags)
+{
+	struct xl_process *p = xl_process_get();
+	struct xalloc_arena *arena;
+	int ret = -EOPNOTSUPP;
+
+	if (!p)
+		return NULL;
+	if (flags & ~XALLOC_KEEP) {
+		errno = EINVAL;
+		return NULL;
+	}
+	pthread_mutex_lock(&p->lock);
+	arena = arena_get(p, flags & XALLOC_KEEP);
+	if (arena) {
+		if (arena->backend->attach)
+			ret = arena->backend->attach(arena, fd);
+		arena->limit_bytes = arena->bytes;
+		if (ret >= 0)
+			ret = map(p, arena);
+		if (ret < 0)
+			arena = arena_put(arena, ret);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return arena;
+}
+
+struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags)
+{
+	struct xl_process *p = xl_process_get();
+	struct xalloc_arena *arena;
+	int fd;
+
+	if (!p)
+		return NULL;
+	/* Opening some files does something. */
+	fd = p->options.backend->attach ? xl_os_open(path) : -EOPNOTSUPP;
+	if (fd < 0) {
+		errno = -fd;
+		return NULL;
+	}
+	arena = xalloc_arena_from_fd(fd, flags);
+	xl_os_close(fd);
 	return arena;
 }
 
@@ -243,6 +317,10 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	} else if (arena == p->default_arena) {
 		ret = -EBUSY;
 	} else {
+		if (arena->keep) {
+			trim_heaps(p, arena);
+			arena->leaving = true;
+		}
 		while ((pos = arena->heaps.next) != &arena->heaps)
 			xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
 		atomic_store(&arena->alive, false);

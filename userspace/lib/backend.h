@@ -27,8 +27,13 @@ struct xl_backend_stat {
 struct xl_backend {
 	/* The largest arena there can be. */
 	int (*bytes_max)(size_t *bytes);
-	/* Sets @arena->id and what else the backend keeps in it, from its bytes and limit_bytes. */
-	int (*create)(struct xalloc_arena *arena);
+	/*
+	 * Sets @arena->id and what else the backend keeps in it, from its bytes and limit_bytes and
+	 * from the rest of @config.
+	 */
+	int (*create)(struct xalloc_arena *arena, const struct xalloc_arena_config *config);
+	/* The same for an arena that exists, of which @fd is a descriptor. NULL where there are none. */
+	int (*attach)(struct xalloc_arena *arena, int fd);
 	void (*destroy)(struct xalloc_arena *arena);
 	/* Puts the arena at @arena->base, over what was reserved. */
 	int (*map)(struct xalloc_arena *arena);

@@ -131,24 +131,37 @@ static int device_bytes_max(size_t *bytes)
 	return 0;
 }
 
-static int device_create(struct xalloc_arena *arena)
+/* An arena of the device, or one in a new file of xallocfs. Returns its descriptor or -errno. */
+static int create_arena(struct xalloc_ioc_arena_create *arg, const char *path)
 {
-	struct xalloc_ioc_arena_create arg = {
-		.size = sizeof(arg),
-		.flags = XL_PRELOAD ? XALLOC_ARENA_FORK : 0,
-		.arena_bytes = arena->bytes,
-		.limit_bytes = arena->limit_bytes,
-	};
 	struct xalloc_ioc_info info;
-	int device = open_device(&info);
 	int fd, ret;
 
-	if (device < 0)
-		return device;
-	fd = call(device, XALLOC_IOC_ARENA_CREATE, &arg);
-	xl_os_close(device);
+	if (!path) {
+		int device = open_device(&info);
+
+		if (device < 0)
+			return device;
+		fd = call(device, XALLOC_IOC_ARENA_CREATE, arg);
+		xl_os_close(device);
+		return fd;
+	}
+	fd = xl_os_open_new(path);
 	if (fd < 0)
 		return fd;
+	ret = call(fd, XALLOC_IOC_ARENA_CREATE, arg);
+	if (!ret)
+		return fd;
+	xl_os_unlink(path);
+	xl_os_close(fd);
+	return ret;
+}
+
+/* Makes @fd the arena's descriptor, or closes it. Returns 0 or -errno. */
+static int use_fd(struct xalloc_arena *arena, int fd)
+{
+	int ret;
+
 	fd = xl_os_raise(fd);
 	ret = xl_os_identify(fd, &arena->file);
 	if (ret) {
@@ -158,7 +171,6 @@ static int device_create(struct xalloc_arena *arena)
 	atomic_store(&arena->fd, fd);
 	/* Without it no memory is given back before it is asked for. */
 	atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
-	arena->id = arg.arena_id;
 	return 0;
 }
 
@@ -172,6 +184,60 @@ static void device_destroy(struct xalloc_arena *arena)
 		xl_os_close(arena->fd);
 }
 
+static int set_reserve(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
+{
+	struct xalloc_ioc_reserve arg = {
+		.size = sizeof(arg),
+		.low_bytes = config->reserve_low_bytes,
+		.high_bytes = config->reserve_high_bytes,
+	};
+
+	return arg.high_bytes ? call(arena->fd, XALLOC_IOC_RESERVE, &arg) : 0;
+}
+
+static int device_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
+{
+	struct xalloc_ioc_arena_create arg = {
+		.size = sizeof(arg),
+		.flags = (config->flags & XALLOC_ON_NODE ? XALLOC_ARENA_NODE : 0) |
+			 (XL_PRELOAD ? XALLOC_ARENA_FORK : 0),
+		.arena_bytes = arena->bytes,
+		.limit_bytes = arena->limit_bytes,
+		.policy = config->pages,
+		.node = config->node,
+	};
+	int fd = create_arena(&arg, config->path), ret;
+
+	if (fd < 0)
+		return fd;
+	arena->id = arg.arena_id;
+	ret = use_fd(arena, fd);
+	if (!ret) {
+		ret = set_reserve(arena, config);
+		if (ret < 0)
+			device_destroy(arena);
+	}
+	if (ret < 0 && config->path)
+		xl_os_unlink(config->path);
+	return ret;
+}
+
+static int device_attach(struct xalloc_arena *arena, int fd)
+{
+	struct xalloc_ioc_attach arg = { .size = sizeof(arg) };
+	int ret;
+
+	fd = call(fd, XALLOC_IOC_ATTACH, &arg);
+	if (fd < 0)
+		return fd;
+	arena->id = arg.arena_id;
+	ret = xl_os_file_bytes(fd, &arena->bytes);
+	if (!ret)
+		return use_fd(arena, fd);
+	xl_os_close(fd);
+	return ret;
+}
+
 static int device_map(struct xalloc_arena *arena)
 {
 	return xl_os_map_file((void *)arena->base, arena->bytes, arena->fd);
@@ -183,7 +249,7 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 	struct xalloc_page_grant page = {
 		.nr_slices = nr_slices,
 		/* The client that frees it may be another, see attach(). */
-		.flags = XL_PRELOAD ? XALLOC_PAGE_ARENA : 0,
+		.flags = XL_PRELOAD || arena->keep ? XALLOC_PAGE_ARENA : 0,
 		.tag = tag,
 	};
 	struct xalloc_ioc_grant arg = {
@@ -251,6 +317,7 @@ static int device_export(struct xalloc_arena *arena, uint64_t offset, uint64_t b
 const struct xl_backend xl_device_backend = {
 	.bytes_max = device_bytes_max,
 	.create = device_create,
+	.attach = device_attach,
 	.destroy = device_destroy,
 	.map = device_map,
 	.grant = device_grant,

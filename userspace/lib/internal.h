@@ -275,6 +275,8 @@ struct xalloc_arena {
 	struct xl_list link; /* xl_process.arenas */
 	struct xl_list heaps;
 	atomic_bool alive;
+	bool keep;    /* XALLOC_KEEP */
+	bool leaving; /* and what is granted stays so from now on */
 	const struct xl_backend *backend;
 	pthread_mutex_t lock;
 	atomic_int fd;       /* or -errno */
@@ -290,8 +292,9 @@ struct xalloc_arena {
 	atomic_ulong nr_refused;
 };
 
-/* The caller holds lock 1. NULL with errno set. */
-struct xalloc_arena *xl_arena_create(struct xl_process *p, size_t arena_bytes, size_t limit_bytes);
+/* The caller holds lock 1; sizes are whole segments and not zero. NULL with errno set. */
+struct xalloc_arena *xl_arena_create(struct xl_process *p,
+				     const struct xalloc_arena_config *config);
 /* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
 void xl_arenas_trim(const struct xalloc_arena *only);
 /* Grows when the kernel wants memory back, without a system call. */

@@ -56,11 +56,14 @@ static int local_bytes_max(size_t *bytes)
 	return 0;
 }
 
-static int local_create(struct xalloc_arena *arena)
+static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
 {
 	static atomic_ulong last_id;
 	struct xl_local *local;
 
+	if (config->path || config->flags || config->pages == XALLOC_PAGES_SMALL ||
+	    config->reserve_high_bytes)
+		return -EOPNOTSUPP;
 	if (arena->bytes > SLICES_MAX * XL_SLICE)
 		return -EFBIG;
 	local = xl_meta_get(XL_POOL_LOCAL, sizeof(*local));

@@ -16,6 +16,7 @@ static size_t lower(size_t a, size_t b)
  */
 static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
+	struct xalloc_arena_config config = { .size = sizeof(config) };
 	size_t limit = p->options.limit_bytes;
 	size_t most;
 	int ret;
@@ -26,9 +27,9 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 		return NULL;
 	}
 	limit = lower(limit, lower(most, p->bytes / 2));
-	if (limit <= p->bytes / 4)
-		return xl_arena_create(p, lower(2 * limit, most), limit);
-	return xl_arena_create(p, limit, limit);
+	config.limit_bytes = limit;
+	config.arena_bytes = limit <= p->bytes / 4 ? lower(2 * limit, most) : limit;
+	return xl_arena_create(p, &config);
 }
 
 struct xalloc_heap *xl_heap_default(void)

@@ -33,6 +33,28 @@ int xl_os_open(const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
+int xl_os_open_new(const char *path)
+{
+	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+void xl_os_unlink(const char *path)
+{
+	unlink(path);
+}
+
+int xl_os_file_bytes(int fd, size_t *bytes)
+{
+	struct stat file;
+
+	if (fstat(fd, &file))
+		return -errno;
+	*bytes = file.st_size;
+	return 0;
+}
+
 void xl_os_close(int fd)
 {
 	syscall(SYS_close, fd);

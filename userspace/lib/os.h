@@ -28,6 +28,11 @@ void xl_os_close(int fd);
 int xl_os_raise(int fd);
 /* Which file a descriptor is of. Returns 0 or -errno. */
 int xl_os_identify(int fd, struct xl_file *file);
+/* Creates a file that was not there, for its owner alone. */
+int xl_os_open_new(const char *path);
+void xl_os_unlink(const char *path);
+/* Size of a file. Returns 0 or -errno. */
+int xl_os_file_bytes(int fd, size_t *bytes);
 
 /* Addresses without memory; unless XL_PRELOAD a child of fork() does not have them. */
 void *xl_os_reserve(size_t bytes);

@@ -73,6 +73,8 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 	uint32_t done = 0;
 	int ret;
 
+	if (arena->leaving)
+		return;
 	while (done < nr) {
 		ret = arena->backend->free(arena, offsets + done, nr - done);
 		if (ret <= 0) {
