@@ -11,7 +11,8 @@
  * Everything the allocator knows about a block lies outside the arena, in private memory.
  * No write into the arena, by the program or by a device, can corrupt the allocator. A
  * free of anything but the start of a live block is found on every free, always: the
- * library writes one line to stderr that names the pointer and what is wrong, and aborts.
+ * library writes one line to stderr that names the pointer and what is wrong, and aborts,
+ * unless the program has set a handler, which is asked first.
  *
  * Results
  *	What returns a pointer returns NULL and sets errno. What returns int returns a value
@@ -191,6 +192,35 @@ void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size);
  * Return: bytes, at least what was asked for; 0 for NULL.
  */
 size_t xalloc_usable_size(const void *ptr);
+
+/**
+ * struct xalloc_misuse - a call with a pointer or a size that cannot be right
+ * @size: sizeof(struct xalloc_misuse) of the library
+ * @call: the call's name
+ * @ptr: what it was given
+ * @block_bytes: size class, or length of the large block, that @ptr points into; 0 if none
+ * @page: the start of the page that it points into, or NULL
+ * @message: all of it in words, without a newline
+ */
+struct xalloc_misuse {
+	size_t size;
+	const char *call;
+	const void *ptr;
+	size_t block_bytes;
+	const void *page;
+	const char *message;
+};
+
+/**
+ * xalloc_set_misuse_handler() - be told before the library aborts
+ * @handler: what to call, in any thread, or NULL for nothing
+ *
+ * When it returns, the library writes the message to stderr and aborts. It may end the
+ * program itself, and it may leave by longjmp(): the call has then done nothing. After
+ * two threads have freed one block at the same time, though, this and up to 256 other
+ * blocks that the thread has freed are not given out any more.
+ */
+void xalloc_set_misuse_handler(void (*handler)(const struct xalloc_misuse *misuse));
 
 /*
  * Arenas

@@ -160,11 +160,15 @@ static void check_and_put(struct xl_process *p, const uintptr_t *entries, uint32
 
 static void put_remote(struct xl_process *p, struct xl_cache *c)
 {
+	uint32_t nr;
+
 	if (!c->nr_remote)
 		return;
-	check_and_put(p, c->remote, c->nr_remote);
+	/* First, because a handler of misuse may not come back. */
+	nr = c->nr_remote;
 	c->nr_remote = 0;
 	c->remote_bytes = 0;
+	check_and_put(p, c->remote, nr);
 }
 
 void xl_cache_flush(struct xl_process *p)

@@ -422,15 +422,18 @@ struct xl_where {
 
 /* Locks the heap when the verdict is at most XL_NO_BLOCK. */
 enum xl_verdict xl_find(const void *ptr, struct xl_where *where);
-/* Unlocks, says what @call was given, and aborts. */
+
+/* misuse.c: to the program's handler, or to stderr; then abort() */
+
+/* Unlocks, and says what @call was given. */
 _Noreturn void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict,
 			 struct xl_where *where);
-/* Aborts: the free of @ptr is one too many; of two threads, in give-out of one. */
+/* The free of @ptr is one too many; of two threads, in give-out of one. */
 _Noreturn void xl_free_raced(const void *ptr);
-/* Unlocks, says that @size does not fit the block, and aborts. */
+/* Unlocks, and says that @size does not fit the block. */
 _Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where);
 
-/* These take a live block, its heap locked. */
+/* heap.c: these take a live block, its heap locked. */
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size);
 size_t xl_block_bytes(const struct xl_where *where);
 /* Whether a free may name any size: realloc() had no memory to move it to another class. */

@@ -2,15 +2,9 @@
 /*
  * From a pointer to its block: one subtraction, one table, and the state of the block.
  *
- * Whatever is not the start of a live block is told apart here, so that a free of it ends the
- * program with a line that says what happened. Only one misuse cannot be seen: a second
- * free of an address that was given out again in between.
+ * Whatever is not the start of a live block is told apart here. Only one misuse cannot be seen: a
+ * second free of an address that was given out again in between.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "os.h"
 #include "page.h"
 
 struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
@@ -67,76 +61,4 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	if (where->inside)
 		return is_free ? XL_INTERIOR_FREED : XL_INTERIOR;
 	return is_free ? XL_FREED : XL_BLOCK;
-}
-
-/* For a message, when the lock is gone. */
-struct place {
-	char block[48];
-	void *page;
-};
-
-static struct place unlock(struct xl_where *where)
-{
-	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
-	unsigned long long bytes =
-		where->page->cls == XL_CLASS_LARGE && !where->extent ? 0 : xl_block_bytes(where);
-
-	if (where->page->cls == XL_CLASS_LARGE)
-		snprintf(place.block, sizeof(place.block), "%s of %llu bytes",
-			 where->extent && where->extent->used ? "a large block" : "free memory",
-			 bytes);
-	else
-		snprintf(place.block, sizeof(place.block), "a block of size class %llu", bytes);
-	pthread_mutex_unlock(&where->heap->lock);
-	return place;
-}
-
-static atomic_flag aborting = ATOMIC_FLAG_INIT;
-
-void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struct xl_where *where)
-{
-	static const char *const what[] = {
-		[XL_INTERIOR] = "inside a block, not its start",
-		[XL_FREED] = "is free already (double free)",
-		[XL_INTERIOR_FREED] = "inside a free block",
-		[XL_NO_BLOCK] = "where no block can be",
-		[XL_NO_PAGE] =
-			"no block is there: never given out, or freed and its page given back",
-		[XL_FOREIGN] = "not an address of xalloc",
-		[XL_INHERITED] = "a block of the parent, which a forked child does not have",
-	};
-	struct place place;
-
-	/* What one thread says is enough. */
-	if (atomic_flag_test_and_set(&aborting))
-		for (;;)
-			xl_os_pause();
-	if (verdict > XL_NO_BLOCK) {
-		xl_say("xalloc: %s(%p): %s\n", call, ptr, what[verdict]);
-	} else {
-		size_t inside = where->inside;
-
-		place = unlock(where);
-		xl_say("xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p\n", call, ptr,
-		       what[verdict], inside, place.block, place.page);
-	}
-	abort();
-}
-
-void xl_free_raced(const void *ptr)
-{
-	struct xl_where where;
-
-	/* Its bits are of no more use: two threads have just written them. */
-	xl_find(ptr, &where);
-	xl_misuse("xalloc_free", ptr, XL_FREED, &where);
-}
-
-void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)
-{
-	struct place place = unlock(where);
-
-	xl_say("xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p\n", call, ptr, size,
-	       place.block, place.page);
-	abort();
 }

@@ -245,6 +245,104 @@ TEST_F(lib_misuse, each_ends_with_sigabrt_and_a_line_that_says_what_it_was)
 	}
 }
 
+static sigjmp_buf misused;
+static struct xalloc_misuse last;
+static char last_message[512];
+
+static void leave(const struct xalloc_misuse *misuse)
+{
+	last = *misuse;
+	snprintf(last_message, sizeof(last_message), "%s", misuse->message);
+	siglongjmp(misused, 1);
+}
+
+static int misuses_caught;
+
+/* Calls @expression, which the handler must leave. */
+#define MISUSE(expression) \
+	do { \
+		if (!sigsetjmp(misused, 0)) { \
+			expression; \
+			ASSERT_TRUE(false); \
+		} \
+		misuses_caught++; \
+	} while (0)
+
+TEST_F(lib_misuse, a_handler_may_leave_and_all_goes_on)
+{
+	struct xalloc_heap *heap = xalloc_heap_create(arena_of(8 * MIB, 0));
+	char *ptr, *volatile blocks[100];
+	volatile uint32_t seed = random_seed() | 1;
+	volatile int i, nr = is_long_run() ? 100000 : 2000;
+
+	TH_LOG("SEED=%u", seed);
+	xalloc_set_misuse_handler(leave);
+	for (i = 0; i < 100; i++) {
+		size_t size = random_next((uint32_t *)&seed) % (i % 2 ? 2000 : 200000);
+
+		blocks[i] = i % 3 ? xalloc_malloc(size) : xalloc_heap_malloc(heap, size);
+		ASSERT_NE(NULL, blocks[i]);
+	}
+	for (i = 0; i < nr; i++) {
+		uint32_t r = random_next((uint32_t *)&seed);
+
+		ptr = blocks[r % 100];
+		switch (r / 100 % 4) {
+		case 0:
+			MISUSE(xalloc_free(ptr + 1 + r % xalloc_usable_size(ptr) % 15));
+			ASSERT_EQ(blocks[r % 100] + 1 + r % last.block_bytes % 15, last.ptr);
+			break;
+		case 1:
+			MISUSE(xalloc_free_sized(ptr, 2 * xalloc_usable_size(ptr) + 1));
+			ASSERT_EQ(0, strcmp("xalloc_free_sized", last.call));
+			break;
+		case 2:
+			xalloc_free(ptr);
+			MISUSE(xalloc_free(blocks[r % 100]));
+			ASSERT_EQ(blocks[r % 100], last.ptr);
+			blocks[r % 100] = xalloc_malloc(r % 5000);
+			break;
+		default:
+			MISUSE(xalloc_free((void *)&seed));
+			ASSERT_EQ(0, last.block_bytes);
+			ASSERT_EQ(NULL, last.page);
+		}
+	}
+	ASSERT_EQ(nr, misuses_caught);
+	ptr = xalloc_malloc(100);
+	MISUSE(xalloc_free(ptr + 16));
+	ASSERT_EQ(sizeof(last), last.size);
+	ASSERT_EQ(112, last.block_bytes);
+	ASSERT_NE(NULL, strstr(last_message, "size class 112"));
+	ASSERT_EQ(NULL, strchr(last_message, '\n'));
+	ASSERT_EQ(0, (uintptr_t)last.page % SLICE);
+	xalloc_set_misuse_handler(NULL);
+	for (i = 0; i < 100; i++)
+		xalloc_free(blocks[i]);
+}
+
+static void count_misuse(const struct xalloc_misuse *misuse)
+{
+	fprintf(stderr, "handler: %zu\n", misuse->block_bytes);
+}
+
+static int free_twice_with_handler(void *arg)
+{
+	xalloc_set_misuse_handler(count_misuse);
+	return run_misuse(arg);
+}
+
+TEST_F(lib_misuse, a_handler_that_returns_is_followed_by_the_line_and_abort)
+{
+	static const struct misuse twice = { "", free_twice, 100, FREED };
+	char text[4096];
+	int status = run_child(free_twice_with_handler, (void *)&twice, text, sizeof(text));
+
+	ASSERT_EQ(256 + SIGABRT, status);
+	ASSERT_NE(NULL, strstr(text, "handler: 112\n"));
+	ASSERT_NE(NULL, strstr(strstr(text, "handler"), FREED));
+}
+
 TEST_F(lib_misuse, a_racing_double_free_never_gets_through)
 {
 	static const struct misuse racing[] = {

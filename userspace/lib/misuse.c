@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What is said of a misuse before the program is aborted: to its own handler, or on stderr.
+ *
+ * All locks are let go first, and what was misused is as it was, so a handler may call the
+ * library, and may leave by longjmp().
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "os.h"
+#include "page.h"
+
+static void (*_Atomic handler)(const struct xalloc_misuse *misuse);
+
+void xalloc_set_misuse_handler(void (*new_handler)(const struct xalloc_misuse *misuse))
+{
+	atomic_store(&handler, new_handler);
+}
+
+/* Where a pointer is, in words, when the lock is gone. */
+struct place {
+	char text[64];
+	size_t block_bytes; /* or 0 */
+	const void *page;
+};
+
+/* Of a verdict about a page, whose heap is locked: unlocks it. */
+static struct place unlock(struct xl_where *where)
+{
+	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
+
+	if (where->page->cls != XL_CLASS_LARGE || where->extent)
+		place.block_bytes = xl_block_bytes(where);
+	if (where->page->cls != XL_CLASS_LARGE)
+		snprintf(place.text, sizeof(place.text), "a block of size class %zu",
+			 place.block_bytes);
+	else
+		snprintf(place.text, sizeof(place.text), "%s of %zu bytes",
+			 where->extent && where->extent->used ? "a large block" : "free memory",
+			 place.block_bytes);
+	pthread_mutex_unlock(&where->heap->lock);
+	return place;
+}
+
+static _Noreturn void stop(const char *call, const void *ptr, const struct place *place,
+			   const char *message)
+{
+	static atomic_flag aborting = ATOMIC_FLAG_INIT;
+	struct xalloc_misuse misuse = {
+		.size = sizeof(misuse),
+		.call = call,
+		.ptr = ptr,
+		.block_bytes = place->block_bytes,
+		.page = place->page,
+		.message = message,
+	};
+	void (*own)(const struct xalloc_misuse *misuse) = atomic_load(&handler);
+
+	if (own)
+		own(&misuse);
+	/* What one thread says is enough. */
+	if (atomic_flag_test_and_set(&aborting))
+		for (;;)
+			xl_os_pause();
+	xl_say("%s\n", message);
+	abort();
+}
+
+void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struct xl_where *where)
+{
+	static const char *const what[] = {
+		[XL_INTERIOR] = "inside a block, not its start",
+		[XL_FREED] = "is free already (double free)",
+		[XL_INTERIOR_FREED] = "inside a free block",
+		[XL_NO_BLOCK] = "where no block can be",
+		[XL_NO_PAGE] =
+			"no block is there: never given out, or freed and its page given back",
+		[XL_FOREIGN] = "not an address of xalloc",
+		[XL_INHERITED] = "a block of the parent, which a forked child does not have",
+	};
+	struct place place = { .block_bytes = 0 };
+	size_t inside = where->inside;
+	char message[256];
+
+	if (verdict > XL_NO_BLOCK) {
+		snprintf(message, sizeof(message), "xalloc: %s(%p): %s", call, ptr, what[verdict]);
+	} else {
+		place = unlock(where);
+		snprintf(message, sizeof(message),
+			 "xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p", call, ptr,
+			 what[verdict], inside, place.text, place.page);
+	}
+	stop(call, ptr, &place, message);
+}
+
+void xl_free_raced(const void *ptr)
+{
+	struct xl_where where;
+
+	/* Its bits are of no more use: two threads have just written them. */
+	xl_find(ptr, &where);
+	xl_misuse("xalloc_free", ptr, XL_FREED, &where);
+}
+
+void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)
+{
+	struct place place = unlock(where);
+	char message[256];
+
+	snprintf(message, sizeof(message),
+		 "xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p", call, ptr, size,
+		 place.text, place.page);
+	stop(call, ptr, &place, message);
+}
