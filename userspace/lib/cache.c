@@ -415,6 +415,9 @@ noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 		errno = EINVAL;
 		return NULL;
 	}
+	/* In the first call there are no size classes yet. */
+	if (unlikely(!cache->heap) && !xl_heap_default())
+		return NULL;
 	cls = xl_class_of(alignment, size ? size : 1);
 	if (cls != XL_CLASS_LARGE)
 		return alloc_class(cls, size, zero ? zero : &ignored);

@@ -51,6 +51,12 @@ TEST_F(lib_process, bad_variables_are_einval_and_one_line_that_names_them)
 		{ "XALLOC_OPTIONS", "nonsense" }, { "XALLOC_OPTIONS", "verbose,nonsense=1" },
 		{ "XALLOC_BACKEND", "" }, { "XALLOC_BACKEND", "Local" },
 		{ "XALLOC_OPTIONS", "verbose=2" }, { "XALLOC_OPTIONS", "helpx" },
+		{ "XALLOC_OPTIONS", "canary=" }, { "XALLOC_OPTIONS", "canary=x" },
+		{ "XALLOC_OPTIONS", "trace" }, { "XALLOC_OPTIONS", "trace=" },
+		{ "XALLOC_OPTIONS", "trace=-1" }, { "XALLOC_OPTIONS", "trace=1x" },
+		{ "XALLOC_OPTIONS", "trace=9999999999" }, { "XALLOC_OPTIONS", "leaks=10" },
+		{ "XALLOC_OPTIONS", "zero_on" }, { "XALLOC_OPTIONS", "=" },
+		{ "XALLOC_OPTIONS", "leaks,=1" }, { "XALLOC_OPTIONS", "canary=1=1" },
 	};
 	char text[1024];
 	size_t i;
@@ -128,6 +134,21 @@ static int refused_is_explained(void *arg)
 	CHECK(!xalloc_malloc(5 * MIB));
 	CHECK(!xalloc_malloc(500 * MIB));
 	return 0;
+}
+
+/* The size classes that start-up computes are needed for it. */
+TEST_F(lib_process, the_first_call_gets_the_alignment_it_asks_for)
+{
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		void *ptr = xalloc_aligned_alloc(64, 80);
+
+		ASSERT_NE(NULL, ptr);
+		ASSERT_EQ(0, (uintptr_t)ptr % 64);
+		if (i % 2)
+			xalloc_free_aligned_sized(ptr, 64, 80);
+	}
 }
 
 TEST_F(lib_process, options_help_and_verbose_write_lines)
