@@ -64,7 +64,17 @@
  *			nobody, and its arenas have no descriptor
  *	XALLOC_RANGE	addresses reserved for all arenas together. Unset: twice the machine's
  *			memory, at least 64G
- *	XALLOC_OPTIONS	key=value,... ; XALLOC_OPTIONS=help lists the keys on stderr
+ *	XALLOC_OPTIONS	key=value,... ; "help" lists the keys on stderr
+ *		verbose=1	says on stderr why memory was refused
+ *		zero_on_free=1	writes zeros over blocks that are freed
+ *		canary=1	fills what a block is longer than the size that was asked for,
+ *				and looks at it when the block is freed or resized: a write
+ *				there is a misuse. xalloc_usable_size() is what was asked for
+ *		leaks=1		xalloc_report() to stderr at exit; not after _exit() or a signal
+ *		trace=N		keeps the stack of each Nth call that allocates, while the
+ *				block lives, for xalloc_report()
+ *			While zero_on_free, canary or trace is on, threads keep no blocks for
+ *			themselves, and each call takes a lock
  *
  * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
  * hardened_malloc's; one flat table from address to page, and stacks of addresses for each size
@@ -440,6 +450,17 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
  * or -errno.
  */
 int xalloc_stats_json(char *buffer, size_t size);
+
+/**
+ * xalloc_report() - write what lives, in words
+ * @fd: a descriptor open for writing
+ *
+ * How many blocks of each size class this process has, but for those of XALLOC_KEEP, and with
+ * XALLOC_OPTIONS=trace=N who allocated them. With leaks=1 the library does so at exit.
+ *
+ * Return: 0, or -errno of write().
+ */
+int xalloc_report(int fd);
 
 /*
  * Heaps of an arena

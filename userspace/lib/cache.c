@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "checks.h"
 #include "os.h"
 #include "page.h"
 
@@ -415,9 +416,14 @@ noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 		errno = EINVAL;
 		return NULL;
 	}
-	/* In the first call there are no size classes yet. */
-	if (unlikely(!cache->heap) && !xl_heap_default())
-		return NULL;
+	if (unlikely(!cache->heap)) {
+		/* In the first call there are neither options nor size classes yet. */
+		heap = xl_heap_default();
+		if (!heap)
+			return NULL;
+		if (xl_checks)
+			return xl_heap_alloc(heap, alignment, size, zero);
+	}
 	cls = xl_class_of(alignment, size ? size : 1);
 	if (cls != XL_CLASS_LARGE)
 		return alloc_class(cls, size, zero ? zero : &ignored);

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "checks.h"
 #include "os.h"
 #include "page.h"
 
@@ -66,6 +67,8 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 	atomic_store(&heap->alive, false);
 	xl_large_destroy(heap);
 	while ((pos = heap->pages.next) != &heap->pages) {
+		if (xl_checks)
+			xl_checks_page_gone(heap, xl_entry(pos, struct xl_page, all));
 		offsets[nr++] = xl_page_detach(p, heap, xl_entry(pos, struct xl_page, all));
 		if (nr == XALLOC_BATCH_MAX) {
 			xl_page_free_offsets(heap->arena, offsets, nr);
@@ -307,7 +310,8 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 			alloc_locked(p, heap, cls, alignment, size, zero ? zero : &ignored, &error);
 		pthread_mutex_unlock(&heap->lock);
 		if (address)
-			return (void *)address;
+			return xl_checks ? xl_checks_alloc((void *)address, cls, size) :
+					   (void *)address;
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */

@@ -18,7 +18,8 @@
  *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
  *	3. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
- *	4. xl_process.meta_lock	pools of metadata
+ *	4. xl_process.trace_lock	what checks.c keeps
+ *	5. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its heap (xl_page_lock()). That works because a pool never gives memory back or to
  * another type: a stale page or heap is still a page or a heap.
@@ -129,6 +130,7 @@ enum xl_pool {
 	XL_POOL_CACHE,
 	XL_POOL_EXTENT,
 	XL_POOL_LOCAL,
+	XL_POOL_TRACE,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,
 	XL_NR_POOLS,
@@ -147,6 +149,10 @@ struct xl_options {
 	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
 	size_t range_bytes; /* a multiple of XL_SEGMENT */
 	bool verbose;
+	bool zero_on_free;
+	bool canary;
+	bool leaks;
+	size_t trace; /* each so manieth allocation; 0: none */
 };
 
 /* Returns 0, or -EINVAL after a line on stderr. */
@@ -244,6 +250,10 @@ struct xl_process {
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
+
+	pthread_mutex_t trace_lock;
+	struct xl_trace **traces; /* by address; NULL before the first */
+	atomic_ulong nr_traced;   /* allocations that were asked about */
 
 	pthread_mutex_t meta_lock;
 	char *chunk; /* of metadata, not yet used */
@@ -432,6 +442,9 @@ _Noreturn void xl_misuse(const char *call, const void *ptr, enum xl_verdict verd
 _Noreturn void xl_free_raced(const void *ptr);
 /* Unlocks, and says that @size does not fit the block. */
 _Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where);
+/* Unlocks, and says that byte @at of a block of which @size were asked for was written. */
+_Noreturn void xl_overrun(const char *call, const void *ptr, size_t size, size_t at,
+			  struct xl_where *where);
 
 /* heap.c: these take a live block, its heap locked. */
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "checks.h"
 
 static size_t lower(size_t a, size_t b)
 {
@@ -100,6 +101,8 @@ void xl_free_locked(const char *call, void *ptr)
 
 	verdict = xl_find(ptr, &where);
 	if (verdict == XL_BLOCK) {
+		if (xl_checks)
+			xl_checks_free(call, ptr, &where);
 		xl_block_free(&where);
 		pthread_mutex_unlock(&where.heap->lock);
 	} else if (verdict != XL_INHERITED) {
@@ -144,8 +147,12 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	stays = !heap || heap == where.heap;
 	if (!heap && !is_default(where.process, where.heap))
 		heap = where.heap;
-	old_bytes = xl_block_bytes(&where);
+	old_bytes = xl_checks_usable(ptr, &where);
+	if (xl_checks)
+		xl_checks_resize(call, ptr, &where, stays ? size : SIZE_MAX);
 	fits = stays && xl_block_resize(&where, size);
+	if (xl_checks && fits)
+		xl_checks_resized(ptr, &where, size);
 	pthread_mutex_unlock(&where.heap->lock);
 	if (fits)
 		return ptr;
@@ -213,7 +220,7 @@ size_t xalloc_usable_size(const void *ptr)
 	verdict = xl_find(ptr, &where);
 	if (verdict != XL_BLOCK)
 		xl_misuse("xalloc_usable_size", ptr, verdict, &where);
-	bytes = xl_block_bytes(&where);
+	bytes = xl_checks_usable(ptr, &where);
 	pthread_mutex_unlock(&where.heap->lock);
 	return bytes;
 }

@@ -113,3 +113,14 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 		 place.text, place.page);
 	stop(call, ptr, &place, message);
 }
+
+void xl_overrun(const char *call, const void *ptr, size_t size, size_t at, struct xl_where *where)
+{
+	struct place place = unlock(where);
+	char message[256];
+
+	snprintf(message, sizeof(message),
+		 "xalloc: %s(%p): written past the %zu bytes that were asked for, first at +%zu; it is %s, in the page at %p",
+		 call, ptr, size, at, place.text, place.page);
+	stop(call, ptr, &place, message);
+}

@@ -7,12 +7,27 @@
 #include <string.h>
 
 #include "backend.h"
+#include "checks.h"
 #include "os.h"
 
-#define OPTIONS_HELP \
-	"xalloc: XALLOC_OPTIONS=key=value,... knows:\n" \
-	"  help       writes this list\n" \
-	"  verbose=1  says on stderr why memory was refused\n"
+/* What XALLOC_OPTIONS knows: "key" and "key=1" or "key=0"; or a number. */
+static const struct key {
+	const char *name;
+	size_t offset; /* of a bool in struct xl_options; of a size_t if it is a number */
+	bool is_number;
+	const char *help;
+} keys[] = {
+	{ "verbose", offsetof(struct xl_options, verbose), false,
+	  "verbose=1       says on stderr why memory was refused" },
+	{ "zero_on_free", offsetof(struct xl_options, zero_on_free), false,
+	  "zero_on_free=1  writes zeros over what is freed" },
+	{ "canary", offsetof(struct xl_options, canary), false,
+	  "canary=1        finds writes past the size that was asked for, at free and realloc" },
+	{ "leaks", offsetof(struct xl_options, leaks), false,
+	  "leaks=1         says on stderr at exit which blocks still live" },
+	{ "trace", offsetof(struct xl_options, trace), true,
+	  "trace=N         keeps who allocated each Nth block, and says so of those that live" },
+};
 
 static void say(const char *format, va_list args)
 {
@@ -103,6 +118,46 @@ static int read_backend(struct xl_options *options)
 	return 0;
 }
 
+static void say_keys(void)
+{
+	size_t i;
+
+	xl_say("xalloc: XALLOC_OPTIONS=key=value,... knows:\n");
+	xl_say("  help            writes this list\n");
+	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+		xl_say("  %s\n", keys[i].help);
+}
+
+/* Returns whether there is such a key, and such a value for it. */
+static bool read_key(struct xl_options *options, const char *text, size_t len)
+{
+	size_t name_len = strcspn(text, "=,"), value_len, i, n = 1;
+	const char *value = text + name_len + 1;
+	char *member;
+
+	value_len = name_len < len ? len - name_len - 1 : 0;
+	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+		if (strlen(keys[i].name) == name_len && !strncmp(text, keys[i].name, name_len))
+			break;
+	if (i == sizeof(keys) / sizeof(*keys) || value_len > 9 ||
+	    (name_len < len ? !value_len : keys[i].is_number))
+		return false;
+	if (value_len)
+		for (n = 0; value_len; value_len--, value++) {
+			if (*value < '0' || *value > '9')
+				return false;
+			n = n * 10 + *value - '0';
+		}
+	member = (char *)options + keys[i].offset;
+	if (keys[i].is_number)
+		*(size_t *)member = n;
+	else if (n <= 1)
+		*(bool *)member = n;
+	else
+		return false;
+	return true;
+}
+
 static int read_keys(struct xl_options *options)
 {
 	const char *key = secure_getenv("XALLOC_OPTIONS");
@@ -111,13 +166,8 @@ static int read_keys(struct xl_options *options)
 	for (; key && *key; key += len + (key[len] == ',')) {
 		len = strcspn(key, ",");
 		if (len == 4 && !strncmp(key, "help", len)) {
-			xl_say("%s", OPTIONS_HELP);
-		} else if ((len == 7 && !strncmp(key, "verbose", len)) ||
-			   (len == 9 && !strncmp(key, "verbose=1", len))) {
-			options->verbose = true;
-		} else if (len == 9 && !strncmp(key, "verbose=0", len)) {
-			options->verbose = false;
-		} else {
+			say_keys();
+		} else if (!read_key(options, key, len)) {
 			xl_say("xalloc: XALLOC_OPTIONS has no \"%.*s\"; XALLOC_OPTIONS=help lists its keys\n",
 			       (int)len, key);
 			return -EINVAL;
@@ -131,10 +181,10 @@ int xl_options_read(struct xl_options *options)
 	size_t ram = xl_os_ram();
 	int ret;
 
+	*options = (struct xl_options){ 0 };
 	ret = read_backend(options);
 	if (ret)
 		return ret;
-	options->verbose = false;
 	options->limit_bytes = ram / 4;
 	if (options->backend == &xl_device_backend && !xl_os_memlock_exempt() &&
 	    xl_os_memlock() < options->limit_bytes)
@@ -152,5 +202,6 @@ int xl_options_read(struct xl_options *options)
 		ret = read_bytes("XALLOC_RANGE", &options->range_bytes);
 	if (!ret)
 		ret = read_keys(options);
+	xl_checks = options->zero_on_free || options->canary || options->trace;
 	return ret;
 }

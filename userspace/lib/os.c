@@ -264,3 +264,19 @@ void xl_os_say(const char *text, size_t bytes)
 	if (syscall(SYS_write, STDERR_FILENO, text, bytes) < 0)
 		return;
 }
+
+int xl_os_write(int fd, const char *text, size_t bytes)
+{
+	ssize_t nr;
+
+	while (bytes) {
+		nr = syscall(SYS_write, fd, text, bytes);
+		if (nr < 0 && errno != EINTR)
+			return -errno;
+		if (nr > 0) {
+			text += nr;
+			bytes -= nr;
+		}
+	}
+	return 0;
+}

@@ -74,5 +74,7 @@ bool xl_os_memlock_exempt(void);
 void xl_os_pause(void);
 /* One write(2) to stderr. */
 void xl_os_say(const char *text, size_t bytes);
+/* All of it. Returns 0 or -errno. */
+int xl_os_write(int fd, const char *text, size_t bytes);
 
 #endif /* XL_OS_H */

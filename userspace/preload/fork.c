@@ -29,6 +29,7 @@ static void each_lock(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 	}
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next)
 		visit(&xl_entry(pos, struct xalloc_arena, link)->lock);
+	visit(&p->trace_lock);
 	visit(&p->meta_lock);
 }
 

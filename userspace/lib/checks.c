@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Options that look at each block: zero_on_free, canary and trace; and the report of what lives.
+ *
+ * The canary is the slack between the size that was asked for and the size of the block. How
+ * long it is stands in a table beside the blocks, as nothing in the arena is believed.
+ */
+#include "checks.h"
+
+#include <errno.h>
+#include <execinfo.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "os.h"
+#include "page.h"
+
+#define NR_FRAMES 24
+#define NR_BUCKETS 16384u
+
+/* A block whose allocation was sampled; protected by xl_process.trace_lock. */
+struct xl_trace {
+	void *next_free; /* xl_meta_put() */
+	struct xl_trace *next;
+	uintptr_t address;
+	size_t size;
+	int nr_frames;
+	void *frames[NR_FRAMES];
+};
+
+bool xl_checks;
+
+/* Of a unit: slack of the block that begins there. A fork wipes it. */
+static uint16_t *_Atomic slacks;
+static size_t nr_slacks;
+
+/* backtrace() allocates when it is first called. */
+static __thread bool in_trace __attribute__((tls_model("initial-exec")));
+
+/* --- canary */
+
+static uint16_t *slack_of(struct xl_process *p, const void *ptr)
+{
+	uint16_t *table = atomic_load_explicit(&slacks, memory_order_acquire);
+
+	if (!table || nr_slacks < xl_map.nr_units) {
+		pthread_mutex_lock(&p->trace_lock);
+		table = atomic_load_explicit(&slacks, memory_order_relaxed);
+		if (!table || nr_slacks < xl_map.nr_units) {
+			table = xl_os_sparse(xl_map.nr_units * sizeof(*table));
+			nr_slacks = table ? xl_map.nr_units : 0;
+			atomic_store_explicit(&slacks, table, memory_order_release);
+		}
+		pthread_mutex_unlock(&p->trace_lock);
+	}
+	return table ? table + xl_unit((uintptr_t)ptr) : NULL;
+}
+
+/* Never zero, which is what strings end with. */
+static unsigned char canary_of(const void *ptr)
+{
+	return 0xa5 ^ ((uintptr_t)ptr >> 4 & 0x5a);
+}
+
+static void set_canary(struct xl_process *p, char *ptr, size_t size, size_t block_bytes)
+{
+	uint16_t *slack = slack_of(p, ptr);
+
+	if (!slack)
+		return;
+	/* At most one less than a slice. */
+	size += !size;
+	*slack = block_bytes - size;
+	memset(ptr + size, canary_of(ptr), block_bytes - size);
+}
+
+static void check_canary(const char *call, const char *ptr, struct xl_where *where)
+{
+	const uint16_t *slack = slack_of(where->process, ptr);
+	size_t end = xl_block_bytes(where), i;
+
+	if (!slack)
+		return;
+	for (i = end - *slack; i < end; i++)
+		if ((unsigned char)ptr[i] != canary_of(ptr))
+			xl_overrun(call, ptr, end - *slack, i, where);
+}
+
+/* --- traces */
+
+static struct xl_trace **bucket_of(struct xl_process *p, uintptr_t address)
+{
+	return &p->traces[address / XL_QUANTUM * 2654435761u % NR_BUCKETS];
+}
+
+static void add_trace(struct xl_process *p, void *ptr, size_t size)
+{
+	struct xl_trace *trace, **bucket;
+
+	if (in_trace || atomic_fetch_add(&p->nr_traced, 1) % p->options.trace)
+		return;
+	trace = xl_meta_get(XL_POOL_TRACE, sizeof(*trace));
+	if (!trace)
+		return;
+	in_trace = true;
+	trace->nr_frames = backtrace(trace->frames, NR_FRAMES);
+	in_trace = false;
+	trace->address = (uintptr_t)ptr;
+	trace->size = size;
+	pthread_mutex_lock(&p->trace_lock);
+	if (!p->traces)
+		p->traces = xl_os_private(NR_BUCKETS * sizeof(*p->traces));
+	if (p->traces) {
+		bucket = bucket_of(p, trace->address);
+		trace->next = *bucket;
+		*bucket = trace;
+	}
+	pthread_mutex_unlock(&p->trace_lock);
+}
+
+/* Of blocks from @first to before @end in one bucket. */
+static void drop_traces(struct xl_trace **link, uintptr_t first, uintptr_t end)
+{
+	struct xl_trace *trace;
+
+	while ((trace = *link)) {
+		if (trace->address - first < end - first) {
+			*link = trace->next;
+			xl_meta_put(XL_POOL_TRACE, trace);
+		} else {
+			link = &trace->next;
+		}
+	}
+}
+
+/* Copies the trace with number @nr of a bucket, if there is one. */
+static bool copy_trace(struct xl_process *p, unsigned int bucket, unsigned int nr,
+		       struct xl_trace *copy)
+{
+	struct xl_trace *trace = NULL;
+
+	pthread_mutex_lock(&p->trace_lock);
+	if (p->traces)
+		trace = p->traces[bucket];
+	while (trace && nr--)
+		trace = trace->next;
+	if (trace)
+		*copy = *trace;
+	pthread_mutex_unlock(&p->trace_lock);
+	return trace;
+}
+
+/* --- what calls see */
+
+void *xl_checks_alloc(void *ptr, unsigned int cls, size_t size)
+{
+	struct xl_process *p = xl_process_peek();
+	size_t block_bytes = cls == XL_CLASS_LARGE ? (size + XL_KPAGE - 1) & ~(XL_KPAGE - 1) :
+						     xl_classes[cls].block_bytes;
+
+	if (p->options.canary)
+		set_canary(p, ptr, size, block_bytes);
+	if (p->options.trace)
+		add_trace(p, ptr, size);
+	return ptr;
+}
+
+void xl_checks_free(const char *call, void *ptr, struct xl_where *where)
+{
+	struct xl_process *p = where->process;
+
+	if (p->options.canary)
+		check_canary(call, ptr, where);
+	if (p->options.zero_on_free)
+		memset(ptr, 0, xl_block_bytes(where));
+	if (p->options.trace) {
+		pthread_mutex_lock(&p->trace_lock);
+		if (p->traces)
+			drop_traces(bucket_of(p, (uintptr_t)ptr), (uintptr_t)ptr,
+				    (uintptr_t)ptr + 1);
+		pthread_mutex_unlock(&p->trace_lock);
+	}
+}
+
+void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_t size)
+{
+	struct xl_process *p = where->process;
+	size_t old = xl_block_bytes(where);
+
+	if (p->options.canary)
+		check_canary(call, ptr, where);
+	/* What becomes free here; if the block moves or stays, it is free soon or not used. */
+	if (p->options.zero_on_free && size < old)
+		memset((char *)ptr + size, 0, old - size);
+}
+
+void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size)
+{
+	if (where->process->options.canary)
+		set_canary(where->process, ptr, size, xl_block_bytes(where));
+}
+
+size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
+{
+	const uint16_t *slack = NULL;
+
+	if (where->process->options.canary)
+		slack = slack_of(where->process, ptr);
+	return xl_block_bytes(where) - (slack ? *slack : 0);
+}
+
+void xl_checks_page_gone(const struct xalloc_heap *heap, const struct xl_page *page)
+{
+	uintptr_t first = xl_page_address(heap, page), end = first + page->nr_slices * XL_SLICE;
+	struct xl_process *p = xl_process_peek();
+	unsigned int bucket;
+
+	if (p->options.zero_on_free && !heap->arena->leaving)
+		memset((void *)first, 0, end - first);
+	if (!p->options.trace)
+		return;
+	pthread_mutex_lock(&p->trace_lock);
+	for (bucket = 0; p->traces && bucket < NR_BUCKETS; bucket++)
+		drop_traces(&p->traces[bucket], first, end);
+	pthread_mutex_unlock(&p->trace_lock);
+}
+
+/* --- the report */
+
+struct living {
+	uint64_t nr[XL_NR_CLASSES + 1];
+	uint64_t large_bytes;
+};
+
+static void count_page(const struct xl_page *page, struct living *living)
+{
+	uint32_t block;
+
+	if (page->cls == XL_CLASS_LARGE)
+		return;
+	for (block = 0; block < page->nr_blocks; block++)
+		living->nr[page->cls] += xl_is_live(xl_page_unit(page, block));
+}
+
+static void count_heap(struct xalloc_heap *heap, struct living *living)
+{
+	struct xl_list *pos;
+
+	pthread_mutex_lock(&heap->lock);
+	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next)
+		count_page(xl_entry(pos, struct xl_page, all), living);
+	living->nr[XL_CLASS_LARGE] += heap->large.nr_blocks;
+	living->large_bytes += heap->large.used_bytes;
+	pthread_mutex_unlock(&heap->lock);
+}
+
+static void count_all(struct xl_process *p, struct living *living)
+{
+	struct xl_list *pos, *heap;
+
+	pthread_mutex_lock(&p->lock);
+	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
+		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
+
+		/* What is to stay is no leak. */
+		if (arena->keep)
+			continue;
+		for (heap = arena->heaps.next; heap != &arena->heaps; heap = heap->next)
+			count_heap(xl_entry(heap, struct xalloc_heap, link), living);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+__attribute__((format(printf, 2, 3))) static int put_line(int fd, const char *format, ...)
+{
+	char line[128];
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	return xl_os_write(fd, line, len);
+}
+
+static int put_traces(int fd, struct xl_process *p)
+{
+	struct xl_trace trace;
+	unsigned int bucket, nr;
+	int ret = 0;
+
+	for (bucket = 0; bucket < NR_BUCKETS; bucket++) {
+		for (nr = 0; !ret && copy_trace(p, bucket, nr, &trace); nr++) {
+			ret = put_line(fd, "xalloc: %p of %zu bytes, allocated by\n",
+				       (void *)trace.address, trace.size);
+			backtrace_symbols_fd(trace.frames, trace.nr_frames, fd);
+		}
+	}
+	return ret;
+}
+
+int xalloc_report(int fd)
+{
+	struct xl_process *p = xl_process_peek();
+	struct living living = { 0 };
+	uint64_t nr = 0, bytes = 0;
+	unsigned int cls;
+	int ret;
+
+	if (p)
+		count_all(p, &living);
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		nr += living.nr[cls];
+		bytes += living.nr[cls] * xl_classes[cls].block_bytes;
+	}
+	nr += living.nr[XL_CLASS_LARGE];
+	bytes += living.large_bytes;
+	ret = put_line(fd, "xalloc: %llu blocks of %llu bytes live\n", (unsigned long long)nr,
+		       (unsigned long long)bytes);
+	for (cls = 0; cls < XL_NR_CLASSES && !ret; cls++)
+		if (living.nr[cls])
+			ret = put_line(fd, "xalloc: %llu of size class %u\n",
+				       (unsigned long long)living.nr[cls],
+				       xl_classes[cls].block_bytes);
+	if (living.nr[XL_CLASS_LARGE] && !ret)
+		ret = put_line(fd, "xalloc: %llu large ones of %llu bytes together\n",
+			       (unsigned long long)living.nr[XL_CLASS_LARGE],
+			       (unsigned long long)living.large_bytes);
+	return p && !ret ? put_traces(fd, p) : ret;
+}
+
+__attribute__((destructor)) static void report_leaks(void)
+{
+	struct xl_process *p = xl_process_peek();
+
+	if (p && p->options.leaks)
+		xalloc_report(STDERR_FILENO);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What XALLOC_OPTIONS can have done to each block: zero_on_free, canary, trace. checks.c
+ *
+ * While any of them is on no thread has a cache, so that each call comes through xl_heap_alloc()
+ * and xl_free_locked(). Otherwise nothing here is called.
+ */
+#ifndef XL_CHECKS_H
+#define XL_CHECKS_H
+
+#include "internal.h"
+
+/* Whether any of them is on; once the process is started. */
+extern bool xl_checks;
+
+/* A new block, before its caller has it, with no lock held. Returns @ptr. */
+void *xl_checks_alloc(void *ptr, unsigned int cls, size_t size);
+/* A live block that is about to be freed; its heap is locked, but not when this aborts. */
+void xl_checks_free(const char *call, void *ptr, struct xl_where *where);
+/* One that is about to be resized where it is, if it can be, and one that was. */
+void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_t size);
+void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size);
+/* How much of a block may be used, its heap locked. */
+size_t xl_checks_usable(const void *ptr, const struct xl_where *where);
+/* The page goes with all its blocks. */
+void xl_checks_page_gone(const struct xalloc_heap *heap, const struct xl_page *page);
+
+#endif /* XL_CHECKS_H */
