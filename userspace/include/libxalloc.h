@@ -73,8 +73,8 @@
  *		leaks=1		xalloc_report() to stderr at exit; not after _exit() or a signal
  *		trace=N		keeps the stack of each Nth call that allocates, while the
  *				block lives, for xalloc_report()
- *			While zero_on_free, canary or trace is on, threads keep no blocks for
- *			themselves, and each call takes a lock
+ *	While zero_on_free, canary or trace is on, threads keep no blocks for themselves, and
+ *	each call takes a lock.
  *
  * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
  * hardened_malloc's; one flat table from address to page, and stacks of addresses for each size
@@ -202,6 +202,12 @@ void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size);
  * Return: bytes, at least what was asked for; 0 for NULL.
  */
 size_t xalloc_usable_size(const void *ptr);
+
+/*
+ * Misuse
+ *
+ * What is no block, or not of the size that is said, is found by each call that takes a block.
+ */
 
 /**
  * struct xalloc_misuse - a call with a pointer or a size that cannot be right
@@ -387,6 +393,10 @@ int xalloc_arena_fd(const struct xalloc_arena *arena);
  */
 int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
 
+/*
+ * Statistics
+ */
+
 /**
  * struct xalloc_arena_stat - what an arena holds
  * @size: in: sizeof(struct xalloc_arena_stat); out: how many bytes were filled
@@ -505,7 +515,7 @@ XALLOC_ATTR(alloc_size(3), warn_unused_result)
 void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size);
 
 /*
- * Handles
+ * Handles and dma-bufs
  *
  * A handle names memory by arena and offset, for other mappings of the same arena and for
  * the calls of <linux/xalloc.h>. A handle of a block is good as long as the block lives.
