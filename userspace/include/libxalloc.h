@@ -277,6 +277,8 @@ enum xalloc_pages {
  * @reserve_low_bytes: a reserve of zeroed memory, charged like blocks, is filled in the
  *	background when it falls below this; rounded up to 2 MiB
  * @reserve_high_bytes: up to this; at most @arena_bytes
+ * @chunk_bytes: for xalloc_set_chunk_hook(): a power of two, at least 2 MiB, at most
+ *	@arena_bytes and @limit_bytes. Zero: the largest up to @limit_bytes and 1 GiB
  *
  * Zero in any member but @size means its default. Later versions append members.
  */
@@ -291,6 +293,7 @@ struct xalloc_arena_config {
 	unsigned int reserved;
 	size_t reserve_low_bytes;
 	size_t reserve_high_bytes;
+	size_t chunk_bytes;
 };
 
 /**
@@ -392,6 +395,47 @@ int xalloc_arena_fd(const struct xalloc_arena *arena);
  * Return: 0, or -errno.
  */
 int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
+
+/**
+ * xalloc_arena_trim() - give back what an arena keeps without need
+ * @arena: the arena
+ *
+ * Memory without a block that heaps keep, what this thread keeps for itself, and chunks without
+ * a block. The library does so itself when memory is refused.
+ *
+ * Return: 0, or -errno.
+ */
+int xalloc_arena_trim(struct xalloc_arena *arena);
+
+/**
+ * xalloc_set_chunk_hook() - be told of memory before it is used, and before it goes
+ * @arena: an arena of this process alone, from which nothing was allocated yet
+ * @on_add: called with @ctx, an address and a length; returns 0, or -errno to refuse. Or NULL
+ * @on_remove: the same before the memory goes back. Or NULL
+ * @ctx: for both
+ *
+ * For devices and calls with which memory must be registered, such as io_uring's fixed buffers.
+ * From the first hook on the arena's memory is committed, charged and given back in chunks of
+ * &xalloc_arena_config.chunk_bytes, aligned to that in the arena, and no block lies in two. A
+ * chunk's @on_add comes before any block is in it; an error gives the chunk back and is errno
+ * of the allocation. Chunks stay when their last block is freed, until xalloc_arena_trim() or
+ * _destroy() is called; @on_remove comes before. What is left of the limit below a chunk is not
+ * used. A block, with an alignment above 64 KiB added to it, is at most as large as a chunk:
+ * EFBIG.
+ *
+ * Hooks are called by the thread that allocates, trims or destroys, without a lock: @on_add may
+ * allocate, in this arena too. Those of two chunks may run at the same time.
+ *
+ * A second hook takes the place of the first: @on_add is called for each chunk, then the @on_remove
+ * of the first. Nobody else may use the arena during that. NULL for both ends it. At exit
+ * nothing is called.
+ *
+ * Return: 0, or -errno: what @on_add returned, after @on_remove for those it had accepted and with
+ * the old hook in place; -EBUSY when something was allocated in the arena before the first hook.
+ */
+int xalloc_set_chunk_hook(struct xalloc_arena *arena,
+			  int (*on_add)(void *ctx, void *address, size_t bytes),
+			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx);
 
 /*
  * Statistics

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "chunk.h"
 #include "os.h"
 
 /* Returns the address of a gap and, in @next, the arena after it; 0 when there is none. */
@@ -99,6 +100,7 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_a
 	if (!arena)
 		return NULL;
 	arena->bytes = config->arena_bytes;
+	arena->chunk_bytes = config->chunk_bytes;
 	arena->limit_bytes = config->limit_bytes;
 	if (arena->limit_bytes > arena->bytes)
 		arena->limit_bytes = arena->bytes;
@@ -219,6 +221,9 @@ static int read_config(const struct xalloc_arena_config *from, struct xalloc_are
 	    config->reserve_low_bytes > config->reserve_high_bytes ||
 	    (config->node && !(config->flags & XALLOC_ON_NODE)))
 		return -EINVAL;
+	if (config->chunk_bytes &&
+	    (config->chunk_bytes % XL_SEGMENT || config->chunk_bytes & (config->chunk_bytes - 1)))
+		return -EINVAL;
 	return 0;
 }
 
@@ -243,6 +248,10 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *from)
 	if (!round_up(&config.arena_bytes) || !round_up(&config.limit_bytes) ||
 	    !round_up(&config.reserve_low_bytes) || !round_up(&config.reserve_high_bytes)) {
 		errno = EFBIG;
+		return NULL;
+	}
+	if (config.chunk_bytes > config.arena_bytes || config.chunk_bytes > config.limit_bytes) {
+		errno = EINVAL;
 		return NULL;
 	}
 	pthread_mutex_lock(&p->lock);
@@ -312,25 +321,29 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	if (!p)
 		return -ESTALE;
 	pthread_mutex_lock(&p->lock);
-	if (!is_alive(arena)) {
+	if (!is_alive(arena))
 		ret = -ESTALE;
-	} else if (arena == p->default_arena) {
+	else if (arena == p->default_arena)
 		ret = -EBUSY;
-	} else {
-		if (arena->keep) {
-			trim_heaps(p, arena);
-			arena->leaving = true;
-		}
-		while ((pos = arena->heaps.next) != &arena->heaps)
-			xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
+	else
 		atomic_store(&arena->alive, false);
-		arena->backend->destroy(arena);
-		ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
-		/* Otherwise its place stays taken. */
-		if (!ret) {
-			xl_list_del(&arena->link);
-			xl_meta_put(XL_POOL_ARENA, arena);
-		}
+	pthread_mutex_unlock(&p->lock);
+	if (ret)
+		return ret;
+	xl_chunks_leave(arena);
+	pthread_mutex_lock(&p->lock);
+	if (arena->keep) {
+		trim_heaps(p, arena);
+		arena->leaving = true;
+	}
+	while ((pos = arena->heaps.next) != &arena->heaps)
+		xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
+	arena->backend->destroy(arena);
+	ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
+	/* Otherwise its place stays taken. */
+	if (!ret) {
+		xl_list_del(&arena->link);
+		xl_meta_put(XL_POOL_ARENA, arena);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return ret;

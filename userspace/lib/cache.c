@@ -25,6 +25,7 @@
 
 #include "backend.h"
 #include "checks.h"
+#include "chunk.h"
 #include "os.h"
 #include "page.h"
 
@@ -345,35 +346,6 @@ static inline void *give_out(uintptr_t entry)
 	return (void *)(entry & ~(uintptr_t)XL_FRESH);
 }
 
-/* The stack of @cls is empty. Returns an entry, or 0 with errno set. */
-static uintptr_t refill(unsigned int cls, size_t size)
-{
-	struct xl_cache *c = cache->heap ? cache : start();
-	struct xl_process *p;
-	uintptr_t *stack;
-	uint32_t nr;
-	int error;
-
-	if (!c)
-		return 0;
-	p = xl_process_peek();
-	trim_if_wanted(c);
-	grow(p, c, cls);
-	stack = c->stacks[cls];
-	nr = xl_heap_take(p, c->heap, cls, stack + 1, c->of[cls].limit / 2 + 1, &error);
-	if (!nr) {
-		trim(c, error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
-		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
-	}
-	if (!nr) {
-		errno = xl_arena_refused(c->heap->arena, size, -error);
-		return 0;
-	}
-	set_count(c, cls, nr - 1);
-	c->of[cls].top = stack[nr - 1];
-	return stack[nr];
-}
-
 /* Returns an entry, or 0 if the stack is empty. */
 static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
 {
@@ -386,6 +358,47 @@ static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
 	c->of[cls].top = c->stacks[cls][count];
 	set_count(c, cls, count);
 	return entry;
+}
+
+/* The stack of @cls is empty. Returns an entry, or 0 with errno set. */
+static uintptr_t refill(unsigned int cls, size_t size)
+{
+	struct xl_cache *c = cache->heap ? cache : start();
+	struct xl_process *p;
+	uintptr_t *stack, entry;
+	uint32_t nr;
+	int error;
+
+	if (!c)
+		return 0;
+	p = xl_process_peek();
+	trim_if_wanted(c);
+	grow(p, c, cls);
+	stack = c->stacks[cls];
+	nr = xl_heap_take(p, c->heap, cls, stack + 1, c->of[cls].limit / 2 + 1, &error);
+	if (error == -XL_ADD_CHUNK) {
+		error = xl_chunk_add(c->heap->arena);
+		if (!error) {
+			/* The hook may have allocated, too. */
+			entry = pop(c, cls);
+			return entry ? entry : refill(cls, size);
+		}
+	}
+	if (!nr) {
+		int refused = error;
+
+		trim(c, error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
+		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
+		if (error == -XL_ADD_CHUNK)
+			error = refused;
+	}
+	if (!nr) {
+		errno = xl_arena_refused(c->heap->arena, size, -error);
+		return 0;
+	}
+	set_count(c, cls, nr - 1);
+	c->of[cls].top = stack[nr - 1];
+	return stack[nr];
 }
 
 /* There is room. */

@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "checks.h"
+#include "chunk.h"
 #include "os.h"
 #include "page.h"
 
@@ -297,7 +298,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 	if (!size)
 		size = 1;
 	cls = xl_class_of(alignment, size);
-	for (again = false;; again = true) {
+	for (again = false;;) {
 		/* In a child of fork() a heap of the parent reads as zero. */
 		if (!p || !atomic_load(&heap->alive)) {
 			errno = ESTALE;
@@ -312,10 +313,18 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		if (address)
 			return xl_checks ? xl_checks_alloc((void *)address, cls, size) :
 					   (void *)address;
+		if (error == -XL_ADD_CHUNK) {
+			error = xl_chunk_add(arena);
+			if (!error) {
+				again = false;
+				continue;
+			}
+		}
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
 		trim(arena, error == -EDQUOT || error == -ENOSPC ? arena : NULL);
+		again = true;
 	}
 	errno = xl_arena_refused(arena, size, -error);
 	return NULL;

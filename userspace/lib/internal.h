@@ -18,6 +18,7 @@
  *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
  *	3. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
+ *	   xl_chunks.lock	what is granted in chunks of an arena
  *	4. xl_process.trace_lock	what checks.c keeps
  *	5. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
@@ -131,6 +132,7 @@ enum xl_pool {
 	XL_POOL_EXTENT,
 	XL_POOL_LOCAL,
 	XL_POOL_TRACE,
+	XL_POOL_CHUNKS,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,
 	XL_NR_POOLS,
@@ -293,7 +295,9 @@ struct xalloc_arena {
 	struct xl_file file; /* what @fd shall be of */
 	struct xl_local *local;
 	const struct xalloc_status *_Atomic status; /* of the device; NULL: there is none */
-	atomic_ulong generation; /* at which what heaps keep of it was given back */
+	atomic_ulong generation;  /* at which what heaps keep of it was given back */
+	struct xl_chunks *chunks; /* or NULL */
+	size_t chunk_bytes;       /* zero without @chunks: not said yet */
 	uint64_t id;
 	uintptr_t base;
 	size_t bytes;

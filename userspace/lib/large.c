@@ -108,13 +108,17 @@ static size_t run_first(const struct xalloc_heap *heap, const struct xl_page *pa
 	return (xl_page_address(heap, page) - xl_map.base) / XL_KPAGE;
 }
 
-/* The free extent that touches an extent at @kpage, or NULL. */
+/* The free extent with @kpage, which an extent touches at @border; or NULL. */
 static struct xl_extent *free_neighbour(struct xl_process *p, struct xalloc_heap *heap,
-					size_t kpage)
+					size_t kpage, size_t border)
 {
 	struct xl_extent *e;
 
 	if (!run_of(p, heap, kpage))
+		return NULL;
+	/* No block lies in two chunks. */
+	if (heap->arena->chunks &&
+	    (xl_map.base + border * XL_KPAGE - heap->arena->base) % heap->arena->chunk_bytes == 0)
 		return NULL;
 	e = xl_map.extent_of[kpage];
 	return e && !e->used ? e : NULL;
@@ -230,8 +234,8 @@ void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all)
 /* Merges a free extent, which is on no list, with its neighbours and puts it on one. */
 static struct xl_extent *settle(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e)
 {
-	struct xl_extent *left = e->first ? free_neighbour(p, heap, e->first - 1) : NULL;
-	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr);
+	struct xl_extent *left = e->first ? free_neighbour(p, heap, e->first - 1, e->first) : NULL;
+	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr, e->first + e->nr);
 	size_t first = e->first, nr = e->nr;
 
 	set_ends(e, NULL);
@@ -401,7 +405,7 @@ void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_ext
 static bool grow(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 {
 	size_t more = nr - e->nr;
-	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr);
+	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr, e->first + e->nr);
 
 	if (!right || right->nr < more)
 		return false;

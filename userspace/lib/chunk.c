@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Chunks: arenas whose memory is told to a hook before it is used.
+ *
+ * With a hook, an arena's own backend grants whole chunks alone, and this one, in its place, places
+ * pages in them as the kernel would. Pages are granted under the lock of a heap, where no hook may
+ * be called: so a grant that finds no room says XL_ADD_CHUNK, the heap is unlocked, and who
+ * allocates adds a chunk and tries again.
+ *
+ * A chunk goes NONE -> ADDING -> READY -> REMOVING -> NONE. Pages are placed in READY ones; the hook
+ * is called without the lock in the two states between.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "../../module/placement.h"
+#include "backend.h"
+#include "chunk.h"
+#include "os.h"
+
+enum state {
+	NONE,
+	ADDING,
+	READY,
+	REMOVING,
+};
+
+struct chunk {
+	enum state state;
+	bool zero;        /* but for what is dirty */
+	uint32_t nr_used; /* slices */
+	struct xalloc_placement placement;
+};
+
+/* This thread is in a hook: what it waits for may be itself. */
+static __thread bool in_hook __attribute__((tls_model("initial-exec")));
+
+/* @lock is lock 3. */
+struct xl_chunks {
+	void *next_free; /* xl_meta_put() */
+	pthread_mutex_t lock;
+	const struct xl_backend *backend; /* the arena's own */
+	int (*on_add)(void *ctx, void *address, size_t bytes);
+	void (*on_remove)(void *ctx, void *address, size_t bytes);
+	void *ctx;
+	uint64_t nr_granted;    /* slices */
+	unsigned int nr_adding; /* threads in xl_chunk_add() */
+	pthread_cond_t added;
+	uint32_t nr;
+	struct chunk *chunks;
+	uint32_t *nr_slices; /* of the page that begins with this slice, or 0 */
+	uint32_t *dirty; /* of a segment: bit n: slice n was granted since the chunk was added */
+};
+
+static size_t chunks_bytes(const struct xalloc_arena *arena)
+{
+	return arena->bytes / arena->chunk_bytes * sizeof(struct chunk);
+}
+
+static size_t table_bytes(const struct xalloc_arena *arena)
+{
+	return (arena->bytes / XL_SLICE + arena->bytes / XL_SEGMENT) * sizeof(uint32_t);
+}
+
+static void *address_of(const struct xalloc_arena *arena, uint32_t i)
+{
+	return (void *)(arena->base + i * arena->chunk_bytes);
+}
+
+/* --- pages, under the lock of a heap */
+
+/* Returns whether they were zero. */
+static bool mark_dirty(struct xl_chunks *c, uint32_t slice, uint32_t nr_slices)
+{
+	uint32_t segment = slice / XALLOC_SLICES_PER_SEGMENT, mask;
+	bool zero = true;
+
+	for (; segment * XALLOC_SLICES_PER_SEGMENT < slice + nr_slices; segment++) {
+		mask = xalloc_placement_mask(segment, slice, nr_slices);
+		zero = zero && !(c->dirty[segment] & mask);
+		c->dirty[segment] |= mask;
+	}
+	return zero;
+}
+
+static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
+		       struct xl_grant *grant)
+{
+	struct xalloc_placement_request request = { .nr_slices = nr_slices };
+	struct xl_chunks *c = arena->chunks;
+	uint32_t i, slice = 0;
+	int ret = -XL_ADD_CHUNK;
+
+	(void)tag;
+	if (nr_slices > arena->chunk_bytes / XL_SLICE)
+		return -EFBIG;
+	pthread_mutex_lock(&c->lock);
+	for (i = 0; i < c->nr; i++) {
+		if (c->chunks[i].state != READY)
+			continue;
+		ret = xalloc_placement_take(&c->chunks[i].placement, &request, &slice);
+		if (!ret || ret == -ENOMEM)
+			break;
+		ret = -XL_ADD_CHUNK;
+	}
+	if (!ret) {
+		slice += i * (arena->chunk_bytes / XL_SLICE);
+		c->chunks[i].nr_used += nr_slices;
+		c->nr_granted += nr_slices;
+		c->nr_slices[slice] = nr_slices;
+		*grant = (struct xl_grant){
+			.offset = slice * XL_SLICE,
+			.zero = mark_dirty(c, slice, nr_slices) && c->chunks[i].zero,
+		};
+	}
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+static int free_one(struct xalloc_arena *arena, uint64_t offset)
+{
+	struct xl_chunks *c = arena->chunks;
+	struct chunk *chunk = &c->chunks[offset / arena->chunk_bytes];
+	uint32_t slice = offset / XL_SLICE, nr_slices = c->nr_slices[slice];
+	int ret;
+
+	if (!nr_slices)
+		return -ENOENT;
+	ret = xalloc_placement_give(&chunk->placement, offset % arena->chunk_bytes / XL_SLICE,
+				    nr_slices);
+	if (ret)
+		return ret;
+	c->nr_slices[slice] = 0;
+	chunk->nr_used -= nr_slices;
+	c->nr_granted -= nr_slices;
+	return 0;
+}
+
+static int chunk_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+{
+	uint32_t done = 0;
+	int ret = 0;
+
+	pthread_mutex_lock(&arena->chunks->lock);
+	while (done < nr && !ret) {
+		ret = free_one(arena, offsets[done]);
+		done += !ret;
+	}
+	pthread_mutex_unlock(&arena->chunks->lock);
+	return done ? (int)done : ret;
+}
+
+static int chunk_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
+{
+	struct xl_chunks *c = arena->chunks;
+	int ret = c->backend->stat(arena, stat);
+
+	pthread_mutex_lock(&c->lock);
+	stat->granted_bytes = c->nr_granted * XL_SLICE;
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+static int chunk_export(struct xalloc_arena *arena, uint64_t offset, uint64_t bytes)
+{
+	const struct xl_backend *backend = arena->chunks->backend;
+
+	return backend->export ? backend->export(arena, offset, bytes) : -EOPNOTSUPP;
+}
+
+static void chunk_destroy(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	uint32_t i;
+
+	for (i = 0; i < c->nr; i++)
+		if (c->chunks[i].state == READY)
+			xalloc_placement_fini(&c->chunks[i].placement);
+	xl_os_unreserve(c->chunks, chunks_bytes(arena));
+	xl_os_unreserve(c->nr_slices, table_bytes(arena));
+	c->backend->destroy(arena);
+	xl_meta_put(XL_POOL_CHUNKS, c);
+}
+
+static const struct xl_backend chunk_backend = {
+	.destroy = chunk_destroy,
+	.grant = chunk_grant,
+	.free = chunk_free,
+	.stat = chunk_stat,
+	.export = chunk_export,
+};
+
+/* --- chunks come and go, without a lock */
+
+static void set_state(struct xl_chunks *c, struct chunk *chunk, enum state state)
+{
+	pthread_mutex_lock(&c->lock);
+	chunk->state = state;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static int call_on_add(struct xalloc_arena *arena, uint32_t i)
+{
+	struct xl_chunks *c = arena->chunks;
+	bool outer = in_hook;
+	int ret;
+
+	if (!c->on_add)
+		return 0;
+	in_hook = true;
+	ret = c->on_add(c->ctx, address_of(arena, i), arena->chunk_bytes);
+	in_hook = outer;
+	return ret;
+}
+
+static int add(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	struct xl_grant grant;
+	struct chunk *chunk;
+	uint32_t i;
+	int ret;
+
+	ret = c->backend->grant(arena, arena->chunk_bytes / XL_SLICE, arena->chunk_bytes, &grant);
+	if (ret < 0)
+		return ret;
+	i = grant.offset / arena->chunk_bytes;
+	chunk = &c->chunks[i];
+	/* Only where somebody else has pages in the arena. */
+	if (grant.offset % arena->chunk_bytes) {
+		ret = -ENOSPC;
+	} else {
+		set_state(c, chunk, ADDING);
+		ret = call_on_add(arena, i);
+	}
+	if (ret < 0) {
+		if (chunk->state == ADDING)
+			set_state(c, chunk, NONE);
+		c->backend->free(arena, &grant.offset, 1);
+		return ret;
+	}
+	xalloc_placement_init(&chunk->placement, arena->chunk_bytes / XL_SEGMENT);
+	chunk->nr_used = 0;
+	chunk->zero = grant.zero;
+	memset(c->dirty + grant.offset / XL_SEGMENT, 0,
+	       arena->chunk_bytes / XL_SEGMENT * sizeof(*c->dirty));
+	set_state(c, chunk, READY);
+	return 0;
+}
+
+int xl_chunk_add(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	int ret;
+
+	pthread_mutex_lock(&c->lock);
+	c->nr_adding++;
+	pthread_mutex_unlock(&c->lock);
+	ret = add(arena);
+	pthread_mutex_lock(&c->lock);
+	c->nr_adding--;
+	pthread_cond_broadcast(&c->added);
+	/* Perhaps refused because another thread has the memory, of which there is enough then. */
+	while (ret < 0 && c->nr_adding && !in_hook) {
+		pthread_cond_wait(&c->added, &c->lock);
+		ret = c->nr_adding ? ret : 0;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+void xl_chunks_trim(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	uint32_t i;
+
+	for (i = 0; c && i < c->nr; i++) {
+		struct chunk *chunk = &c->chunks[i];
+		uint64_t offset = i * arena->chunk_bytes;
+		bool idle;
+
+		pthread_mutex_lock(&c->lock);
+		idle = chunk->state == READY && !chunk->nr_used;
+		if (idle)
+			chunk->state = REMOVING;
+		pthread_mutex_unlock(&c->lock);
+		if (!idle)
+			continue;
+		if (c->on_remove)
+			c->on_remove(c->ctx, address_of(arena, i), arena->chunk_bytes);
+		xalloc_placement_fini(&chunk->placement);
+		/* Before anybody can be granted it again. */
+		set_state(c, chunk, NONE);
+		c->backend->free(arena, &offset, 1);
+	}
+}
+
+/* Calls @on_remove for the first @nr chunks, as far as there are any. */
+static void remove_first(struct xalloc_arena *arena, uint32_t nr,
+			 void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+{
+	uint32_t i;
+
+	for (i = 0; on_remove && i < nr; i++)
+		if (arena->chunks->chunks[i].state == READY)
+			on_remove(ctx, address_of(arena, i), arena->chunk_bytes);
+}
+
+void xl_chunks_leave(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+
+	if (c)
+		remove_first(arena, c->nr, c->on_remove, c->ctx);
+}
+
+/* --- the hook */
+
+/* Puts chunks between an arena, in which nothing is granted, and its backend. */
+static int use_chunks(struct xalloc_arena *arena)
+{
+	struct xl_backend_stat stat;
+	struct xl_chunks *c;
+	size_t bytes = arena->limit_bytes < XL_GIB ? arena->limit_bytes : XL_GIB;
+	int ret;
+
+	ret = arena->backend->stat(arena, &stat);
+	if (ret < 0)
+		return ret;
+	if (stat.granted_bytes)
+		return -EBUSY;
+	c = xl_meta_get(XL_POOL_CHUNKS, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	memset(c, 0, sizeof(*c));
+	if (!arena->chunk_bytes)
+		arena->chunk_bytes = (size_t)1 << (63 - __builtin_clzll(bytes));
+	c->backend = arena->backend;
+	c->nr = arena->bytes / arena->chunk_bytes;
+	c->chunks = xl_os_sparse(chunks_bytes(arena));
+	c->nr_slices = xl_os_sparse(table_bytes(arena));
+	if (!c->chunks || !c->nr_slices) {
+		if (c->chunks)
+			xl_os_unreserve(c->chunks, chunks_bytes(arena));
+		if (c->nr_slices)
+			xl_os_unreserve(c->nr_slices, table_bytes(arena));
+		xl_meta_put(XL_POOL_CHUNKS, c);
+		return -ENOMEM;
+	}
+	c->dirty = c->nr_slices + arena->bytes / XL_SLICE;
+	arena->chunks = c;
+	arena->backend = &chunk_backend;
+	return 0;
+}
+
+int xalloc_set_chunk_hook(struct xalloc_arena *arena,
+			  int (*on_add)(void *ctx, void *address, size_t bytes),
+			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xl_chunks *c;
+	uint32_t i;
+	int ret = 0;
+
+	if (!p || !atomic_load(&arena->alive))
+		return -ESTALE;
+	pthread_mutex_lock(&p->lock);
+	if (!arena->chunks)
+		ret = use_chunks(arena);
+	pthread_mutex_unlock(&p->lock);
+	if (ret)
+		return ret;
+	c = arena->chunks;
+	for (i = 0; on_add && i < c->nr && !ret; i++)
+		if (c->chunks[i].state == READY)
+			ret = on_add(ctx, address_of(arena, i), arena->chunk_bytes);
+	if (ret < 0) {
+		remove_first(arena, i - 1, on_remove, ctx);
+		return ret;
+	}
+	remove_first(arena, c->nr, c->on_remove, c->ctx);
+	c->on_add = on_add;
+	c->on_remove = on_remove;
+	c->ctx = ctx;
+	return 0;
+}
+
+int xalloc_arena_trim(struct xalloc_arena *arena)
+{
+	if (!xl_process_peek() || !atomic_load(&arena->alive))
+		return -ESTALE;
+	xl_arenas_trim(arena);
+	xl_chunks_trim(arena);
+	return 0;
+}

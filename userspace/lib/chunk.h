@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Chunks: arenas whose memory is told to a hook before it is used. chunk.c
+ */
+#ifndef XL_CHUNK_H
+#define XL_CHUNK_H
+
+#include "internal.h"
+
+/* What backend->grant() says, negated, when an arena needs another chunk. No errno. */
+#define XL_ADD_CHUNK 4096
+
+/*
+ * These call the program's hook: no lock is held. xl_chunk_add() returns 0 or -errno; then
+ * the allocation is tried again, as the hook or another thread may have used the chunk up.
+ */
+int xl_chunk_add(struct xalloc_arena *arena);
+/* Gives back the chunks that no page is in. Nothing happens to an arena without a hook. */
+void xl_chunks_trim(struct xalloc_arena *arena);
+/* Before the arena is destroyed: all of them are about to go. */
+void xl_chunks_leave(struct xalloc_arena *arena);
+
+#endif /* XL_CHUNK_H */

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Description: a hook is told of each chunk of an arena before a block is in it, and before it goes;
+ * what it refuses is not used.
+ */
+#include <pthread.h>
+
+#include "libtest.h"
+
+LIBTEST_FIXTURE(lib_hook, "32M")
+
+#define NR_CHUNKS 16
+
+/* What a device knows. */
+struct device {
+	pthread_mutex_t lock;
+	struct iovec known[NR_CHUNKS];
+	int nr, nr_added, nr_removed;
+	int error;                 /* what on_add says from now on */
+	unsigned int delay_ms;
+	struct xalloc_heap *nested; /* on_add allocates there */
+};
+
+static int add(void *ctx, void *address, size_t bytes)
+{
+	struct device *device = ctx;
+	size_t at;
+
+	if (device->nested) {
+		struct xalloc_heap *heap = device->nested;
+
+		device->nested = NULL;
+		if (!xalloc_heap_malloc(heap, 100) || !xalloc_malloc(100))
+			abort();
+	}
+	sleep_ms(device->delay_ms);
+	if (device->error)
+		return device->error;
+	/* All of it is there. */
+	for (at = 0; at < bytes; at += SEGMENT)
+		*((volatile char *)address + at) = 0;
+	pthread_mutex_lock(&device->lock);
+	device->known[device->nr++] = (struct iovec){ address, bytes };
+	device->nr_added++;
+	pthread_mutex_unlock(&device->lock);
+	return 0;
+}
+
+static void drop(void *ctx, void *address, size_t bytes)
+{
+	struct device *device = ctx;
+	int i;
+
+	*(volatile char *)address = 0;
+	pthread_mutex_lock(&device->lock);
+	for (i = 0; device->known[i].iov_base != address || device->known[i].iov_len != bytes; i++)
+		if (i == device->nr)
+			abort();
+	device->known[i] = device->known[--device->nr];
+	device->nr_removed++;
+	pthread_mutex_unlock(&device->lock);
+}
+
+/* Whether one chunk that the device knows holds all of the block. */
+static bool knows(const struct device *device, const char *ptr, size_t bytes)
+{
+	int i;
+
+	for (i = 0; i < device->nr; i++) {
+		const char *base = device->known[i].iov_base;
+
+		if (ptr >= base && ptr + bytes <= base + device->known[i].iov_len)
+			return true;
+	}
+	return false;
+}
+
+static struct xalloc_arena *arena_with(size_t arena_bytes, size_t limit_bytes, size_t chunk_bytes)
+{
+	struct xalloc_arena_config config = {
+		.size = sizeof(config),
+		.arena_bytes = arena_bytes,
+		.limit_bytes = limit_bytes,
+		.chunk_bytes = chunk_bytes,
+	};
+
+	return xalloc_arena_create(&config);
+}
+
+TEST_F(lib_hook, each_block_lies_in_one_chunk_that_is_known)
+{
+	struct xalloc_arena *arena = arena_with(64 * MIB, 32 * MIB, 4 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { 0 };
+	uint32_t seed = random_seed() | 1, i;
+	struct iovec range;
+	char *blocks[200] = { 0 };
+
+	TH_LOG("SEED=%u", seed);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_arena_range(arena, &range));
+	ASSERT_EQ(0, device.nr);
+	for (i = 0; i < 5000; i++) {
+		uint32_t k = random_next(&seed) % 200;
+		size_t size = random_next(&seed) % (1U << random_next(&seed) % 22) + 1;
+
+		xalloc_free(blocks[k]);
+		blocks[k] = random_next(&seed) % 8 ?
+				    xalloc_heap_malloc(heap, size) :
+				    xalloc_heap_aligned_alloc(heap, 2 * SLICE, size);
+		if (blocks[k] && random_next(&seed) % 4 == 0) {
+			char *longer = xalloc_realloc(blocks[k], size + size / 2);
+
+			blocks[k] = longer ?: blocks[k];
+		}
+		if (!blocks[k])
+			continue;
+		ASSERT_TRUE(knows(&device, blocks[k], xalloc_usable_size(blocks[k])));
+		blocks[k][0] = 1;
+	}
+	ASSERT_LT(1, device.nr);
+	ASSERT_GE(8, device.nr);
+	ASSERT_EQ(0, device.nr_removed);
+	for (i = 0; i < (uint32_t)device.nr; i++)
+		ASSERT_EQ(0, ((char *)device.known[i].iov_base - (char *)range.iov_base) %
+				     (4 * MIB));
+	/* Charged whole. */
+	ASSERT_EQ(device.nr * 4 * MIB, stats_of(arena).committed_bytes);
+	for (i = 0; i < 200; i++)
+		xalloc_free(blocks[i]);
+	ASSERT_EQ(0, xalloc_arena_trim(arena));
+	ASSERT_EQ(0, device.nr);
+	ASSERT_EQ(device.nr_added, device.nr_removed);
+	ASSERT_EQ(0, stats_of(arena).committed_bytes);
+	/* And from the start. */
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 4 * MIB));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 1));
+	ASSERT_EQ(2, device.nr);
+	ASSERT_EQ(0, xalloc_arena_trim(arena));
+	ASSERT_EQ(2, device.nr);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, device.nr);
+}
+
+TEST_F(lib_hook, an_error_of_the_hook_is_that_of_the_allocation)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 8 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { .error = -EIO };
+	void *ptr;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	errno = 0;
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 100));
+	ASSERT_EQ(EIO, errno);
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 3 * MIB));
+	ASSERT_EQ(0, stats_of(arena).committed_bytes);
+	ASSERT_EQ(EIO, stats_of(arena).refused);
+	device.error = 0;
+	ptr = xalloc_heap_calloc(heap, 1, 100);
+	ASSERT_NE(NULL, ptr);
+	ASSERT_TRUE(bytes_zero(ptr, 100));
+	/* What fits into a chunk that is known needs no hook. */
+	device.error = -EIO;
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 7 * MIB));
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 2 * MIB));
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 8 * MIB + 1));
+	ASSERT_EQ(EFBIG, stats_of(arena).refused);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, device.nr);
+}
+
+TEST_F(lib_hook, calloc_zeroes_what_was_used_in_a_chunk_before)
+{
+	struct xalloc_arena *arena = arena_with(8 * MIB, 0, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { 0 };
+	int i;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	for (i = 0; i < 3; i++) {
+		char *small = xalloc_heap_calloc(heap, 1, 1000);
+		char *large = xalloc_heap_calloc(heap, 1, 5 * MIB);
+
+		ASSERT_NE(NULL, small);
+		ASSERT_NE(NULL, large);
+		ASSERT_TRUE(bytes_zero(small, 1000) && bytes_zero(large, 5 * MIB));
+		memset(small, 1, 1000);
+		memset(large, 1, 5 * MIB);
+		ASSERT_EQ(1, device.nr_added);
+		/* Its pages leave the heap, but the chunk stays. */
+		ASSERT_EQ(0, xalloc_heap_destroy(heap));
+		heap = xalloc_heap_create(arena);
+	}
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_F(lib_hook, chunks_are_replayed_to_the_next_hook)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device first = { 0 }, second = { 0 }, failing = { .error = -EIO };
+	char *ptr;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
+	ASSERT_EQ(2, first.nr);
+	ASSERT_EQ(-EIO, xalloc_set_chunk_hook(arena, add, drop, &failing));
+	ASSERT_EQ(0, failing.nr_removed);
+	ASSERT_EQ(2, first.nr);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &second));
+	ASSERT_EQ(0, first.nr);
+	ASSERT_EQ(2, second.nr);
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, MIB));
+	ASSERT_EQ(3, second.nr);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, NULL, NULL, NULL));
+	ASSERT_EQ(0, second.nr);
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_EQ(4, first.nr);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, first.nr);
+	ASSERT_EQ(-ESTALE, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_EQ(-ESTALE, xalloc_arena_trim(arena));
+}
+
+TEST_F(lib_hook, a_hook_comes_before_the_first_block)
+{
+	struct xalloc_arena *arena = arena_of(16 * MIB, 0);
+	struct device device = { 0 };
+	static const size_t sizes[] = { MIB, 3 * MIB, 5 * MIB, 4097 };
+	size_t i;
+
+	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(arena), 1));
+	ASSERT_EQ(-EBUSY, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		errno = 0;
+		ASSERT_EQ(NULL, arena_with(16 * MIB, 0, sizes[i]));
+		ASSERT_EQ(EINVAL, errno);
+	}
+	errno = 0;
+	ASSERT_EQ(NULL, arena_with(16 * MIB, 0, 32 * MIB));
+	ASSERT_EQ(EINVAL, errno);
+}
+
+TEST_F(lib_hook, the_default_heap_can_have_one)
+{
+	struct device device = { 0 };
+	void *ptr;
+	int i;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &device));
+	for (i = 0; i < 1000; i++) {
+		ptr = xalloc_malloc(i * 20);
+		ASSERT_NE(NULL, ptr);
+		ASSERT_TRUE(knows(&device, ptr, i * 20));
+	}
+	ASSERT_EQ(1, device.nr);
+	ASSERT_EQ(32 * MIB, device.known[0].iov_len);
+}
+
+TEST_F(lib_hook, a_hook_may_allocate)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { .nested = heap }, second = { 0 };
+	char *ptr;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 100));
+	ASSERT_EQ(2, device.nr);
+	ASSERT_EQ(2, stats_of(arena).nr_blocks);
+	ASSERT_EQ(1, second.nr);
+	/* A hook of the default heap that needs it itself, in the middle of the first call. */
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+struct together {
+	struct xalloc_heap *heap;
+	pthread_barrier_t barrier;
+	struct device *device;
+};
+
+static void *allocate(void *arg)
+{
+	struct together *together = arg;
+	char *ptr;
+	long nr_bad = 0;
+	int i;
+
+	pthread_barrier_wait(&together->barrier);
+	for (i = 0; i < 500; i++) {
+		ptr = xalloc_heap_malloc(together->heap, 1000);
+		nr_bad += !ptr;
+		ptr = xalloc_malloc(1000);
+		nr_bad += !ptr;
+	}
+	return (void *)nr_bad;
+}
+
+/* There is memory for one chunk, which the first thread is telling the hook of. */
+TEST_F(lib_hook, threads_wait_for_the_chunk_that_another_adds)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 8 * MIB, 0);
+	struct device device = { .delay_ms = 50 }, second = { .delay_ms = 50 };
+	struct together together = { .heap = xalloc_heap_create(arena), .device = &device };
+	pthread_t threads[4];
+	void *nr_bad;
+	int i;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	pthread_barrier_init(&together.barrier, NULL, 4);
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, allocate, &together));
+	for (i = 0; i < 4; i++) {
+		pthread_join(threads[i], &nr_bad);
+		ASSERT_EQ(NULL, nr_bad);
+	}
+	ASSERT_EQ(1, device.nr_added);
+	ASSERT_EQ(1, second.nr_added);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_HARNESS_MAIN
