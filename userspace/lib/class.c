@@ -3,12 +3,12 @@
  * Size classes: which blocks slabs are cut into, and how long a slab is.
  *
  * Class sizes are (8 to 15) << n from 128 bytes on, so that rounding a size up to its class
- * wastes less than an eighth. A slab is as short as it can be with a tail, the rest no block
- * fits into, of at most 1/64: together 1.125 / (63/64) < 1.15 times what was asked for.
+ * wastes less than an eighth. Slabs have tails, the rest that no block fits into, and leave slices
+ * of a segment that no further slab fits into. A slab is as short as it can be so that a segment
+ * of them, full of the smallest blocks of the class, is to seven eighths what was asked for.
  */
 #include "internal.h"
 
-#define TAIL_SHARE 64
 #define MAX_SLAB_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 
 struct xl_class xl_classes[XL_NR_CLASSES];
@@ -37,6 +37,18 @@ static unsigned int class_of_size(size_t size)
 	       XL_PER_DOUBLING;
 }
 
+/* Of the @nr_slices slabs of @cls that lie in a segment. */
+static bool is_used_well(unsigned int cls, uint32_t nr_slices)
+{
+	size_t bytes = class_bytes(cls), least = bytes;
+	size_t nr = MAX_SLAB_SLICES / nr_slices * (nr_slices * XL_SLICE / bytes);
+
+	/* Below, what rounding takes is promised, and tails are short. */
+	if (cls >= XL_PER_DOUBLING)
+		least = class_bytes(cls - 1) + 1;
+	return nr * least >= XL_SEGMENT / 8 * 7;
+}
+
 void xl_classes_init(void)
 {
 	unsigned int cls, i;
@@ -46,16 +58,12 @@ void xl_classes_init(void)
 		       "the last class is one slice");
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		struct xl_class *c = &xl_classes[cls];
-		size_t bytes = 0;
 
 		c->block_bytes = class_bytes(cls);
-		c->nr_slices = 0;
-		do {
+		c->nr_slices = 1;
+		while (!is_used_well(cls, c->nr_slices))
 			c->nr_slices++;
-			bytes += XL_SLICE;
-		} while (bytes % c->block_bytes > bytes / TAIL_SHARE &&
-			 c->nr_slices < MAX_SLAB_SLICES);
-		c->nr_blocks = bytes / c->block_bytes;
+		c->nr_blocks = c->nr_slices * XL_SLICE / c->block_bytes;
 		c->inverse = ((1ULL << 32) + c->block_bytes - 1) / c->block_bytes;
 	}
 	for (i = 1; i <= XL_SMALL / XL_QUANTUM; i++)
