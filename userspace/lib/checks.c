@@ -240,7 +240,7 @@ static void count_page(const struct xl_page *page, struct living *living)
 
 	if (page->cls == XL_CLASS_LARGE)
 		return;
-	for (block = 0; block < page->nr_blocks; block++)
+	for (block = 0; block < xl_classes[page->cls].nr_blocks; block++)
 		living->nr[page->cls] += xl_is_live(xl_page_unit(page, block));
 }
 

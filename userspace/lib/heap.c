@@ -152,7 +152,7 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 		*error = partial_page(p, heap, cls, &page);
 		if (*error)
 			break;
-		if (page->nr_free == page->nr_blocks)
+		if (page->nr_free == xl_classes[cls].nr_blocks)
 			pages->nr_empty--;
 		done += xl_page_take(page, entries + done, nr - done);
 		if (!page->nr_free)
@@ -183,7 +183,7 @@ static void put_locked(struct xl_process *p, struct xalloc_heap *heap, struct xl
 	pages->nr_taken--;
 	if (page->nr_free > 1)
 		xl_list_del(&page->partial);
-	if (page->nr_free < page->nr_blocks) {
+	if (page->nr_free < xl_classes[page->cls].nr_blocks) {
 		xl_list_add_head(&pages->partial, &page->partial);
 	} else if (!pages->nr_empty || !xl_cache_is_own(heap)) {
 		/* The tail, so that pages in use fill up before this one is used again. */
@@ -226,6 +226,7 @@ void xl_heap_recover(struct xalloc_heap *heap)
 	struct xl_page *page;
 	struct xl_list *pos;
 	unsigned int cls;
+	uint32_t nr;
 
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
@@ -235,8 +236,9 @@ void xl_heap_recover(struct xalloc_heap *heap)
 		page = xl_entry(pos, struct xl_page, all);
 		pages = &heap->classes[page->cls];
 		xl_page_recover(page);
-		pages->nr_taken += page->nr_blocks - page->nr_free;
-		if (page->nr_free == page->nr_blocks) {
+		nr = xl_classes[page->cls].nr_blocks;
+		pages->nr_taken += nr - page->nr_free;
+		if (page->nr_free == nr) {
 			xl_list_add_before(&pages->partial, &page->partial);
 			pages->nr_empty++;
 		} else if (page->nr_free) {
@@ -348,7 +350,8 @@ bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size)
 
 size_t xl_block_bytes(const struct xl_where *where)
 {
-	return where->extent ? where->extent->nr * XL_KPAGE : where->page->block_bytes;
+	return where->extent ? where->extent->nr * XL_KPAGE :
+			       xl_classes[where->page->cls].block_bytes;
 }
 
 bool xl_block_is_loose(const struct xl_where *where)

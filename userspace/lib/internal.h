@@ -138,7 +138,10 @@ enum xl_pool {
 	XL_NR_POOLS,
 };
 
-/* Contents are those of the last use, zero at first. NULL: errno is ENOMEM. */
+/*
+ * Contents are those of the last use but for the first word, zero at first. NULL: errno is
+ * ENOMEM.
+ */
 void *xl_meta_get(unsigned int pool, size_t bytes);
 void xl_meta_put(unsigned int pool, void *item);
 
@@ -318,24 +321,30 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 
 /* heap.c: heaps, their pages and blocks */
 
-/* heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. */
+/*
+ * heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. Of blocks of
+ * 64 bytes this is the most of the metadata beside their bits: 64 bytes and the free map.
+ */
 struct xl_page {
-	void *next_free; /* xl_meta_put() */
+	struct xl_list all; /* xalloc_heap.pages; its first word is xl_meta_put()'s */
 	struct xalloc_heap *_Atomic heap;
-	struct xl_list all; /* xalloc_heap.pages */
-	struct xl_list
-		partial; /* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
-	uint64_t offset; /* in the arena, bytes */
+	/* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
+	struct xl_list partial;
+	uint32_t slice; /* the first, in the arena */
 	uint32_t nr_slices;
-	uint32_t cls;
-	uint64_t block_bytes;
-	uint32_t nr_blocks;
-	uint32_t nr_free;
-	uint32_t hint;       /* words of the free map below this have no bit set */
-	uint64_t idle_since; /* of a large page on xl_large.idle, by xl_os_now() */
-	size_t nr_used;      /* of a large page: hardware pages in blocks */
-	uint32_t nr_old;     /* blocks from this one on were never taken */
-	bool zero;           /* and are zero */
+	union {
+		struct {
+			uint32_t nr_free;
+			uint32_t hint; /* words of the free map below this have no bit set */
+		};
+		uint64_t idle_since; /* of a large page on xl_large.idle, by xl_os_now() */
+	};
+	union {
+		uint32_t nr_old;  /* blocks from this one on were never taken */
+		uint32_t nr_used; /* of a large page: hardware pages in blocks */
+	};
+	uint8_t cls;
+	bool zero; /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	uint64_t free_map[]; /* bit n: block n is free and in no cache */

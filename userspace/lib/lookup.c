@@ -31,6 +31,7 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 {
 	struct xl_process *p = xl_process_peek();
 	uintptr_t address = (uintptr_t)ptr;
+	const struct xl_class *c;
 	bool is_free;
 	size_t inside;
 
@@ -52,11 +53,12 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		where->inside %= XL_KPAGE;
 		return where->inside ? XL_INTERIOR_FREED : XL_FREED;
 	}
+	c = &xl_classes[where->page->cls];
 	inside = address - xl_page_address(where->heap, where->page);
-	if (inside / where->page->block_bytes >= where->page->nr_blocks)
+	if (inside / c->block_bytes >= c->nr_blocks)
 		return XL_NO_BLOCK;
-	where->block = inside / where->page->block_bytes;
-	where->inside = inside % where->page->block_bytes;
+	where->block = inside / c->block_bytes;
+	where->inside = inside % c->block_bytes;
 	is_free = !xl_is_live(xl_page_unit(where->page, where->block));
 	if (where->inside)
 		return is_free ? XL_INTERIOR_FREED : XL_INTERIOR;

@@ -186,6 +186,8 @@ static void *anonymous(size_t bytes, int flags, int advice)
 
 	if (addr == MAP_FAILED)
 		return NULL;
+	/* A huge page for the first byte of each table would be most of a small program. */
+	madvise(addr, bytes, MADV_NOHUGEPAGE);
 	if (XL_PRELOAD || madvise(addr, bytes, advice) == 0)
 		return addr;
 	error = errno;

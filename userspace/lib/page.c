@@ -30,14 +30,15 @@ static size_t map_words(uint32_t nr_blocks)
 
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page)
 {
-	return heap->arena->base + page->offset;
+	return heap->arena->base + page->slice * XL_SLICE;
 }
 
 size_t xl_page_unit(const struct xl_page *page, uint32_t block)
 {
 	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+	size_t bytes = xl_classes[page->cls].block_bytes;
 
-	return xl_unit(xl_page_address(heap, page) + block * page->block_bytes);
+	return xl_unit(xl_page_address(heap, page) + block * bytes);
 }
 
 static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
@@ -145,11 +146,9 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	}
 
 	page->cls = cls;
-	page->offset = granted.offset;
-	page->nr_blocks = c->nr_blocks;
+	page->slice = granted.offset / XL_SLICE;
 	page->nr_free = c->nr_blocks;
 	page->hint = 0;
-	page->block_bytes = cls == XL_CLASS_LARGE ? nr_slices * XL_SLICE : c->block_bytes;
 	memset(page->free_map, 0xff, map_words(c->nr_blocks) * sizeof(uint64_t));
 	if (c->nr_blocks % MAP_BITS)
 		page->free_map[c->nr_blocks / MAP_BITS] = (1ULL << c->nr_blocks % MAP_BITS) - 1;
@@ -165,7 +164,7 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 
 uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
 {
-	uint64_t offset = page->offset;
+	uint64_t offset = page->slice * XL_SLICE;
 
 	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
 	/* In this order: a slice without a tag has no live block. */
@@ -201,7 +200,7 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 			uint32_t block = word * MAP_BITS + __builtin_ctzll(free);
 			bool fresh = block >= page->nr_old;
 
-			unit = first + block * (page->block_bytes / XL_QUANTUM);
+			unit = first + block * (xl_classes[page->cls].block_bytes / XL_QUANTUM);
 			entries[done++] = xl_map.base + unit * XL_QUANTUM +
 					  (fresh && page->zero ? XL_FRESH : 0);
 			page->nr_free--;
@@ -226,13 +225,14 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 
 void xl_page_recover(struct xl_page *page)
 {
-	size_t unit = xl_page_unit(page, 0), step = page->block_bytes / XL_QUANTUM;
+	const struct xl_class *c = &xl_classes[page->cls];
+	size_t unit = xl_page_unit(page, 0), step = c->block_bytes / XL_QUANTUM;
 	uint32_t block;
 
 	page->nr_free = 0;
 	page->hint = 0;
-	memset(page->free_map, 0, map_words(page->nr_blocks) * sizeof(uint64_t));
-	for (block = 0; block < page->nr_blocks; block++, unit += step) {
+	memset(page->free_map, 0, map_words(c->nr_blocks) * sizeof(uint64_t));
+	for (block = 0; block < c->nr_blocks; block++, unit += step) {
 		if (xl_is_live(unit))
 			continue;
 		clear_remote(xl_bits_of(unit), 1ULL << unit % 64);
