@@ -90,7 +90,7 @@ help:
 	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
 	@echo '  bench           - libxalloc beside mimalloc, jemalloc, tcmalloc and glibc, on this machine'
-	@echo '  fuzz            - placement under libFuzzer for 10 seconds; LONG=1 for 10 minutes'
+	@echo '  fuzz            - placement and libxalloc under libFuzzer, each for 10 seconds; LONG=1: 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
 	@echo '  bench-heap      - in-kernel heaps beside SLUB, on the stock 6.12 kernel in QEMU'
 	@echo '  lint            - compilers, sparse, checkpatch, clang-format, shellcheck, codespell'
