@@ -146,6 +146,7 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 /* Of blocks of other threads. See above. */
 static void check_and_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 {
+	int error = errno;
 	uint32_t i;
 
 	xl_os_barrier();
@@ -158,6 +159,7 @@ static void check_and_put(struct xl_process *p, const uintptr_t *entries, uint32
 			xl_free_raced((void *)entries[i]);
 	}
 	xl_heap_put(p, entries, nr);
+	errno = error;
 }
 
 static void put_remote(struct xl_process *p, struct xl_cache *c)
