@@ -170,41 +170,6 @@ TEST_F(lib_footprint, up_to_128_bytes_a_block_takes_the_next_multiple_of_16)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
-/*
- * Memory that this process has of its own, but for that of @arena: bytes of private mappings
- * that are resident. What lies in huge pages counts as such.
- */
-static size_t resident_outside(struct xalloc_arena *arena)
-{
-	unsigned long first = 0, end = 0, from, to, kb;
-	FILE *file = fopen("/proc/self/smaps", "r");
-	struct iovec range = { 0 };
-	bool outside = false;
-	char line[512];
-	size_t sum = 0;
-
-	if (!file)
-		return 0;
-	if (arena && !xalloc_arena_range(arena, &range)) {
-		first = (unsigned long)range.iov_base;
-		end = first + range.iov_len;
-	}
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-			outside = to <= first || end <= from;
-		else if (outside && sscanf(line, "Private_Dirty: %lu kB", &kb) == 1)
-			sum += kb << 10;
-	}
-	fclose(file);
-	return sum;
-}
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SKIP_SANITIZED() SKIP(return, "the sanitizer's own memory is more than what is measured")
-#else
-#define SKIP_SANITIZED()
-#endif
-
 TEST_F(lib_footprint, metadata_of_blocks_of_64_bytes_is_two_percent)
 {
 	/* At the first, what does not grow with blocks is still seen. */

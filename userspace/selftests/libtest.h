@@ -31,6 +31,12 @@ static inline bool is_local(void)
 			SKIP(return, "the local backend " why); \
 	} while (0)
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SKIP_SANITIZED() SKIP(return, "the sanitizer's own memory is more than what is measured")
+#else
+#define SKIP_SANITIZED() do { } while (0)
+#endif
+
 /* Fixture @name with nothing but the check of the counters; the limit is of the default heap. */
 #define LIBTEST_FIXTURE(name, limit)						\
 FIXTURE(name) {									\
@@ -106,6 +112,35 @@ static inline bool bytes_zero(const void *ptr, size_t bytes)
 	const unsigned char *p = ptr;
 
 	return !bytes || (!p[0] && !memcmp(p, p + 1, bytes - 1));
+}
+
+/*
+ * Memory that this process has of its own, but for that of @arena: bytes of private mappings
+ * that are resident. What lies in huge pages counts as such.
+ */
+static inline size_t resident_outside(struct xalloc_arena *arena)
+{
+	unsigned long first = 0, end = 0, from, to, kb;
+	FILE *file = fopen("/proc/self/smaps", "r");
+	struct iovec range = { 0 };
+	bool outside = false;
+	char line[512];
+	size_t sum = 0;
+
+	if (!file)
+		return 0;
+	if (arena && !xalloc_arena_range(arena, &range)) {
+		first = (unsigned long)range.iov_base;
+		end = first + range.iov_len;
+	}
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			outside = to <= first || end <= from;
+		else if (outside && sscanf(line, "Private_Dirty: %lu kB", &kb) == 1)
+			sum += kb << 10;
+	}
+	fclose(file);
+	return sum;
 }
 
 /*
