@@ -5,16 +5,18 @@
  * A thread has a heap of the default arena and keeps addresses of its free blocks, a stack for
  * each size class. To allocate is to pop one and to set its bit in xl_map, to free to clear the bit
  * and to push. Only this thread writes these bits, so neither needs an atomic instruction. A block
- * of another thread's heap is marked in a bitmap beside, atomically, and goes back to that heap
- * with others at a time. So each double free is found, also where two threads free a block at once:
+ * of another thread's heap is marked in a bitmap beside, atomically, and its page noted in that
+ * heap, if it is not yet. The owner clears both bits when it looks for blocks again and
+ * finds none elsewhere. So each double free is found, also where two threads free a block at once:
  *
  *	owner			other
  *	live is set: clear it	live is set, remote is not: set remote
  *	is remote set?		membarrier(), once for many blocks
- *				is live clear?
+ *				is remote set, but not live?
  *
- * As in Dekker's algorithm at least one of them sees what the other did, before the block can be
- * given out again. The barrier that the owner's side lacks, membarrier() makes.
+ * As in Dekker's algorithm at least one of them sees what the other did; and if the owner was not
+ * the one, it does before it gives the block out again or takes it back into its page. The
+ * barrier that the owner's side lacks, membarrier() makes.
  *
  * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
  * of a heap for each thread, and of a second list for what others free, is mimalloc's;
@@ -30,10 +32,11 @@
 #include "page.h"
 
 #define STACK_MAX 128
-#define REMOTE_MAX 256
-/* Most memory that a thread keeps without need: in stacks, and of other threads' blocks. */
+/* Most memory that a thread keeps without need: in stacks, and freed of heaps that none has. */
 #define IDLE_BYTES ((size_t)896 << 10)
-#define REMOTE_BYTES ((size_t)128 << 10)
+#define PARKED_BYTES ((size_t)128 << 10)
+/* After so many frees of other threads' blocks they are looked at again. */
+#define REMOTE_MAX 1024
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
 /* So many other stacks are made shorter for one that must grow. */
@@ -57,11 +60,10 @@ struct xl_cache {
 	uint32_t nr_remote;
 	struct xalloc_heap *heap; /* NULL: it has none, as in a child of fork() */
 	size_t idle_bytes;        /* sum of all limits in bytes */
-	size_t remote_bytes;
-	unsigned int victim; /* the class whose stack shrinks next */
-	uint64_t generation; /* of the arena, when this thread last gave memory back */
+	size_t parked_bytes;      /* freed of heaps that no thread has */
+	unsigned int victim;      /* the class whose stack shrinks next */
+	uint64_t generation;      /* of the arena, when this thread last gave memory back */
 	struct stack of[XL_NR_CLASSES];
-	uintptr_t remote[REMOTE_MAX];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
 };
 
@@ -100,7 +102,7 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	uintptr_t *stack = c->stacks[cls];
 
 	stack[count] = c->of[cls].top;
-	xl_heap_put(p, stack + 1, nr);
+	xl_heap_put(p, c->heap, stack + 1, nr);
 	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
 	count -= nr;
 	c->of[cls].top = stack[count];
@@ -143,36 +145,29 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 	}
 }
 
-/* Of blocks of other threads. See above. */
-static void check_and_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
+/* See above. */
+static void settle(struct xl_process *p)
 {
+	struct xl_list *heaps = &p->default_arena->heaps, *pos;
 	int error = errno;
-	uint32_t i;
 
 	xl_os_barrier();
-	for (i = 0; i < nr; i++) {
-		size_t unit = xl_unit(entries[i]);
-
-		if (!(atomic_load_explicit(&xl_bits_of(unit)->live, memory_order_relaxed) >>
-			      unit % 64 &
-		      1))
-			xl_free_raced((void *)entries[i]);
-	}
-	xl_heap_put(p, entries, nr);
+	pthread_mutex_lock(&p->lock);
+	for (pos = heaps->next; pos != heaps; pos = pos->next)
+		xl_heap_settle(p, xl_entry(pos, struct xalloc_heap, link));
+	pthread_mutex_unlock(&p->lock);
 	errno = error;
 }
 
-static void put_remote(struct xl_process *p, struct xl_cache *c)
+void xl_cache_settle(struct xl_process *p)
 {
-	uint32_t nr;
+	struct xl_cache *c = cache;
 
 	if (!c->nr_remote)
 		return;
-	/* First, because a handler of misuse may not come back. */
-	nr = c->nr_remote;
 	c->nr_remote = 0;
-	c->remote_bytes = 0;
-	check_and_put(p, c->remote, nr);
+	c->parked_bytes = 0;
+	settle(p);
 }
 
 void xl_cache_flush(struct xl_process *p)
@@ -184,13 +179,7 @@ void xl_cache_flush(struct xl_process *p)
 		return;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
 		set_limit(p, c, cls, 0);
-	put_remote(p, c);
-}
-
-void xl_cache_put_remote(struct xl_process *p)
-{
-	if (cache->heap)
-		put_remote(p, cache);
+	xl_cache_settle(p);
 }
 
 /* --- threads come and go */
@@ -204,12 +193,13 @@ static void park(void *arg)
 	if (!p || !c->heap || c != cache)
 		return;
 	xl_cache_flush(p);
-	xl_heap_trim(p, c->heap);
 	cache = &no_cache;
 	pthread_mutex_lock(&p->lock);
 	pthread_mutex_lock(&c->heap->lock);
 	c->heap->cache = NULL;
 	pthread_mutex_unlock(&c->heap->lock);
+	/* Now, as what other threads free from here on they see to themselves. */
+	xl_heap_trim(p, c->heap);
 	xl_list_add_head(&p->parked, &c->heap->parked);
 	pthread_mutex_unlock(&p->lock);
 	c->heap = NULL;
@@ -301,7 +291,7 @@ static struct xl_cache *start(void)
 	if (!c)
 		return NULL;
 	/* What is left of it to touch: entries 0 of the stacks are 0 for ever. */
-	memset(c, 0, offsetof(struct xl_cache, remote));
+	memset(c, 0, offsetof(struct xl_cache, stacks));
 	if (!pthread_setspecific(exit_key, c))
 		c->heap = adopt_heap(p, c);
 	if (!c->heap) {
@@ -461,44 +451,61 @@ void *xalloc_malloc(size_t size)
 
 /* --- freeing */
 
-/* A block, live or not, of a heap that another thread has or had. */
-static void free_remote(void *ptr, size_t unit, unsigned int cls)
+/* What is seldom to be done after a free of another thread's block. */
+static noinline void after_remote(struct xl_cache *c)
 {
+	int error = errno;
+
+	/* A thread that has not allocated yet. */
+	if (!c->heap)
+		c = start();
+	if (c) {
+		c->nr_remote = 0;
+		c->parked_bytes = 0;
+	}
+	settle(xl_process_peek());
+	errno = error;
+}
+
+/* What may be a block, live or not, of a heap that another thread has or had. */
+static noinline void free_remote(const char *call, void *ptr, size_t unit, unsigned int cls)
+{
+	struct xl_page *page = atomic_load_explicit(&xl_map.page_of[unit / XL_UNITS_PER_SLICE],
+						    memory_order_acquire);
 	struct xl_bits *bits = xl_bits_of(unit);
 	uint64_t bit = 1ULL << unit % 64;
-	struct xl_process *p = xl_process_peek();
 	struct xl_cache *c = cache;
-	uintptr_t entry = (uintptr_t)ptr;
+	struct xalloc_heap *heap;
 
-	/* Until it is put back its page stays. */
-	if (!xl_is_live(unit) ||
-	    atomic_fetch_or_explicit(&bits->remote, bit, memory_order_acq_rel) & bit)
-		xl_free_raced(ptr);
-	if (!c->heap) {
-		check_and_put(p, &entry, 1);
+	heap = likely(page) ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
+	/* Before the look at @live, so that the line comes here once. */
+	if (unlikely(!heap) || unlikely(atomic_fetch_or(&bits->remote, bit) & bit)) {
+		xl_free_locked(call, ptr);
 		return;
 	}
-	c->remote[c->nr_remote++] = entry;
-	c->remote_bytes += xl_classes[cls].block_bytes;
-	if (c->nr_remote == REMOTE_MAX || c->remote_bytes >= REMOTE_BYTES)
-		put_remote(p, c);
+	/* From here on the owner may take the block back, and release the page. */
+	if (unlikely(!(atomic_load_explicit(&bits->live, memory_order_relaxed) & bit)) &&
+	    !xl_heap_took_back(unit)) {
+		atomic_fetch_and(&bits->remote, ~bit);
+		xl_free_locked(call, ptr);
+		return;
+	}
+	if (unlikely(!atomic_load_explicit(&page->is_remote, memory_order_relaxed)))
+		xl_heap_note_remote(unit);
+	if (likely(c->heap)) {
+		c->nr_remote++;
+		if (unlikely(!atomic_load_explicit(&heap->cache, memory_order_relaxed)))
+			c->parked_bytes += xl_classes[cls].block_bytes;
+		if (likely(c->nr_remote < REMOTE_MAX) && likely(c->parked_bytes < PARKED_BYTES))
+			return;
+	}
+	after_remote(c);
 }
 
 static noinline void free_slow(const char *call, void *ptr)
 {
-	size_t unit = xl_unit((uintptr_t)ptr);
-	uint32_t tag;
-
-	if (!ptr)
-		return;
-	if (unit < xl_map.nr_units && (uintptr_t)ptr % XL_QUANTUM == 0) {
-		tag = xl_tag(unit);
-		if (tag & XL_TAG_CACHED && xl_is_live(unit)) {
-			free_remote(ptr, unit, tag % XL_TAG_STEP);
-			return;
-		}
-	}
-	xl_free_locked(call, ptr);
+	if (ptr)
+		xl_free_locked(call, ptr);
 }
 
 /* The stack of @cls is full. */
@@ -517,7 +524,7 @@ static noinline void push_slow(struct xl_cache *c, unsigned int cls, uintptr_t e
 	if (c->of[cls].limit)
 		push(c, cls, count, entry);
 	else
-		xl_heap_put(p, &entry, 1);
+		xl_heap_put(p, c->heap, &entry, 1);
 	errno = error;
 }
 
@@ -528,17 +535,25 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	size_t unit = offset / XL_QUANTUM | offset << 60;
 	struct xl_cache *c = cache;
 	struct xl_bits *bits;
-	uint32_t count, cls;
+	uint32_t count, cls, tag;
 	uint64_t live;
 
 	if (unlikely(unit >= xl_map.nr_units)) {
 		free_slow(call, ptr);
 		return;
 	}
-	cls = xl_tag(unit) - c->tag;
+	tag = xl_tag(unit);
+	cls = tag - c->tag;
+	if (unlikely(cls >= XL_NR_CLASSES)) {
+		if (tag & XL_TAG_CACHED)
+			free_remote(call, ptr, unit, tag % XL_TAG_STEP);
+		else
+			free_slow(call, ptr);
+		return;
+	}
 	bits = xl_bits_of(unit);
 	live = atomic_load_explicit(&bits->live, memory_order_relaxed);
-	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!(live >> unit % 64 & 1))) {
+	if (unlikely(!(live >> unit % 64 & 1))) {
 		free_slow(call, ptr);
 		return;
 	}

@@ -20,7 +20,7 @@
 #define NR_SPINS 200
 
 /* Who holds the lock of a heap mostly lets it go sooner than a sleeper would wake up. */
-static void lock_heap(struct xalloc_heap *heap)
+void xl_heap_lock(struct xalloc_heap *heap)
 {
 	int i;
 
@@ -46,11 +46,13 @@ struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *ar
 		heap->tag = ++p->nr_heaps * XL_TAG_STEP | (cached ? XL_TAG_CACHED : 0);
 	heap->arena = arena;
 	heap->cache = NULL;
+	heap->nr_remote = 0;
 	xl_large_init(&heap->large);
 	xl_list_init(&heap->pages);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
 		xl_list_init(&heap->classes[cls].partial);
+		xl_list_init(&heap->classes[cls].remote);
 	}
 	atomic_store(&heap->alive, true);
 	pthread_mutex_unlock(&heap->lock);
@@ -82,20 +84,30 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 	xl_meta_put(XL_POOL_HEAP, heap);
 }
 
+/* Takes the page off its list of those with blocks that other threads freed. */
+static void clear_remote(struct xalloc_heap *heap, struct xl_page *page)
+{
+	/* A full barrier: what others free from now on they tell again, what before will be seen. */
+	if (!atomic_exchange(&page->is_remote, false))
+		return;
+	xl_list_del(&page->remote);
+	heap->nr_remote--;
+}
+
 static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
 {
-	uint64_t offset = xl_page_detach(p, heap, page);
+	uint64_t offset;
 
+	clear_remote(heap, page);
+	offset = xl_page_detach(p, heap, page);
 	xl_page_free_offsets(heap->arena, &offset, 1);
 }
 
-/* Releases empty pages of a class, of which @nr may stay. */
-static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-			  unsigned int nr)
+static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls)
 {
 	struct xl_class_pages *pages = &heap->classes[cls];
 
-	while (pages->nr_empty > nr) {
+	while (pages->nr_empty) {
 		/* They were put at the tail. */
 		struct xl_page *page = xl_entry(pages->partial.prev, struct xl_page, partial);
 
@@ -105,14 +117,57 @@ static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsign
 	}
 }
 
+/* Of a page of @heap, which is locked, @nr blocks came into its free map. */
+static void came_back(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
+		      uint32_t nr)
+{
+	struct xl_class_pages *pages = &heap->classes[page->cls];
+
+	pages->nr_taken -= nr;
+	if (page->nr_free > nr)
+		xl_list_del(&page->partial);
+	if (page->nr_free < xl_classes[page->cls].nr_blocks) {
+		xl_list_add_head(&pages->partial, &page->partial);
+	} else if (!pages->nr_empty) {
+		/* The tail, so that pages in use fill up before this one is used again. */
+		xl_list_add_before(&pages->partial, &page->partial);
+		pages->nr_empty++;
+	} else {
+		release(p, heap, page);
+	}
+}
+
+/*
+ * Takes back what other threads freed in the page that was noted first, by the thread that has the
+ * heap, or any if none has it. Returns whether there was such a page.
+ */
+static bool collect(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls)
+{
+	struct xl_list *head = &heap->classes[cls].remote;
+	struct xl_page *page;
+	uint32_t nr;
+
+	if (xl_list_empty(head))
+		return false;
+	page = xl_entry(head->next, struct xl_page, remote);
+	clear_remote(heap, page);
+	nr = xl_page_collect(page);
+	if (nr)
+		came_back(p, heap, page, nr);
+	return true;
+}
+
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 {
 	unsigned int cls;
 
 	pthread_mutex_lock(&heap->lock);
 	if (xl_cache_is_own(heap))
-		for (cls = 0; cls < XL_NR_CLASSES; cls++)
-			release_empty(p, heap, cls, 0);
+		for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+			while (collect(p, heap, cls))
+				;
+			release_empty(p, heap, cls);
+		}
 	xl_large_trim(p, heap, true);
 	pthread_mutex_unlock(&heap->lock);
 }
@@ -124,6 +179,8 @@ static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned
 	struct xl_class_pages *pages = &heap->classes[cls];
 	int ret;
 
+	while (xl_list_empty(&pages->partial) && collect(p, heap, cls))
+		;
 	if (!xl_list_empty(&pages->partial)) {
 		*page = xl_entry(pages->partial.next, struct xl_page, partial);
 		return 0;
@@ -147,7 +204,7 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 	*error = 0;
 	while (done < nr) {
 		/* A new page only for the first block. */
-		if (done && xl_list_empty(&pages->partial))
+		if (done && xl_list_empty(&pages->partial) && xl_list_empty(&pages->remote))
 			break;
 		*error = partial_page(p, heap, cls, &page);
 		if (*error)
@@ -165,59 +222,82 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error)
 {
-	lock_heap(heap);
-	/* Other threads may have emptied more. */
-	release_empty(p, heap, cls, 1);
+	xl_heap_lock(heap);
 	nr = take_locked(p, heap, cls, entries, nr, error);
 	pthread_mutex_unlock(&heap->lock);
 	return nr;
 }
 
-/* Of a slab of @heap, which is locked. */
-static void put_locked(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
-		       uint32_t block)
+void xl_heap_put(struct xl_process *p, struct xalloc_heap *heap, const uintptr_t *entries,
+		 uint32_t nr)
 {
-	struct xl_class_pages *pages = &heap->classes[page->cls];
-
-	xl_page_put(page, block);
-	pages->nr_taken--;
-	if (page->nr_free > 1)
-		xl_list_del(&page->partial);
-	if (page->nr_free < xl_classes[page->cls].nr_blocks) {
-		xl_list_add_head(&pages->partial, &page->partial);
-	} else if (!pages->nr_empty || !xl_cache_is_own(heap)) {
-		/* The tail, so that pages in use fill up before this one is used again. */
-		xl_list_add_before(&pages->partial, &page->partial);
-		pages->nr_empty++;
-	} else {
-		release(p, heap, page);
-	}
-}
-
-void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
-{
-	struct xalloc_heap *heap = NULL;
 	struct xl_page *page;
 	uintptr_t address;
-	size_t slice;
 	uint32_t i;
 
+	xl_heap_lock(heap);
 	for (i = 0; i < nr; i++) {
 		address = entries[i] & ~(uintptr_t)XL_FRESH;
-		slice = (address - p->base) / XL_SLICE;
 		/* A page with a block that is not in its free map stays. */
-		page = atomic_load_explicit(&xl_map.page_of[slice], memory_order_acquire);
-		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed)) {
-			if (heap)
-				pthread_mutex_unlock(&heap->lock);
-			heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-			lock_heap(heap);
-		}
-		put_locked(p, heap, page,
-			   xl_class_divide(page->cls, address - xl_page_address(heap, page)));
+		page = atomic_load_explicit(&xl_map.page_of[(address - p->base) / XL_SLICE],
+					    memory_order_relaxed);
+		xl_page_put(page,
+			    xl_class_divide(page->cls, address - xl_page_address(heap, page)));
+		came_back(p, heap, page, 1);
 	}
-	if (heap)
+	pthread_mutex_unlock(&heap->lock);
+}
+
+bool xl_heap_took_back(size_t unit)
+{
+	struct xl_bits *bits = xl_bits_of(unit);
+	struct xalloc_heap *heap;
+	struct xl_page *page = xl_page_lock(unit / XL_UNITS_PER_SLICE, &heap);
+	uint64_t twice = atomic_load(&bits->remote) & ~atomic_load(&bits->live);
+
+	if (page)
 		pthread_mutex_unlock(&heap->lock);
+	return !(twice >> unit % 64 & 1);
+}
+
+void xl_heap_note_remote(size_t unit)
+{
+	struct xalloc_heap *heap;
+	struct xl_page *page = xl_page_lock(unit / XL_UNITS_PER_SLICE, &heap);
+
+	if (!page)
+		return;
+	/* A page that came since may be told for nothing, but it is one of this heap. */
+	if (page->cls != XL_CLASS_LARGE && !atomic_exchange(&page->is_remote, true)) {
+		/* The longer a page waits, the more comes back with it. */
+		xl_list_add_before(&heap->classes[page->cls].remote, &page->remote);
+		heap->nr_remote++;
+	}
+	pthread_mutex_unlock(&heap->lock);
+}
+
+uint32_t xl_heap_count_remote(const struct xalloc_heap *heap, unsigned int cls)
+{
+	const struct xl_list *head = &heap->classes[cls].remote, *pos;
+	uint32_t nr = 0;
+
+	for (pos = head->next; pos != head; pos = pos->next)
+		nr += xl_page_count_remote(xl_entry(pos, struct xl_page, remote));
+	return nr;
+}
+
+void xl_heap_settle(struct xl_process *p, struct xalloc_heap *heap)
+{
+	unsigned int cls;
+
+	xl_heap_lock(heap);
+	for (cls = 0; heap->nr_remote && cls < XL_NR_CLASSES; cls++)
+		if (heap->cache)
+			xl_heap_count_remote(heap, cls);
+		else
+			while (collect(p, heap, cls))
+				;
+	pthread_mutex_unlock(&heap->lock);
 }
 
 void xl_heap_recover(struct xalloc_heap *heap)
@@ -231,7 +311,9 @@ void xl_heap_recover(struct xalloc_heap *heap)
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
 		xl_list_init(&heap->classes[cls].partial);
+		xl_list_init(&heap->classes[cls].remote);
 	}
+	heap->nr_remote = 0;
 	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
 		page = xl_entry(pos, struct xl_page, all);
 		pages = &heap->classes[page->cls];
@@ -382,7 +464,8 @@ void xl_block_free(const struct xl_where *where)
 		return;
 	}
 	xl_set_live(xl_page_unit(where->page, where->block), false);
-	put_locked(where->process, where->heap, where->page, where->block);
+	xl_page_put(where->page, where->block);
+	came_back(where->process, where->heap, where->page, 1);
 }
 
 struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)

@@ -174,7 +174,10 @@ struct xl_bits {
 	 * the page's heap, or, when none has it, under the heap's lock.
 	 */
 	_Atomic uint64_t live;
-	/* Bit n: it was freed since, by another thread, which could not clear the bit in @live. */
+	/*
+	 * Bit n: it was freed since, by another thread, which could not clear the bit in @live.
+	 * Set by any thread, cleared under the heap's lock by who may write @live, and after it.
+	 */
 	_Atomic uint64_t remote;
 };
 
@@ -220,11 +223,10 @@ static inline uint32_t xl_tag(size_t unit)
 static inline bool xl_is_live(size_t unit)
 {
 	struct xl_bits *bits = xl_bits_of(unit);
+	/* First: who takes a freed block back clears it last. */
+	uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_acquire);
 
-	return (atomic_load_explicit(&bits->live, memory_order_relaxed) &
-		~atomic_load_explicit(&bits->remote, memory_order_relaxed)) >>
-		       unit % 64 &
-	       1;
+	return (atomic_load_explicit(&bits->live, memory_order_relaxed) & ~remote) >> unit % 64 & 1;
 }
 
 /* By whom may write it: no other thread writes the word. */
@@ -323,14 +325,15 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 
 /*
  * heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. Of blocks of
- * 64 bytes this is the most of the metadata beside their bits: 64 bytes and the free map.
+ * 64 bytes this is the most of the metadata beside their bits: 80 bytes and the free map.
  */
 struct xl_page {
 	struct xl_list all; /* xalloc_heap.pages; its first word is xl_meta_put()'s */
 	struct xalloc_heap *_Atomic heap;
 	/* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
 	struct xl_list partial;
-	uint32_t slice; /* the first, in the arena */
+	struct xl_list remote; /* of a slab: xl_class_pages.remote, while is_remote */
+	uint32_t slice;        /* the first, in the arena */
 	uint32_t nr_slices;
 	union {
 		struct {
@@ -347,6 +350,7 @@ struct xl_page {
 	bool zero; /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
+	atomic_bool is_remote; /* written under the lock */
 	uint64_t free_map[]; /* bit n: block n is free and in no cache */
 };
 
@@ -376,6 +380,7 @@ struct xl_large {
 
 struct xl_class_pages {
 	struct xl_list partial;
+	struct xl_list remote; /* pages with blocks that other threads freed */
 	unsigned int nr_empty; /* pages without a used block, at the tail of @partial */
 	uint32_t nr_taken;     /* blocks that are not in a free map */
 };
@@ -388,7 +393,8 @@ struct xalloc_heap {
 	struct xl_list parked;
 	struct xalloc_arena *arena;
 	/* The thread's that has the heap, which then gives out its blocks; or NULL. */
-	struct xl_cache *cache;
+	struct xl_cache *_Atomic cache;
+	unsigned int nr_remote; /* pages on lists of such */
 	atomic_bool alive;
 	struct xl_list pages;
 	struct xl_class_pages classes[XL_NR_CLASSES];
@@ -397,6 +403,8 @@ struct xalloc_heap {
 
 /* The caller holds lock 1. @cached: for threads. */
 struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached);
+/* Takes lock 2, and waits without sleep at first. */
+void xl_heap_lock(struct xalloc_heap *heap);
 /* Takes lock 2; the caller holds lock 1. */
 void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
@@ -413,8 +421,23 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
  * way to or from the cache of a thread that the child does not have is free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
-/* Puts blocks back that are not live, or that were freed by another thread. */
-void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
+/* Puts blocks of @heap back that are not live. */
+void xl_heap_put(struct xl_process *p, struct xalloc_heap *heap, const uintptr_t *entries,
+		 uint32_t nr);
+/*
+ * Of a block that was marked as freed by another thread and then did not live: whether it did, and
+ * has been taken back since.
+ */
+bool xl_heap_took_back(size_t unit);
+/* Tells the heap that a thread which does not have it has freed the block at @unit. */
+void xl_heap_note_remote(size_t unit);
+/*
+ * After xl_os_barrier(): aborts if a block was freed both by the thread that has the heap and by
+ * another. Of a heap that no thread has, takes back what threads freed.
+ */
+void xl_heap_settle(struct xl_process *p, struct xalloc_heap *heap);
+/* How many blocks of @cls other threads have freed that are not taken back; the heap is locked. */
+uint32_t xl_heap_count_remote(const struct xalloc_heap *heap, unsigned int cls);
 
 /*
  * For heaps that no thread has, and for large blocks. @zero, unless NULL: whether all bytes of the
@@ -507,8 +530,8 @@ void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 
 /* Puts back all that the cache of this thread holds. */
 void xl_cache_flush(struct xl_process *p);
-/* Puts back what it freed of other threads' heaps. */
-void xl_cache_put_remote(struct xl_process *p);
+/* Makes sure that what it freed of other threads' heaps was freed once, and has it taken back. */
+void xl_cache_settle(struct xl_process *p);
 /* In a child of fork(), of all heaps: those of threads that it does not have are free for others. */
 void xl_caches_recover(struct xl_process *p);
 /* Whether this thread has the heap, or none has; the heap is locked. */

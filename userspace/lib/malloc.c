@@ -100,6 +100,9 @@ void xl_free_locked(const char *call, void *ptr)
 	int error = errno;
 
 	verdict = xl_find(ptr, &where);
+	/* Given out again since it was seen to be free. */
+	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED)
+		verdict = XL_FREED;
 	if (verdict == XL_BLOCK) {
 		if (xl_checks)
 			xl_checks_free(call, ptr, &where);

@@ -13,17 +13,30 @@
 #define CHUNK_BYTES ((size_t)256 << 10)
 #define CACHE_LINE 64
 
+static size_t round_up(size_t n, size_t multiple)
+{
+	return (n + multiple - 1) & ~(multiple - 1);
+}
+
 void *xl_meta_get(unsigned int pool, size_t bytes)
 {
 	struct xl_process *p = xl_process_peek();
 	void *item;
 
-	bytes = (bytes + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+	/* Of pages there are so many that it counts what they take. */
+	if (pool <= XL_CLASS_LARGE)
+		bytes = round_up(bytes, XL_QUANTUM);
+	else
+		bytes = round_up(bytes, CACHE_LINE);
 	pthread_mutex_lock(&p->meta_lock);
 	item = p->pools[pool];
 	if (item) {
 		p->pools[pool] = *(void **)item;
 	} else {
+		if (pool > XL_CLASS_LARGE) {
+			p->chunk_bytes -= p->chunk_bytes % CACHE_LINE;
+			p->chunk = (char *)round_up((uintptr_t)p->chunk, CACHE_LINE);
+		}
 		if (p->chunk_bytes < bytes) {
 			char *chunk = xl_os_private(CHUNK_BYTES);
 

@@ -7,6 +7,9 @@
  *
  *	nr_free == number of bits set in the free map
  *	the bit of a block is set  =>  it is not live, and in no cache
+ *	a block was freed by another thread  =>  its bits in live and in remote are set, and
+ *		the page is on the remote list of its class, or the thread is about to put it there
+ *	the bit in remote is set, that in live is not  =>  the block was freed twice
  *	a slab is on the partial list of its class  <=>  nr_free > 0
  *	page_of[] of each of its slices is the page, tags[] the heap's and the class
  *
@@ -54,18 +57,31 @@ static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	}
 }
 
-/* Of what was freed by other threads, and of what lived when its heap was destroyed. */
+/* Of two threads that freed the block at @unit, one holds the lock. */
+static _Noreturn void raced(const struct xl_page *page, size_t unit)
+{
+	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+
+	pthread_mutex_unlock(&heap->lock);
+	xl_free_raced((void *)(xl_map.base + unit * XL_QUANTUM));
+}
+
+/* Of what lived when its heap was destroyed. */
 static void clear_bits(const struct xalloc_heap *heap, const struct xl_page *page)
 {
-	struct xl_bits *bits = xl_bits_of(xl_unit(xl_page_address(heap, page)));
+	size_t unit = xl_unit(xl_page_address(heap, page));
+	struct xl_bits *bits = xl_bits_of(unit);
 	size_t i, nr = page->nr_slices * (XL_UNITS_PER_SLICE / 64);
+	uint64_t remote;
 
 	/* large.c sees to those of its blocks. */
 	if (page->cls == XL_CLASS_LARGE)
 		return;
 	for (i = 0; i < nr; i++) {
 		atomic_store_explicit(&bits[i].live, 0, memory_order_relaxed);
-		atomic_store_explicit(&bits[i].remote, 0, memory_order_relaxed);
+		remote = atomic_load_explicit(&bits[i].remote, memory_order_relaxed);
+		if (remote)
+			raced(page, unit + i * 64 + __builtin_ctzll(remote));
 	}
 }
 
@@ -155,6 +171,7 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	page->nr_old = 0;
 	page->zero = granted.zero;
 	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
+	atomic_store_explicit(&page->is_remote, false, memory_order_relaxed);
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&heap->pages, &page->all);
 	set_map(p, heap, page, page);
@@ -176,50 +193,27 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	return offset;
 }
 
-/* The blocks of @mask, a part of one word, are free; some perhaps freed by other threads. */
-static void clear_remote(struct xl_bits *bits, uint64_t mask)
-{
-	uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
-
-	if (!(atomic_load_explicit(&bits->remote, memory_order_relaxed) & mask))
-		return;
-	atomic_store_explicit(&bits->live, live & ~mask, memory_order_relaxed);
-	atomic_fetch_and_explicit(&bits->remote, ~mask, memory_order_relaxed);
-}
-
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 {
-	size_t first = xl_page_unit(page, 0), unit = first;
-	uint32_t word = page->hint, done = 0;
-	uint64_t free, mask = 0;
-	size_t at = 0; /* the word of bits that @mask is of */
+	uintptr_t first = xl_map.base + xl_page_unit(page, 0) * XL_QUANTUM;
+	uint32_t word = page->hint, done = 0, block;
+	uint64_t free;
 
 	for (; done < nr && page->nr_free; word++) {
 		free = page->free_map[word];
 		for (; free && done < nr; free &= free - 1) {
-			uint32_t block = word * MAP_BITS + __builtin_ctzll(free);
-			bool fresh = block >= page->nr_old;
-
-			unit = first + block * (xl_classes[page->cls].block_bytes / XL_QUANTUM);
-			entries[done++] = xl_map.base + unit * XL_QUANTUM +
-					  (fresh && page->zero ? XL_FRESH : 0);
-			page->nr_free--;
-			if (fresh) {
+			block = word * MAP_BITS + __builtin_ctzll(free);
+			entries[done] = first + block * xl_classes[page->cls].block_bytes;
+			if (block >= page->nr_old) {
 				page->nr_old = block + 1;
-				continue;
+				entries[done] |= page->zero ? XL_FRESH : 0;
 			}
-			if (unit / 64 != at && mask) {
-				clear_remote(&xl_map.bits[at], mask);
-				mask = 0;
-			}
-			at = unit / 64;
-			mask |= 1ULL << unit % 64;
+			done++;
+			page->nr_free--;
 		}
 		page->free_map[word] = free;
 		page->hint = word;
 	}
-	if (mask)
-		clear_remote(&xl_map.bits[at], mask);
 	return done;
 }
 
@@ -227,15 +221,21 @@ void xl_page_recover(struct xl_page *page)
 {
 	const struct xl_class *c = &xl_classes[page->cls];
 	size_t unit = xl_page_unit(page, 0), step = c->block_bytes / XL_QUANTUM;
+	struct xl_bits *bits;
 	uint32_t block;
+	uint64_t bit;
 
+	atomic_store_explicit(&page->is_remote, false, memory_order_relaxed);
 	page->nr_free = 0;
 	page->hint = 0;
 	memset(page->free_map, 0, map_words(c->nr_blocks) * sizeof(uint64_t));
 	for (block = 0; block < c->nr_blocks; block++, unit += step) {
 		if (xl_is_live(unit))
 			continue;
-		clear_remote(xl_bits_of(unit), 1ULL << unit % 64);
+		bits = xl_bits_of(unit);
+		bit = 1ULL << unit % 64;
+		atomic_fetch_and_explicit(&bits->live, ~bit, memory_order_relaxed);
+		atomic_fetch_and_explicit(&bits->remote, ~bit, memory_order_relaxed);
 		page->free_map[block / MAP_BITS] |= 1ULL << block % MAP_BITS;
 		page->nr_free++;
 	}
@@ -249,4 +249,49 @@ void xl_page_put(struct xl_page *page, uint32_t block)
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;
+}
+
+/* The bits of another thread's frees in the word of units from @unit on. */
+static uint64_t remote_word(const struct xl_page *page, size_t unit)
+{
+	struct xl_bits *bits = xl_bits_of(unit);
+	uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_acquire);
+	uint64_t twice = remote & ~atomic_load_explicit(&bits->live, memory_order_relaxed);
+
+	if (twice)
+		raced(page, unit + __builtin_ctzll(twice));
+	return remote;
+}
+
+uint32_t xl_page_count_remote(const struct xl_page *page)
+{
+	size_t unit = xl_page_unit(page, 0), end = unit + page->nr_slices * XL_UNITS_PER_SLICE;
+	uint32_t nr = 0;
+
+	for (; unit < end; unit += 64)
+		nr += __builtin_popcountll(remote_word(page, unit));
+	return nr;
+}
+
+uint32_t xl_page_collect(struct xl_page *page)
+{
+	size_t first = xl_page_unit(page, 0), end = first + page->nr_slices * XL_UNITS_PER_SLICE;
+	uint32_t nr = 0;
+	size_t unit;
+
+	for (unit = first; unit < end; unit += 64) {
+		struct xl_bits *bits = xl_bits_of(unit);
+		uint64_t remote = remote_word(page, unit), left;
+
+		if (!remote)
+			continue;
+		for (left = remote; left; left &= left - 1, nr++)
+			xl_page_put(page, xl_class_divide(page->cls,
+							  (unit - first + __builtin_ctzll(left)) *
+								  XL_QUANTUM));
+		left = atomic_load_explicit(&bits->live, memory_order_relaxed) & ~remote;
+		atomic_store_explicit(&bits->live, left, memory_order_relaxed);
+		atomic_fetch_and_explicit(&bits->remote, ~remote, memory_order_acq_rel);
+	}
+	return nr;
 }

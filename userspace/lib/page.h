@@ -29,6 +29,12 @@ void xl_page_put(struct xl_page *page, uint32_t block);
 
 /* Makes its free map what the bits of its blocks say. No other thread writes them. */
 void xl_page_recover(struct xl_page *page);
+/*
+ * Puts back what other threads freed, by the thread that has the heap, or any if none has it.
+ * Returns how many blocks. This and the count abort when one was freed by both.
+ */
+uint32_t xl_page_collect(struct xl_page *page);
+uint32_t xl_page_count_remote(const struct xl_page *page);
 
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page);
 size_t xl_page_unit(const struct xl_page *page, uint32_t block);

@@ -15,6 +15,7 @@ static uint32_t count_class(const struct xalloc_heap *heap, unsigned int cls)
 	uint32_t nr = heap->classes[cls].nr_taken;
 	uint32_t kept = heap->cache ? xl_cache_count(heap->cache, cls) : 0;
 
+	kept += xl_heap_count_remote(heap, cls);
 	/* A thread that puts blocks back may not have uncounted them yet. */
 	return nr - (kept < nr ? kept : nr);
 }
@@ -80,7 +81,7 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 		return -EINVAL;
 	if (!p || !atomic_load(&arena->alive))
 		return -ESTALE;
-	xl_cache_put_remote(p);
+	xl_cache_settle(p);
 	pthread_mutex_lock(&p->lock);
 	count_heaps(arena, &stat);
 	pthread_mutex_unlock(&p->lock);
@@ -270,7 +271,7 @@ int xalloc_stats_json(char *buffer, size_t size)
 
 	add(&text, "{");
 	if (p) {
-		xl_cache_put_remote(p);
+		xl_cache_settle(p);
 		pthread_mutex_lock(&p->lock);
 		ret = add_process(&text, p);
 		pthread_mutex_unlock(&p->lock);
