@@ -307,9 +307,13 @@ struct xalloc_arena {
 	uintptr_t base;
 	size_t bytes;
 	size_t limit_bytes;
+	size_t keep_bytes; /* memory without a grant that the local backend may keep */
 	atomic_int refused;
 	atomic_ulong nr_refused;
 };
+
+/* Most of xalloc_arena.keep_bytes. */
+#define XL_LOCAL_KEEP ((size_t)16 << 20)
 
 /* The caller holds lock 1; sizes are whole segments and not zero. NULL with errno set. */
 struct xalloc_arena *xl_arena_create(struct xl_process *p,

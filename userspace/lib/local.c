@@ -3,8 +3,9 @@
  * Arenas of this process alone: anonymous memory, placed as the kernel places it.
  *
  * The memory of a segment counts as committed, against the arena's limit, while a slice of it
- * is granted; then it goes back. It is ordinary memory: not pinned, charged to nobody, and
- * without a descriptor. A child of fork() does not have it, as with the device.
+ * is granted; then it goes back, or, up to the arena's keep_bytes, is kept, until the limit leaves
+ * no room for a grant. It is ordinary memory: not pinned, charged to nobody, and without a
+ * descriptor. A child of fork() does not have it, as with the device.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,6 +14,13 @@
 #include "backend.h"
 #include "os.h"
 
+/*
+ * So much of an arena has small pages, which the kernel provides one by one: what needs little is
+ * not to have 2 MiB for the first byte of each segment.
+ */
+#define SMALL_BYTES ((size_t)16 << 20)
+
+#define NR_KEPT_MAX (XL_LOCAL_KEEP / XL_SEGMENT)
 #define SLICES_MAX ((size_t)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SLICES_PER_SEGMENT)
 
 /* In private memory of a size of its own; under xalloc_arena.lock. */
@@ -20,6 +28,8 @@ struct xl_local {
 	struct xalloc_placement placement;
 	uint64_t nr_committed; /* segments */
 	uint64_t nr_granted;   /* slices */
+	uint32_t nr_kept;
+	uint32_t kept[NR_KEPT_MAX]; /* segments that are committed though no slice is granted */
 	uint32_t *nr_slices;   /* of the page that begins with this slice, or 0 */
 	uint32_t *dirty;       /* of a segment: bit n: slice n was granted since it was zero */
 };
@@ -92,7 +102,7 @@ static void local_destroy(struct xalloc_arena *arena)
 
 static int local_map(struct xalloc_arena *arena)
 {
-	return xl_os_map_anonymous((void *)arena->base, arena->bytes);
+	return xl_os_map_anonymous((void *)arena->base, arena->bytes, SMALL_BYTES);
 }
 
 /* Calls @visit for each segment of the run with the bits of the run's slices in it. */
@@ -127,16 +137,31 @@ static void commit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, 
 	struct xl_local *local = arena->local;
 	bool *zero = arg;
 
+	uint32_t i;
+
 	/* Cannot fail: slices of it are taken. */
 	if (is_bare(local, segment)) {
 		xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_HUGE);
 		local->nr_committed++;
 	}
+	for (i = 0; i < local->nr_kept; i++)
+		if (local->kept[i] == segment)
+			local->kept[i] = local->kept[--local->nr_kept];
 	*zero = *zero && !(local->dirty[segment] & mask);
 	local->dirty[segment] |= mask;
 }
 
-static void uncommit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
+static void uncommit(struct xalloc_arena *arena, uint32_t segment)
+{
+	struct xl_local *local = arena->local;
+
+	xl_os_zero((char *)arena->base + segment * XL_SEGMENT, XL_SEGMENT);
+	local->dirty[segment] = 0;
+	xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_BARE);
+	local->nr_committed--;
+}
+
+static void uncommit_whole(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
 {
 	struct xl_local *local = arena->local;
 
@@ -144,10 +169,10 @@ static void uncommit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask
 	(void)arg;
 	if (is_bare(local, segment) || !xalloc_placement_is_whole(&local->placement, segment))
 		return;
-	xl_os_zero((char *)arena->base + segment * XL_SEGMENT, XL_SEGMENT);
-	local->dirty[segment] = 0;
-	xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_BARE);
-	local->nr_committed--;
+	if (local->nr_kept < arena->keep_bytes / XL_SEGMENT)
+		local->kept[local->nr_kept++] = segment;
+	else
+		uncommit(arena, segment);
 }
 
 /* Takes a run within the limit, or, @frugal, one that needs the least memory. */
@@ -184,6 +209,10 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	ret = take(arena, nr_slices, false, &slice);
 	if (ret == -EDQUOT && nr_slices > 1)
 		ret = take(arena, nr_slices, true, &slice);
+	while (ret == -EDQUOT && local->nr_kept) {
+		uncommit(arena, local->kept[--local->nr_kept]);
+		ret = take(arena, nr_slices, true, &slice);
+	}
 	if (!ret) {
 		each_segment(arena, slice, nr_slices, commit, &zero);
 		local->nr_slices[slice] = nr_slices;
@@ -208,7 +237,7 @@ static int free_one(struct xalloc_arena *arena, uint64_t offset)
 		return ret;
 	local->nr_slices[slice] = 0;
 	local->nr_granted -= nr_slices;
-	each_segment(arena, slice, nr_slices, uncommit, NULL);
+	each_segment(arena, slice, nr_slices, uncommit_whole, NULL);
 	return 0;
 }
 

@@ -19,6 +19,7 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
 	struct xalloc_arena_config config = { .size = sizeof(config) };
 	size_t limit = p->options.limit_bytes;
+	struct xalloc_arena *arena;
 	size_t most;
 	int ret;
 
@@ -30,7 +31,10 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 	limit = lower(limit, lower(most, p->bytes / 2));
 	config.limit_bytes = limit;
 	config.arena_bytes = limit <= p->bytes / 4 ? lower(2 * limit, most) : limit;
-	return xl_arena_create(p, &config);
+	arena = xl_arena_create(p, &config);
+	if (arena)
+		arena->keep_bytes = XL_LOCAL_KEEP;
+	return arena;
 }
 
 struct xalloc_heap *xl_heap_default(void)

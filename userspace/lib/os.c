@@ -148,7 +148,7 @@ void xl_os_unmap_page(const void *page)
 	munmap((void *)page, XL_OS_PAGE);
 }
 
-int xl_os_map_anonymous(void *addr, size_t bytes)
+int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes)
 {
 	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -161,8 +161,9 @@ int xl_os_map_anonymous(void *addr, size_t bytes)
 		xl_os_reserve_over(addr, bytes);
 		return -error;
 	}
-	/* Where there are no huge pages, small ones do. */
-	madvise(addr, bytes, MADV_HUGEPAGE);
+	/* Where there are no huge pages, small ones do; so no matter if this fails. */
+	if (small_bytes < bytes)
+		madvise((char *)addr + small_bytes, bytes - small_bytes, MADV_HUGEPAGE);
 	return 0;
 }
 

@@ -39,12 +39,15 @@ void *xl_os_reserve(size_t bytes);
 /* The same at @addr, if nothing is there. Returns whether it was so. */
 bool xl_os_reserve_free(void *addr, size_t bytes);
 void xl_os_unreserve(void *addr, size_t bytes);
-/* Put memory over a part of what was reserved: that of a file, or anonymous, huge if it can be. */
+/*
+ * Put memory over a part of what was reserved: that of a file, or anonymous, which is huge behind
+ * the first @small_bytes if it can be.
+ */
 int xl_os_map_file(void *addr, size_t bytes, int fd);
 /* A page of a file, to be read; a child of fork() does not have it. */
 const void *xl_os_map_page(int fd, uint64_t offset);
 void xl_os_unmap_page(const void *page);
-int xl_os_map_anonymous(void *addr, size_t bytes);
+int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes);
 /* Makes addresses without memory of it again. */
 int xl_os_reserve_over(void *addr, size_t bytes);
 /* Makes anonymous memory zero, and gives it back where it can. */

@@ -385,6 +385,34 @@ TEST_F(lib_malloc, odd_large_blocks_fill_an_arena)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+TEST_F(lib_malloc, memory_that_is_kept_does_not_count_against_the_limit)
+{
+	size_t size = 2 * MIB, i, k;
+	char *blocks[LIMIT_MIB / 2], *ptr;
+
+	for (k = 1; k < ARRAY_SIZE(blocks); k *= 2) {
+		for (i = 0; i < ARRAY_SIZE(blocks); i++)
+			ASSERT_NE(NULL, blocks[i] = xalloc_malloc(size));
+		/* Gaps of k segments, none of which can hold what comes. */
+		for (i = 0; i < ARRAY_SIZE(blocks); i++)
+			if (i / k % 2)
+				xalloc_free_sized(blocks[i], size);
+		ASSERT_NE(NULL, ptr = xalloc_calloc(1, LIMIT_MIB / 2 * MIB));
+		for (i = 0; i < LIMIT_MIB / 2 * MIB; i += 4096) {
+			ASSERT_EQ(0, ptr[i]);
+			ptr[i] = 1;
+		}
+		ASSERT_EQ(LIMIT_MIB * MIB, stats_of(xalloc_arena_default()).committed_bytes);
+		xalloc_free(ptr);
+		for (i = 0; i < ARRAY_SIZE(blocks); i++) {
+			if (i / k % 2)
+				continue;
+			memset(blocks[i], 0xff, size);
+			xalloc_free_sized(blocks[i], size);
+		}
+	}
+}
+
 TEST_F(lib_malloc, freed_blocks_are_used_again_before_memory_is_taken)
 {
 	static const size_t sizes[] = { 16, 80, 700, 9000 };
