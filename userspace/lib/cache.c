@@ -39,18 +39,16 @@
 #define REMOTE_MAX 1024
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
-/* So many other stacks are made shorter for one that must grow. */
-#define NR_VICTIMS 4
 
 /*
- * @top, or 0, is the entry that was pushed last, the others are entries 1 to @count - 1 of
- * xl_cache.stacks[], whose entry 0 is 0. With @top among them the address that is to be returned
- * would have to wait for the count.
+ * @entry, or 0, is the one that was pushed last; the others are in xl_cache.stacks[], behind a 0.
+ * With @entry among them the address that is to be returned would have to wait for @top.
  */
 struct stack {
-	uintptr_t top;
-	uint32_t limit;
-	atomic_uint count;
+	uintptr_t entry;
+	/* Bytes from the start of the cache to where @entry goes when another is pushed. */
+	_Atomic uint32_t top;
+	uint32_t end; /* of @top; 0 before the first use */
 };
 
 /* Used by its thread alone; others read counts. Wiped by a fork. */
@@ -61,9 +59,10 @@ struct xl_cache {
 	struct xalloc_heap *heap; /* NULL: it has none, as in a child of fork() */
 	size_t idle_bytes;        /* sum of all limits in bytes */
 	size_t parked_bytes;      /* freed of heaps that no thread has */
-	unsigned int victim;      /* the class whose stack shrinks next */
+	unsigned int victim;      /* the class whose stack is next to become shorter */
 	uint64_t generation;      /* of the arena, when this thread last gave memory back */
 	struct stack of[XL_NR_CLASSES];
+	bool ran_dry[XL_NR_CLASSES];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
 };
 
@@ -78,14 +77,47 @@ static pthread_key_t exit_key;
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define noinline __attribute__((noinline))
 
-uint32_t xl_cache_count(const struct xl_cache *c, unsigned int cls)
+/* Of bit @nr % 64: an instruction each, which compilers do not find. */
+static inline bool test_and_clear(uint64_t *word, size_t nr)
 {
-	return atomic_load_explicit(&c->of[cls].count, memory_order_relaxed);
+	bool old;
+
+	__asm__("btrq %2, %0" : "+r"(*word), "=@ccc"(old) : "r"(nr));
+	return old;
 }
 
-static inline void set_count(struct xl_cache *c, unsigned int cls, uint32_t count)
+static inline void set(uint64_t *word, size_t nr)
 {
-	atomic_store_explicit(&c->of[cls].count, count, memory_order_relaxed);
+	__asm__("btsq %1, %0" : "+r"(*word) : "r"(nr) : "cc");
+}
+
+static uint32_t base_of(unsigned int cls)
+{
+	return offsetof(struct xl_cache, stacks) +
+	       cls * sizeof(((struct xl_cache *)NULL)->stacks[0]);
+}
+
+static inline uintptr_t *entry_at(struct xl_cache *c, uint32_t offset)
+{
+	return (uintptr_t *)((char *)c + offset);
+}
+
+uint32_t xl_cache_count(const struct xl_cache *c, unsigned int cls)
+{
+	uint32_t top = atomic_load_explicit(&c->of[cls].top, memory_order_relaxed);
+
+	return top ? (top - base_of(cls)) / sizeof(uintptr_t) : 0;
+}
+
+static void set_count(struct xl_cache *c, unsigned int cls, uint32_t count)
+{
+	atomic_store_explicit(&c->of[cls].top, base_of(cls) + count * sizeof(uintptr_t),
+			      memory_order_relaxed);
+}
+
+static uint32_t limit_of(const struct xl_cache *c, unsigned int cls)
+{
+	return c->of[cls].end ? (c->of[cls].end - base_of(cls)) / sizeof(uintptr_t) : 0;
 }
 
 bool xl_cache_is_own(const struct xalloc_heap *heap)
@@ -101,12 +133,18 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	uint32_t count = xl_cache_count(c, cls);
 	uintptr_t *stack = c->stacks[cls];
 
-	stack[count] = c->of[cls].top;
+	stack[count] = c->of[cls].entry;
 	xl_heap_put(p, c->heap, stack + 1, nr);
 	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
-	count -= nr;
-	c->of[cls].top = stack[count];
-	set_count(c, cls, count);
+	c->of[cls].entry = stack[count - nr];
+	set_count(c, cls, count - nr);
+}
+
+static void start_stack(struct xl_cache *c, unsigned int cls)
+{
+	c->stacks[cls][0] = 0;
+	set_count(c, cls, 0);
+	c->of[cls].end = base_of(cls);
 }
 
 static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t limit)
@@ -115,18 +153,34 @@ static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls
 
 	if (xl_cache_count(c, cls) > limit)
 		put_oldest(p, c, cls, xl_cache_count(c, cls) - limit);
-	c->idle_bytes -= c->of[cls].limit * bytes;
+	c->idle_bytes -= limit_of(c, cls) * bytes;
 	c->idle_bytes += limit * bytes;
-	c->of[cls].limit = limit;
+	if (!c->of[cls].end)
+		start_stack(c, cls);
+	c->of[cls].end = base_of(cls) + limit * sizeof(uintptr_t);
 }
 
-/* Gives the stack of @cls more room, at the expense of others if need be. */
+/*
+ * Makes the stack of the next class shorter, unless it ran dry since its last turn: those that are
+ * used keep their room, and what the others have is found a little at a time.
+ */
+static void shrink_next(struct xl_process *p, struct xl_cache *c)
+{
+	unsigned int cls = c->victim;
+
+	if (c->ran_dry[cls])
+		c->ran_dry[cls] = false;
+	else if (limit_of(c, cls))
+		set_limit(p, c, cls, limit_of(c, cls) * 3 / 4);
+	c->victim = (cls + 1) % XL_NR_CLASSES;
+}
+
+/* Gives the stack of @cls more room, if there is any, at the expense of another if need be. */
 static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 {
 	size_t bytes = xl_classes[cls].block_bytes;
 	size_t most = STACK_BYTES / bytes;
-	uint32_t old = c->of[cls].limit, limit = old + old / 2 + 1;
-	unsigned int i;
+	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1;
 
 	if (most > STACK_MAX - 1)
 		most = STACK_MAX - 1;
@@ -134,15 +188,12 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 		limit = most;
 	if (limit <= old)
 		return;
-	for (i = 0; i <= NR_VICTIMS; i++) {
-		if (c->idle_bytes + (limit - old) * bytes <= IDLE_BYTES) {
-			set_limit(p, c, cls, limit);
-			return;
-		}
-		c->victim = (c->victim + 1) % XL_NR_CLASSES;
-		if (c->victim != cls)
-			set_limit(p, c, c->victim, c->of[c->victim].limit / 2);
-	}
+	if (c->idle_bytes + (limit - old) * bytes > IDLE_BYTES)
+		shrink_next(p, c);
+	/* It may have been this one. */
+	old = limit_of(c, cls);
+	if (c->idle_bytes + (limit - old) * bytes <= IDLE_BYTES)
+		set_limit(p, c, cls, limit);
 }
 
 /* See above. */
@@ -178,7 +229,8 @@ void xl_cache_flush(struct xl_process *p)
 	if (!c->heap)
 		return;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		set_limit(p, c, cls, 0);
+		if (limit_of(c, cls))
+			set_limit(p, c, cls, 0);
 	xl_cache_settle(p);
 }
 
@@ -332,21 +384,32 @@ static inline void *give_out(uintptr_t entry)
 
 	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
 		xl_free_raced((void *)(entry & ~(uintptr_t)XL_FRESH));
-	atomic_store_explicit(&bits->live, live | 1ULL << unit % 64, memory_order_relaxed);
+	set(&live, unit);
+	atomic_store_explicit(&bits->live, live, memory_order_relaxed);
 	return (void *)(entry & ~(uintptr_t)XL_FRESH);
+}
+
+static inline struct stack *stack_of(struct xl_cache *c, unsigned int cls)
+{
+	struct stack *stack = &c->of[cls];
+
+	/* Otherwise gcc computes it again for what is atomic. */
+	__asm__("" : "+r"(stack));
+	return stack;
 }
 
 /* Returns an entry, or 0 if the stack is empty. */
 static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
 {
-	uintptr_t entry = c->of[cls].top;
-	uint32_t count;
+	struct stack *stack = stack_of(c, cls);
+	uintptr_t entry = stack->entry;
+	uint32_t top;
 
 	if (unlikely(!entry))
 		return 0;
-	count = xl_cache_count(c, cls) - 1;
-	c->of[cls].top = c->stacks[cls][count];
-	set_count(c, cls, count);
+	top = atomic_load_explicit(&stack->top, memory_order_relaxed) - sizeof(entry);
+	stack->entry = *entry_at(c, top);
+	atomic_store_explicit(&stack->top, top, memory_order_relaxed);
 	return entry;
 }
 
@@ -363,9 +426,12 @@ static uintptr_t refill(unsigned int cls, size_t size)
 		return 0;
 	p = xl_process_peek();
 	trim_if_wanted(c);
+	c->ran_dry[cls] = true;
 	grow(p, c, cls);
+	if (!c->of[cls].end)
+		start_stack(c, cls);
 	stack = c->stacks[cls];
-	nr = xl_heap_take(p, c->heap, cls, stack + 1, c->of[cls].limit / 2 + 1, &error);
+	nr = xl_heap_take(p, c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
 	if (error == -XL_ADD_CHUNK) {
 		error = xl_chunk_add(c->heap->arena);
 		if (!error) {
@@ -387,16 +453,22 @@ static uintptr_t refill(unsigned int cls, size_t size)
 		return 0;
 	}
 	set_count(c, cls, nr - 1);
-	c->of[cls].top = stack[nr - 1];
+	c->of[cls].entry = stack[nr - 1];
 	return stack[nr];
 }
 
-/* There is room. */
-static inline void push(struct xl_cache *c, unsigned int cls, uint32_t count, uintptr_t entry)
+/* Returns whether there was room. */
+static inline bool push(struct xl_cache *c, unsigned int cls, uintptr_t entry)
 {
-	c->stacks[cls][count] = c->of[cls].top;
-	c->of[cls].top = entry;
-	set_count(c, cls, count + 1);
+	struct stack *stack = stack_of(c, cls);
+	uint32_t top = atomic_load_explicit(&stack->top, memory_order_relaxed);
+
+	if (unlikely(top >= stack->end))
+		return false;
+	*entry_at(c, top) = stack->entry;
+	stack->entry = entry;
+	atomic_store_explicit(&stack->top, top + sizeof(entry), memory_order_relaxed);
+	return true;
 }
 
 static void *alloc_class(unsigned int cls, size_t size, bool *zero)
@@ -517,13 +589,9 @@ static noinline void push_slow(struct xl_cache *c, unsigned int cls, uintptr_t e
 
 	grow(p, c, cls);
 	count = xl_cache_count(c, cls);
-	if (count == c->of[cls].limit && count) {
+	if (count == limit_of(c, cls) && count)
 		put_oldest(p, c, cls, (count + 1) / 2);
-		count = xl_cache_count(c, cls);
-	}
-	if (c->of[cls].limit)
-		push(c, cls, count, entry);
-	else
+	if (!push(c, cls, entry))
 		xl_heap_put(p, c->heap, &entry, 1);
 	errno = error;
 }
@@ -535,7 +603,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	size_t unit = offset / XL_QUANTUM | offset << 60;
 	struct xl_cache *c = cache;
 	struct xl_bits *bits;
-	uint32_t count, cls, tag;
+	uint32_t cls, tag;
 	uint64_t live;
 
 	if (unlikely(unit >= xl_map.nr_units)) {
@@ -553,20 +621,16 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	}
 	bits = xl_bits_of(unit);
 	live = atomic_load_explicit(&bits->live, memory_order_relaxed);
-	if (unlikely(!(live >> unit % 64 & 1))) {
+	if (unlikely(!test_and_clear(&live, unit))) {
 		free_slow(call, ptr);
 		return;
 	}
-	atomic_store_explicit(&bits->live, live & ~(1ULL << unit % 64), memory_order_relaxed);
+	atomic_store_explicit(&bits->live, live, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
 	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
 		xl_free_raced(ptr);
-	count = xl_cache_count(c, cls);
-	if (unlikely(count >= c->of[cls].limit)) {
+	if (unlikely(!push(c, cls, (uintptr_t)ptr)))
 		push_slow(c, cls, (uintptr_t)ptr);
-		return;
-	}
-	push(c, cls, count, (uintptr_t)ptr);
 }
 
 void xalloc_free(void *ptr)
