@@ -2,10 +2,10 @@
 /*
  * libxalloc on its local backend against a table of what it gave out, for libFuzzer: the input is
  * the sizes of an arena and then a sequence of calls on its heaps and on the default one, some of
- * them by another thread. A few bytes of it may stand for a burst of random ones. Of each block the table has address, size and a pattern. Blocks are
- * aligned, lie in their arena and in no other block, and hold what was written; statistics
- * are the sums of the table; an address is a block's if the table says so. In the end all is
- * freed or destroyed, and no memory is committed.
+ * them by another thread. A few bytes of it may stand for a burst of random ones. Of each block the
+ * table has address, size and a pattern. Blocks are aligned, lie in their arena and in no other
+ * block, and hold what was written; statistics are the sums of the table; an address is a block's
+ * if the table says so. In the end all is freed or destroyed, and no memory is committed.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -149,12 +149,19 @@ static void check_contents(const struct block *b)
 		expect(b->ptr[i] == byte_of(b, i), "contents are not what was written");
 }
 
-/* So many bytes at either end are looked at. */
-#define ZEROS (2 * SLICE)
-
 static bool is_zero(const unsigned char *ptr, size_t bytes)
 {
 	return !bytes || (!ptr[0] && !memcmp(ptr, ptr + 1, bytes - 1));
+}
+
+/* So many bytes at either end are looked at. */
+#define ZEROS (2 * SLICE)
+
+static bool has_zeros(const unsigned char *ptr, size_t bytes)
+{
+	if (bytes <= ZEROS)
+		return is_zero(ptr, bytes);
+	return is_zero(ptr, ZEROS) && is_zero(ptr + bytes - ZEROS, ZEROS);
 }
 
 /* --- what is known of blocks */
@@ -194,11 +201,17 @@ static const struct block *block_at(const unsigned char *ptr)
 	return NULL;
 }
 
+static bool overlap(const struct block *a, const struct block *b)
+{
+	return a->ptr < b->ptr + b->usable && b->ptr < a->ptr + a->usable;
+}
+
 /* @b is new, or moved or resized, and is in the table. */
 static void check_block(struct block *b)
 {
-	unsigned int i;
 	struct iovec range;
+	unsigned int i;
+	size_t offset;
 
 	b->usable = xalloc_usable_size(b->ptr);
 	expect(b->usable >= b->size, "less is usable than was asked for");
@@ -207,14 +220,12 @@ static void check_block(struct block *b)
 	expect(!b->alignment || (uintptr_t)b->ptr % b->alignment == 0, "not aligned as asked for");
 	expect(!b->sized || b->usable == rounded(b->size), "not the size the header says");
 	xalloc_arena_range(arenas[arena_of(b->heap)], &range);
-	expect((char *)b->ptr >= (char *)range.iov_base &&
-		       (char *)b->ptr + b->usable <= (char *)range.iov_base + range.iov_len,
+	offset = (uintptr_t)b->ptr - (uintptr_t)range.iov_base;
+	expect(offset < range.iov_len && b->usable <= range.iov_len - offset,
 	       "not in the range of its arena");
 	for (i = 0; i < NR_BLOCKS; i++)
 		if (&blocks[i] != b && blocks[i].ptr)
-			expect(b->ptr + b->usable <= blocks[i].ptr ||
-				       blocks[i].ptr + blocks[i].usable <= b->ptr,
-			       "two blocks overlap");
+			expect(!overlap(b, &blocks[i]), "two blocks overlap");
 }
 
 static void check_stats(void)
@@ -291,9 +302,7 @@ static void allocate(struct block *b, struct input *in)
 	case 1:
 		ptr = h ? xalloc_heap_calloc(h, 1, size) : xalloc_calloc(size, 1);
 		if (ptr)
-			expect(is_zero(ptr, size < ZEROS ? size : ZEROS) &&
-				       (size < ZEROS || is_zero(ptr + size - ZEROS, ZEROS)),
-			       "calloc is not zero");
+			expect(has_zeros(ptr, size), "calloc is not zero");
 		break;
 	default:
 		ptr = h ? xalloc_heap_malloc(h, size) : xalloc_malloc(size);
@@ -497,7 +506,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	expect(!stat.committed_bytes && !stat.nr_blocks && !stat.used_bytes && !stat.nr_heaps,
 	       "an arena without heaps holds something");
 	expect(!xalloc_arena_destroy(arenas[1]), "arena_destroy failed");
-	/* More than there may be: all that is kept goes, and the next input finds nothing of this. */
+	/* More than there may be: what is kept goes, and the next input finds nothing of it. */
 	expect(!xalloc_malloc(DEFAULT_LIMIT + 1), "more than the limit");
 	expect(!xalloc_arena_stats(arenas[0], &stat), "no statistics");
 	expect(!stat.committed_bytes && !stat.nr_blocks && !stat.used_bytes,

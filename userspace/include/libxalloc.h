@@ -246,7 +246,7 @@ void xalloc_set_misuse_handler(void (*handler)(const struct xalloc_misuse *misus
 enum xalloc_pages {
 	/* Huge pages of 2 MiB, on the node that was asked for; refused at once without one. */
 	XALLOC_PAGES_HUGE,
-	/* Huge pages where the kernel has them at hand, else pieces of 64 KiB; else another node. */
+	/* Huge pages where the kernel has them at hand, else pieces of 64 KiB; any node. */
 	XALLOC_PAGES_HUGE_PREFERRED,
 	/* Pieces of 64 KiB, each of which goes back by itself. */
 	XALLOC_PAGES_SMALL,

@@ -7,8 +7,8 @@
  * be called: so a grant that finds no room says XL_ADD_CHUNK, the heap is unlocked, and who
  * allocates adds a chunk and tries again.
  *
- * A chunk goes NONE -> ADDING -> READY -> REMOVING -> NONE. Pages are placed in READY ones; the hook
- * is called without the lock in the two states between.
+ * A chunk goes NONE -> ADDING -> READY -> REMOVING -> NONE. Pages are placed in READY ones; the
+ * hook is called without the lock in the two states between.
  */
 #include <errno.h>
 #include <string.h>

@@ -355,7 +355,7 @@ struct xl_page {
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	atomic_bool is_remote; /* written under the lock */
-	uint64_t free_map[]; /* bit n: block n is free and in no cache */
+	uint64_t free_map[];   /* bit n: block n is free and in no cache */
 };
 
 /* A piece of the runs of a heap: a large block, or free. Counted in hardware pages. */

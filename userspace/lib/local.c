@@ -30,8 +30,8 @@ struct xl_local {
 	uint64_t nr_granted;   /* slices */
 	uint32_t nr_kept;
 	uint32_t kept[NR_KEPT_MAX]; /* segments that are committed though no slice is granted */
-	uint32_t *nr_slices;   /* of the page that begins with this slice, or 0 */
-	uint32_t *dirty;       /* of a segment: bit n: slice n was granted since it was zero */
+	uint32_t *nr_slices;        /* of the page that begins with this slice, or 0 */
+	uint32_t *dirty;            /* of a segment: bit n: slice n was granted since it was zero */
 };
 
 static size_t table_bytes(size_t arena_bytes)

@@ -411,7 +411,7 @@ static bool is_said(const char *text)
 
 TEST_F_TIMEOUT(lib_abuse, all_of_many_misuses_are_caught, TEST_TIMEOUT_LONG)
 {
-	unsigned int i, k, nr = is_local() ? 40 : 20, nr_caught, nr_missed = 0;
+	unsigned int i, k, nr = is_local() ? 40 : 10, nr_caught, nr_missed = 0;
 	uint32_t seed = random_seed() | 1, child_seed;
 	int pipes[2], status;
 	char text[4096];

@@ -28,8 +28,10 @@ static bool is_had(struct xalloc_heap *heap, size_t alignment, size_t size)
 		  xalloc_usable_size(b) >= size;
 
 	if (ok) {
-		a[0] = a[last] = 1;
-		b[0] = b[last] = 2;
+		a[0] = 1;
+		a[last] = 1;
+		b[0] = 2;
+		b[last] = 2;
 		ok = a[0] == 1 && a[last] == 1;
 	}
 	xalloc_free_aligned_sized(a, alignment, size);
@@ -45,9 +47,9 @@ TEST_F_TIMEOUT(lib_edge, every_alignment_with_every_size, TEST_TIMEOUT_LONG)
 	int more;
 
 	ASSERT_NE(NULL, heap);
-	for (alignment = 1; alignment <= LIMIT / 4; alignment *= 2) {
-		for (base = 1; base <= LIMIT / 8; base *= base < SLICE || is_local() ? 2 : 8) {
-			for (more = -1; more <= 1; more++) {
+	for (alignment = 1; alignment <= LIMIT / 4; alignment *= is_fast() ? 2 : 8) {
+		for (base = 1; base <= LIMIT / 8; base *= is_fast() ? 2 : 8) {
+			for (more = is_fast() ? -1 : 1; more <= 1; more++) {
 				size = base + more;
 				ASSERT_TRUE(is_had(NULL, alignment, size)) {
 					TH_LOG("%zu bytes at %zu", size, alignment);
@@ -115,7 +117,7 @@ TEST_F(lib_edge, sizes_that_overflow_are_enomem_in_every_call)
 	void *ptr;
 
 	ASSERT_NE(NULL, heap);
-	for (bit = 28; bit < 64; bit++) {
+	for (bit = 28; bit < 64; bit += is_fast() ? 1 : 7) {
 		static const size_t less[] = {
 			0, 1, 15, 16, 17, 4095, 4096, 4097, 65535, 65536, 65537, 2097151, 2097152,
 			2097153,
@@ -151,19 +153,23 @@ TEST_F(lib_edge, sizes_that_overflow_are_enomem_in_every_call)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
-#define NR_FREES 2000
-
-static void *frees[NR_FREES];
+static void *frees[2000];
+static int nr_frees;
 static size_t frees_bytes;
 
+/* Or as many as there are. */
 static void *allocate_all(void *arg)
 {
 	struct xalloc_heap *heap = arg;
 	int i;
 
-	for (i = 0; i < NR_FREES; i++)
+	memset(frees, 0, sizeof(frees));
+	for (i = 0; i < nr_frees; i++) {
 		frees[i] = heap ? xalloc_heap_malloc(heap, frees_bytes) :
 				  xalloc_malloc(frees_bytes);
+		if (!frees[i])
+			break;
+	}
 	return NULL;
 }
 
@@ -174,7 +180,7 @@ static void *free_all(void *arg)
 	int i;
 
 	(void)arg;
-	for (i = 0; i < NR_FREES; i++) {
+	for (i = 0; i < nr_frees; i++) {
 		errno = EXDEV + i % 7;
 		if (i % 2)
 			xalloc_free(frees[i]);
@@ -197,6 +203,7 @@ TEST_F(lib_edge, no_free_changes_errno)
 	size_t i;
 
 	ASSERT_NE(NULL, heap);
+	nr_frees = is_fast() ? ARRAY_SIZE(frees) : 400;
 	/* Then system calls fail that the local backend makes, not that it could not do without. */
 	if (is_local() && mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
 		TH_LOG("memory cannot be locked: %s", strerror(errno));
@@ -254,7 +261,7 @@ static size_t fill_randomly(struct xalloc_heap *heap, uint32_t *seed, unsigned i
 TEST_F_TIMEOUT(lib_edge, a_full_arena_recovers_and_nothing_is_lost, TEST_TIMEOUT_LONG)
 {
 	struct xalloc_arena *arena = arena_of(LIMIT, LIMIT / 2), *of;
-	unsigned int round, nr_rounds = is_long_run() ? 400 : 20;
+	unsigned int round, nr_rounds = is_long_run() ? 400 : is_local() ? 20 : 6;
 	struct xalloc_heap *heap = xalloc_heap_create(arena);
 	uint32_t seed = random_seed() | 1;
 	struct xalloc_arena_stat stat;
@@ -322,7 +329,7 @@ static void *use_and_leave(void *arg)
 
 TEST_F(lib_edge, metadata_serves_again_and_again)
 {
-	unsigned int round, nr_rounds = is_long_run() ? 20000 : is_local() ? 2000 : 300;
+	unsigned int round, nr_rounds = is_long_run() ? 20000 : is_local() ? 2000 : 60;
 	uint32_t seed = random_seed() | 1;
 	size_t before = 0, after;
 	pthread_t thread;

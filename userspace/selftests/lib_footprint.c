@@ -89,12 +89,6 @@ static bool measure(struct __test_metadata *_metadata, struct xalloc_arena *aren
 	return stats_of(arena).nr_blocks == 0 && (!heap || !xalloc_heap_destroy(heap));
 }
 
-/* Also the emulated machine has to zero all that is committed. */
-static bool is_every_size(void)
-{
-	return is_local() || is_long_run();
-}
-
 TEST_F_TIMEOUT(lib_footprint, small_blocks_fill_what_is_committed, TEST_TIMEOUT_LONG)
 {
 	struct xalloc_arena *arena = arena_of(SMALL_FILL, 0), *by_default = xalloc_arena_default();
@@ -108,9 +102,9 @@ TEST_F_TIMEOUT(lib_footprint, small_blocks_fill_what_is_committed, TEST_TIMEOUT_
 	for (size = 128; size < SLICE; size = next) {
 		next = size + (1UL << (63 - __builtin_clzll(size))) / 8;
 		/* The least of a class, some size of it, and the class itself. */
-		if (is_every_size() || k++ % 6 == 0)
+		if (is_fast() || k++ % 13 == 0)
 			ASSERT_TRUE(measure(_metadata, by_default, size + 1, &worst, &seed));
-		if (!is_every_size())
+		if (!is_fast())
 			continue;
 		below = size + 1 + random_next(&seed) % (next - size);
 		ASSERT_TRUE(measure(_metadata, arena, size + 1, &worst, &seed));
@@ -137,9 +131,9 @@ TEST_F_TIMEOUT(lib_footprint, large_blocks_fill_what_is_committed, TEST_TIMEOUT_
 	ASSERT_NE(NULL, arena);
 	for (size = SLICE; size < LARGEST; size = next) {
 		next = size + (1UL << (63 - __builtin_clzll(size))) / 8;
-		if (is_every_size() || k++ % 8 == 0)
+		if (is_fast() || k++ % 17 == 0)
 			ASSERT_TRUE(measure(_metadata, arena, size + 1, &worst, &seed));
-		if (!is_every_size())
+		if (!is_fast())
 			continue;
 		below = size + 1 + random_next(&seed) % (next - size);
 		ASSERT_TRUE(measure(_metadata, by_default, size + 1, &worst, &seed));
@@ -158,7 +152,7 @@ TEST_F(lib_footprint, up_to_128_bytes_a_block_takes_the_next_multiple_of_16)
 	size_t size, nr, usable;
 
 	ASSERT_NE(NULL, heap);
-	for (size = 1; size <= 128; size++) {
+	for (size = 1; size <= 128; size += is_fast() ? 1 : 9) {
 		usable = (size + 15) / 16 * 16;
 		nr = fill(heap, 0, size);
 		ASSERT_EQ(usable, xalloc_usable_size(blocks[nr / 2]));
@@ -184,7 +178,7 @@ TEST_F(lib_footprint, metadata_of_blocks_of_64_bytes_is_two_percent)
 	before = resident_outside(NULL);
 	arena = xalloc_arena_default();
 	ASSERT_NE(NULL, arena);
-	for (nr = 0; i < ARRAY_SIZE(fills) - !is_every_size();) {
+	for (nr = 0; i < ARRAY_SIZE(fills) - !is_fast();) {
 		ASSERT_NE(NULL, xalloc_malloc(64));
 		if (++nr * 64 < fills[i])
 			continue;

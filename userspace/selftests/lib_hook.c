@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: a hook is told of each chunk of an arena before a block is in it, and before it goes;
- * what it refuses is not used.
+ * Description: a hook is told of each chunk of an arena before a block is in it, and before it
+ * goes; what it refuses is not used.
  */
 #include <pthread.h>
 

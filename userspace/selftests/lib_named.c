@@ -231,13 +231,21 @@ TEST_F(lib_named, what_is_kept_outlives_arenas_and_processes)
 
 TEST_F(lib_named, memory_of_the_kind_that_was_asked_for)
 {
+	static const struct xalloc_arena_config small = {
+		.pages = XALLOC_PAGES_SMALL,
+		.flags = XALLOC_ON_NODE,
+	};
+	static const struct xalloc_arena_config reserving = {
+		.pages = XALLOC_PAGES_HUGE_PREFERRED,
+		.reserve_low_bytes = 1,
+		.reserve_high_bytes = 4 * MIB,
+	};
 	struct xalloc_arena *arena;
 	struct xalloc_ioc_stat stat;
 	int tries = 0;
 
 	SKIP_LOCAL("has one kind of memory");
-	arena = create((struct xalloc_arena_config){ .pages = XALLOC_PAGES_SMALL,
-						     .flags = XALLOC_ON_NODE });
+	arena = create(small);
 	ASSERT_NE(NULL, arena);
 	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(arena), 100000));
 	stat = stat_of(xalloc_arena_fd(arena));
@@ -245,9 +253,7 @@ TEST_F(lib_named, memory_of_the_kind_that_was_asked_for)
 	ASSERT_EQ(0, stat.off_node_bytes);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 
-	arena = create((struct xalloc_arena_config){ .pages = XALLOC_PAGES_HUGE_PREFERRED,
-						     .reserve_low_bytes = 1,
-						     .reserve_high_bytes = 4 * MIB });
+	arena = create(reserving);
 	ASSERT_NE(NULL, arena);
 	/* It is filled in the background. */
 	while (stat_of(xalloc_arena_fd(arena)).reserved_bytes < 4 * MIB && tries++ < 500)

@@ -111,7 +111,7 @@ static size_t size_any(uint32_t *seed)
 
 /* One call of the sequence, which depends on nothing but @seed and the answers before. */
 static void answer_call(struct xalloc_heap **heaps, struct xalloc_arena **arenas, uint32_t *seed,
-		      struct answer *answer)
+			struct answer *answer)
 {
 	uint32_t slot = random_next(seed) % NR_BLOCKS, which = random_next(seed) % NR_HEAPS;
 	size_t size = size_any(seed), alignment = 1UL << random_next(seed) % 18;
@@ -160,7 +160,8 @@ static void answer_call(struct xalloc_heap **heaps, struct xalloc_arena **arenas
 			xalloc_free_aligned_sized(ptr, blocks[slot].alignment, blocks[slot].size);
 		else
 			xalloc_free_sized(ptr, blocks[slot].size);
-		blocks[slot].ptr = ptr = NULL;
+		ptr = NULL;
+		blocks[slot].ptr = NULL;
 	}
 	if (ptr)
 		atomic_store(&latest, ptr);
@@ -235,7 +236,8 @@ TEST_F_TIMEOUT(lib_scribble, wild_writes_change_no_answer, TEST_TIMEOUT_LONG)
 		ASSERT_NE(MAP_FAILED, answers[i]);
 		run.answers = answers[i];
 		run.scribble = i;
-		ASSERT_EQ(256 + SIGABRT, run_child(run_sequence, &run, texts[i], sizeof(texts[i]))) {
+		ASSERT_EQ(256 + SIGABRT,
+			  run_child(run_sequence, &run, texts[i], sizeof(texts[i]))) {
 			TH_LOG("%s scribbling: %s", i ? "while" : "without", texts[i]);
 		}
 		strip_numbers(texts[i]);

@@ -25,6 +25,12 @@ static inline bool is_local(void)
 	return text && !strcmp(text, "local");
 }
 
+/* The emulated machine is slow, and has to zero all that is committed. */
+static inline bool is_fast(void)
+{
+	return is_local() || is_long_run();
+}
+
 #define SKIP_LOCAL(why) \
 	do { \
 		if (is_local()) \
