@@ -276,8 +276,6 @@ static struct xalloc_slab *create_large_record(struct xalloc_heap *heap, u32 nr_
 	/* It is never free in the slab: the slab ends with it. */
 	slab->nr_free = 0;
 	__clear_bit(0, slab->free);
-	/* Before anybody can find it. */
-	slab->state[0] = XALLOC_BLOCK_LIVE;
 	return slab;
 }
 
@@ -659,6 +657,7 @@ void *xalloc_slab_take_large(struct xalloc_heap *heap, u32 nr_slices, size_t ali
 {
 	u32 nr_extra = max_t(size_t, alignment / XALLOC_SLICE_BYTES, 1) - 1;
 	struct xalloc_slab *slab;
+	void *block;
 	int err;
 
 	slab = create_large_record(heap, nr_slices);
@@ -669,7 +668,12 @@ void *xalloc_slab_take_large(struct xalloc_heap *heap, u32 nr_slices, size_t ali
 	err = grant_to(heap, slab, min_t(u32, nr_slices + nr_extra, XALLOC_SLAB_SLICES_MAX),
 		       alignment, XALLOC_PAGE_CONTIG, true);
 	mutex_unlock(&heap->mutex);
-	return err ? NULL : (void *)slab->address;
+	if (err)
+		return NULL;
+	block = (void *)slab->address;
+	/* Not before all is entered: from here on whoever frees it, rightly or not, ends it. */
+	WRITE_ONCE(slab->state[0], XALLOC_BLOCK_LIVE);
+	return block;
 }
 
 /**
@@ -690,7 +694,10 @@ struct xalloc_slab *xalloc_slab_take_scattered(struct xalloc_heap *heap, u32 nr_
 	mutex_lock(&heap->mutex);
 	err = grant_to(heap, slab, nr_slices, 1, 0, true);
 	mutex_unlock(&heap->mutex);
-	return err ? NULL : slab;
+	if (err)
+		return NULL;
+	WRITE_ONCE(slab->state[0], XALLOC_BLOCK_LIVE);
+	return slab;
 }
 
 /**
