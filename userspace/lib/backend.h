@@ -32,7 +32,7 @@ struct xl_backend {
 	 * from the rest of @config.
 	 */
 	int (*create)(struct xalloc_arena *arena, const struct xalloc_arena_config *config);
-	/* The same for an arena that exists, of which @fd is a descriptor. NULL where there are none. */
+	/* The same for an arena that exists, which @fd is of. NULL where there are none. */
 	int (*attach)(struct xalloc_arena *arena, int fd);
 	void (*destroy)(struct xalloc_arena *arena);
 	/* Puts the arena at @arena->base, over what was reserved. */

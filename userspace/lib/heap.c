@@ -7,8 +7,8 @@
  * thread has, only this thread releases pages: it may be about to look at their bits. The default
  * heap also keeps large pages, some of them and for a second. Such pages go
  * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
- * the memory of the user or of the machine ran out, of all arenas. It is then tried again. They also
- * go back when the kernel has said on the status page of the arena that it wants memory.
+ * the memory of the user or of the machine ran out, of all arenas. It is then tried again. They
+ * also go back when the kernel has said on the arena's status page that it wants memory.
  */
 #include <errno.h>
 
@@ -87,7 +87,7 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 /* Takes the page off its list of those with blocks that other threads freed. */
 static void clear_remote(struct xalloc_heap *heap, struct xl_page *page)
 {
-	/* A full barrier: what others free from now on they tell again, what before will be seen. */
+	/* A full barrier: what others free later they tell again, what before will be seen. */
 	if (!atomic_exchange(&page->is_remote, false))
 		return;
 	xl_list_del(&page->remote);

@@ -536,7 +536,7 @@ void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 void xl_cache_flush(struct xl_process *p);
 /* Makes sure that what it freed of other threads' heaps was freed once, and has it taken back. */
 void xl_cache_settle(struct xl_process *p);
-/* In a child of fork(), of all heaps: those of threads that it does not have are free for others. */
+/* In a child of fork(): the heaps of threads that it does not have are free for others. */
 void xl_caches_recover(struct xl_process *p);
 /* Whether this thread has the heap, or none has; the heap is locked. */
 bool xl_cache_is_own(const struct xalloc_heap *heap);

@@ -2,8 +2,8 @@
 /*
  * Start-up: the one struct xl_process, the range all arenas lie in, and what a fork does.
  *
- * The object lies in memory that a fork wipes, unless XL_PRELOAD. So in a child the library is simply not
- * started, and no lock is held, also when another thread of the parent was in the
+ * The object lies in memory that a fork wipes, unless XL_PRELOAD. So in a child the library is
+ * simply not started, and no lock is held, also when another thread of the parent was in the
  * middle of a call. The child reserves a range of its own, if it allocates. The range of the
  * parent, which it does not have, it reserves at once, so that nothing of the child gets the
  * address of a block of the parent. A child of the child does so with both ranges, and so on
