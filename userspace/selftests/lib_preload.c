@@ -362,12 +362,6 @@ static int exec_preloaded(void *arg)
 	return 1;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SKIP_SANITIZER() SKIP(return, "the sanitizer has a malloc of its own")
-#else
-#define SKIP_SANITIZER()
-#endif
-
 #define EXPECT_CASE(name) \
 	do { \
 		char text[4096]; \
@@ -380,25 +374,25 @@ static int exec_preloaded(void *arg)
 
 TEST_F(lib_preload, each_call_of_libc)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("each_call");
 }
 
 TEST_F(lib_preload, a_child_goes_on_with_its_parents_blocks)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_keeps_blocks");
 }
 
 TEST_F(lib_preload, fork_beside_threads_that_allocate)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_beside_threads");
 }
 
 TEST_F(lib_preload, fork_is_refused_where_there_is_no_memory_for_the_copy)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	SKIP_LOCAL("has its memory copied when it is written to");
 	setenv("XALLOC_LIMIT", "16M", 1);
 	EXPECT_CASE("fork_without_memory");
@@ -406,13 +400,13 @@ TEST_F(lib_preload, fork_is_refused_where_there_is_no_memory_for_the_copy)
 
 TEST_F(lib_preload, descriptors_may_be_closed_and_used_for_others)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("closed_descriptors");
 }
 
 TEST_F(lib_preload, its_descriptors_are_out_of_the_way)
 {
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("high_descriptors");
 }
 
@@ -428,7 +422,7 @@ TEST_F(lib_preload, without_a_device_it_is_one_line_and_status_127)
 {
 	char text[4096];
 
-	SKIP_SANITIZER();
+	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_EQ(127, run_child(exec_without_device, "each_call", text, sizeof(text)));
 	EXPECT_NE(NULL, strstr(text, "/dev/xalloc"));
 	EXPECT_NE(NULL, strstr(text, "XALLOC_BACKEND=local"));

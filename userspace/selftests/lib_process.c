@@ -212,9 +212,7 @@ TEST_F(lib_process, an_address_space_limit_is_enomem_and_one_line)
 {
 	char text[1024];
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	SKIP(return, "the sanitizer reserves more addresses than any RLIMIT_AS");
-#endif
+	SKIP_SANITIZED("reserves more addresses than any RLIMIT_AS");
 	ASSERT_EQ(0, run_child(range_is_too_much, NULL, text, sizeof(text))) {
 		TH_LOG("%s", text);
 	}

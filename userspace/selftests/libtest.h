@@ -25,10 +25,16 @@ static inline bool is_local(void)
 	return text && !strcmp(text, "local");
 }
 
-/* The emulated machine is slow, and has to zero all that is committed. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SANITIZED true
+#else
+#define IS_SANITIZED false
+#endif
+
+/* Sanitizers are slow, as is the emulated machine, which has to zero all that is committed. */
 static inline bool is_fast(void)
 {
-	return is_local() || is_long_run();
+	return (is_local() && !IS_SANITIZED) || is_long_run();
 }
 
 #define SKIP_LOCAL(why) \
@@ -37,11 +43,11 @@ static inline bool is_fast(void)
 			SKIP(return, "the local backend " why); \
 	} while (0)
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SKIP_SANITIZED() SKIP(return, "the sanitizer's own memory is more than what is measured")
-#else
-#define SKIP_SANITIZED() do { } while (0)
-#endif
+#define SKIP_SANITIZED(why) \
+	do { \
+		if (IS_SANITIZED) \
+			SKIP(return, "the sanitizer " why); \
+	} while (0)
 
 /* Fixture @name with nothing but the check of the counters; the limit is of the default heap. */
 #define LIBTEST_FIXTURE(name, limit)						\
