@@ -232,9 +232,9 @@ struct xalloc_misuse {
  * @handler: what to call, in any thread, or NULL for nothing
  *
  * When it returns, the library writes the message to stderr and aborts. It may end the
- * program itself, and it may leave by longjmp(): the call has then done nothing. After
- * two threads have freed one block at the same time, though, this and up to 256 other
- * blocks that the thread has freed are not given out any more.
+ * program itself, and it may leave by longjmp(): the call has then done nothing. It is not
+ * called when two threads have each freed the same block, because what both have done cannot
+ * be undone.
  */
 void xalloc_set_misuse_handler(void (*handler)(const struct xalloc_misuse *misuse));
 

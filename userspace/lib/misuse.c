@@ -97,10 +97,14 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 void xl_free_raced(const void *ptr)
 {
 	struct xl_where where;
+	enum xl_verdict verdict = xl_find(ptr, &where);
 
-	/* Its bits are of no more use: two threads have just written them. */
-	xl_find(ptr, &where);
-	xl_misuse("xalloc_free", ptr, XL_FREED, &where);
+	/*
+	 * Two threads have written its bits, and locks may be held: no handler may go on from here.
+	 * The verdict is what they came to, or that its page is gone.
+	 */
+	xalloc_set_misuse_handler(NULL);
+	xl_misuse("xalloc_free", ptr, verdict == XL_BLOCK ? XL_FREED : verdict, &where);
 }
 
 void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)
