@@ -97,7 +97,7 @@ static int with_json(const char *text, const char *script)
 	return WEXITSTATUS(pclose(python));
 }
 
-TEST_F(lib_share, json_before_the_first_use)
+TEST_F_TIMEOUT(lib_share, json_before_the_first_use, TEST_TIMEOUT_LONG)
 {
 	char text[100];
 
@@ -125,7 +125,7 @@ TEST_F(lib_share, json_is_cut_as_snprintf_does)
 	}
 }
 
-TEST_F(lib_share, json_says_what_the_arenas_hold)
+TEST_F_TIMEOUT(lib_share, json_says_what_the_arenas_hold, TEST_TIMEOUT_LONG)
 {
 	struct xalloc_arena *arena = arena_of(8 * MIB, 4 * MIB);
 	struct xalloc_heap *heap = xalloc_heap_create(arena);
