@@ -342,9 +342,10 @@ static void reallocate(struct block *b, struct input *in)
 	b->size = size;
 	b->heap = heap;
 	b->alignment = 0;
-	/* It may be left where it is when there is no memory for a smaller one. */
+	/* It may be left where it is, and what it is, when there is no memory for a smaller one. */
 	b->sized = xalloc_usable_size(ptr) == rounded(size);
 	expect(b->sized || ptr == before.ptr, "moved to a size the header does not say");
+	b->sized = b->sized && (before.sized || ptr != before.ptr);
 	check_block(b);
 	check_first(b, size < old ? size : old);
 	fill(b);
