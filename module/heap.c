@@ -306,8 +306,8 @@ static noinline void free_slow(struct xalloc_heap *heap, u32 class, void *block,
 		xalloc_slab_give(heap, class, &entry, 1);
 }
 
-static __always_inline void free_block(struct xalloc_heap *heap, const void *block,
-				       unsigned long caller)
+/* Inline, so that _RET_IP_ is in the caller of the heap; it is read where a free is refused. */
+static __always_inline void free_block(struct xalloc_heap *heap, const void *block)
 {
 	struct xalloc_slab *slab;
 	struct xalloc_magazine *mag;
@@ -319,7 +319,7 @@ static __always_inline void free_block(struct xalloc_heap *heap, const void *blo
 	if (unlikely(!state || !end_life(state))) {
 		preempt_enable();
 		if (block)
-			xalloc_heap_refuse(heap, block, state, caller);
+			xalloc_heap_refuse(heap, block, state, _RET_IP_);
 		return;
 	}
 	class = slab->class;
@@ -346,7 +346,7 @@ static __always_inline void free_block(struct xalloc_heap *heap, const void *blo
  */
 void xalloc_heap_free(struct xalloc_heap *heap, const void *block)
 {
-	free_block(heap, block, _RET_IP_);
+	free_block(heap, block);
 }
 EXPORT_SYMBOL_GPL(xalloc_heap_free);
 
@@ -363,7 +363,7 @@ void xalloc_heap_free_bulk(struct xalloc_heap *heap, u32 nr, void **blocks)
 	u32 i;
 
 	for (i = 0; i < nr; i++)
-		free_block(heap, blocks[i], _RET_IP_);
+		free_block(heap, blocks[i]);
 }
 EXPORT_SYMBOL_GPL(xalloc_heap_free_bulk);
 
