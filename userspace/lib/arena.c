@@ -23,7 +23,7 @@ static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
 	for (;; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 		uintptr_t end = pos == &p->arenas ? p->base + p->bytes : arena->base;
-		uintptr_t at = (start + alignment - 1) & ~(alignment - 1);
+		uintptr_t at = xl_round_up(start, alignment);
 
 		if (at <= end && end - at >= bytes) {
 			*next = pos;
@@ -145,6 +145,19 @@ uint64_t xl_arena_generation(struct xalloc_arena *arena)
 		atomic_load_explicit(&arena->status, memory_order_acquire);
 
 	return status ? __atomic_load_n(&status->generation, __ATOMIC_ACQUIRE) : 0;
+}
+
+void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen)
+{
+	xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
+	/* What the caller was refused has raised it. */
+	atomic_store_explicit(seen, xl_arena_generation(arena), memory_order_relaxed);
+}
+
+void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen)
+{
+	if (xl_arena_generation(arena) != atomic_load_explicit(seen, memory_order_relaxed))
+		xl_arena_trim(arena, 0, seen);
 }
 
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)

@@ -52,6 +52,12 @@ struct xl_backend {
 	int (*export)(struct xalloc_arena *arena, uint64_t offset, uint64_t bytes);
 };
 
+/* Of two tables of uint32_t, one behind the other: for each slice, and for each segment. */
+static inline size_t xl_tables_bytes(const struct xalloc_arena *arena)
+{
+	return (arena->bytes / XL_SLICE + arena->bytes / XL_SEGMENT) * sizeof(uint32_t);
+}
+
 extern const struct xl_backend xl_device_backend; /* device.c */
 extern const struct xl_backend xl_local_backend;  /* local.c */
 

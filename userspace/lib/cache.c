@@ -60,7 +60,7 @@ struct xl_cache {
 	size_t idle_bytes;        /* sum of all limits in bytes */
 	size_t parked_bytes;      /* freed of heaps that no thread has */
 	unsigned int victim;      /* the class whose stack is next to become shorter */
-	uint64_t generation;      /* of the arena, when this thread last gave memory back */
+	atomic_ulong generation;  /* of the arena, when this thread last gave memory back */
 	struct stack of[XL_NR_CLASSES];
 	bool ran_dry[XL_NR_CLASSES];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
@@ -258,11 +258,6 @@ static void park(void *arg)
 	xl_meta_put(XL_POOL_CACHE, c);
 }
 
-static bool is_others(const struct xalloc_heap *heap)
-{
-	return heap->cache && heap->cache != cache;
-}
-
 /* Calls @visit for each heap of threads; returns how many times that was true. */
 static unsigned int each_cached(struct xl_process *p,
 				bool (*visit)(struct xl_process *p, struct xalloc_heap *heap))
@@ -282,12 +277,12 @@ static unsigned int each_cached(struct xl_process *p,
 static bool has_other(struct xl_process *p, struct xalloc_heap *heap)
 {
 	(void)p;
-	return is_others(heap);
+	return !xl_cache_is_own(heap);
 }
 
 static bool recover(struct xl_process *p, struct xalloc_heap *heap)
 {
-	bool parks = is_others(heap);
+	bool parks = !xl_cache_is_own(heap);
 
 	xl_heap_recover(heap);
 	if (parks) {
@@ -353,24 +348,10 @@ static struct xl_cache *start(void)
 		return NULL;
 	}
 	c->tag = c->heap->tag;
-	c->generation = xl_arena_generation(c->heap->arena);
+	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
+			      memory_order_relaxed);
 	cache = c;
 	return c;
-}
-
-/* Gives back what is kept without need, for a grant in @only, or in any arena. */
-static void trim(struct xl_cache *c, const struct xalloc_arena *only)
-{
-	xl_arenas_trim(only);
-	/* What this thread was refused has raised it. */
-	c->generation = xl_arena_generation(c->heap->arena);
-}
-
-/* The same if the kernel has wanted memory back since. */
-static void trim_if_wanted(struct xl_cache *c)
-{
-	if (unlikely(xl_arena_generation(c->heap->arena) != c->generation))
-		trim(c, NULL);
 }
 
 /* --- allocating */
@@ -425,7 +406,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	if (!c)
 		return 0;
 	p = xl_process_peek();
-	trim_if_wanted(c);
+	xl_arena_trim_if_wanted(c->heap->arena, &c->generation);
 	c->ran_dry[cls] = true;
 	grow(p, c, cls);
 	if (!c->of[cls].end)
@@ -443,7 +424,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	if (!nr) {
 		int refused = error;
 
-		trim(c, error == -EDQUOT || error == -ENOSPC ? c->heap->arena : NULL);
+		xl_arena_trim(c->heap->arena, error, &c->generation);
 		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
 		if (error == -XL_ADD_CHUNK)
 			error = refused;

@@ -157,8 +157,8 @@ static bool copy_trace(struct xl_process *p, unsigned int bucket, unsigned int n
 void *xl_checks_alloc(void *ptr, unsigned int cls, size_t size)
 {
 	struct xl_process *p = xl_process_peek();
-	size_t block_bytes = cls == XL_CLASS_LARGE ? (size + XL_KPAGE - 1) & ~(XL_KPAGE - 1) :
-						     xl_classes[cls].block_bytes;
+	size_t block_bytes =
+		cls == XL_CLASS_LARGE ? xl_round_up(size, XL_KPAGE) : xl_classes[cls].block_bytes;
 
 	if (p->options.canary)
 		set_canary(p, ptr, size, block_bytes);

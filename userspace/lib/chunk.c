@@ -57,11 +57,6 @@ static size_t chunks_bytes(const struct xalloc_arena *arena)
 	return arena->bytes / arena->chunk_bytes * sizeof(struct chunk);
 }
 
-static size_t table_bytes(const struct xalloc_arena *arena)
-{
-	return (arena->bytes / XL_SLICE + arena->bytes / XL_SEGMENT) * sizeof(uint32_t);
-}
-
 static void *address_of(const struct xalloc_arena *arena, uint32_t i)
 {
 	return (void *)(arena->base + i * arena->chunk_bytes);
@@ -177,7 +172,7 @@ static void chunk_destroy(struct xalloc_arena *arena)
 		if (c->chunks[i].state == READY)
 			xalloc_placement_fini(&c->chunks[i].placement);
 	xl_os_unreserve(c->chunks, chunks_bytes(arena));
-	xl_os_unreserve(c->nr_slices, table_bytes(arena));
+	xl_os_unreserve(c->nr_slices, xl_tables_bytes(arena));
 	c->backend->destroy(arena);
 	xl_meta_put(XL_POOL_CHUNKS, c);
 }
@@ -338,12 +333,12 @@ static int use_chunks(struct xalloc_arena *arena)
 	c->backend = arena->backend;
 	c->nr = arena->bytes / arena->chunk_bytes;
 	c->chunks = xl_os_sparse(chunks_bytes(arena));
-	c->nr_slices = xl_os_sparse(table_bytes(arena));
+	c->nr_slices = xl_os_sparse(xl_tables_bytes(arena));
 	if (!c->chunks || !c->nr_slices) {
 		if (c->chunks)
 			xl_os_unreserve(c->chunks, chunks_bytes(arena));
 		if (c->nr_slices)
-			xl_os_unreserve(c->nr_slices, table_bytes(arena));
+			xl_os_unreserve(c->nr_slices, xl_tables_bytes(arena));
 		xl_meta_put(XL_POOL_CHUNKS, c);
 		return -ENOMEM;
 	}

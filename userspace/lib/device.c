@@ -51,12 +51,39 @@ static int open_device(struct xalloc_ioc_info *info)
 	return device;
 }
 
+static bool is_same(const struct xl_file *a, const struct xl_file *b)
+{
+	return a->device == b->device && a->number == b->number;
+}
+
 static bool is_of(int fd, const struct xl_file *file)
 {
 	struct xl_file found;
 
-	return !xl_os_identify(fd, &found) && found.device == file->device &&
-	       found.number == file->number;
+	return !xl_os_identify(fd, &found) && is_same(&found, file);
+}
+
+/* Makes @fd the arena's descriptor, or closes it. Returns 0 or -errno. */
+static int use_fd(struct xalloc_arena *arena, int fd)
+{
+	struct xl_file file;
+	int ret;
+
+	fd = xl_os_raise(fd);
+	ret = xl_os_identify(fd, &file);
+	if (ret) {
+		xl_os_close(fd);
+		return ret;
+	}
+	/*
+	 * Without the page no memory is given back before it is asked for. In a child of fork() it is
+	 * gone; with another descriptor of the same file it is still there.
+	 */
+	if (!is_same(&file, &arena->file))
+		atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
+	arena->file = file;
+	atomic_store(&arena->fd, fd);
+	return 0;
 }
 
 /*
@@ -69,7 +96,6 @@ static int attach(struct xalloc_arena *arena, int old)
 	bool is_own = is_of(old, &arena->file);
 	struct xalloc_ioc_info info;
 	int device = is_own ? old : open_device(&info);
-	struct xl_file file;
 	int fd, ret;
 
 	if (device < 0)
@@ -80,18 +106,10 @@ static int attach(struct xalloc_arena *arena, int old)
 		xl_os_close(device);
 	if (fd < 0)
 		return fd;
-	fd = xl_os_raise(fd);
-	ret = xl_os_identify(fd, &file);
-	if (ret) {
-		xl_os_close(fd);
+	ret = use_fd(arena, fd);
+	if (ret)
 		return ret;
-	}
-	/* In a child the page is gone; else what is mapped is still that of the arena. */
-	if (file.number != arena->file.number || file.device != arena->file.device)
-		atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
-	arena->file = file;
 	arena->id = arg.arena_id;
-	atomic_store(&arena->fd, fd);
 	if (is_own)
 		xl_os_close(old);
 	return 0;
@@ -155,23 +173,6 @@ static int create_arena(struct xalloc_ioc_arena_create *arg, const char *path)
 	xl_os_unlink(path);
 	xl_os_close(fd);
 	return ret;
-}
-
-/* Makes @fd the arena's descriptor, or closes it. Returns 0 or -errno. */
-static int use_fd(struct xalloc_arena *arena, int fd)
-{
-	int ret;
-
-	fd = xl_os_raise(fd);
-	ret = xl_os_identify(fd, &arena->file);
-	if (ret) {
-		xl_os_close(fd);
-		return ret;
-	}
-	atomic_store(&arena->fd, fd);
-	/* Without it no memory is given back before it is asked for. */
-	atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
-	return 0;
 }
 
 static void device_destroy(struct xalloc_arena *arena)

@@ -32,11 +32,22 @@ void xl_heap_lock(struct xalloc_heap *heap)
 	pthread_mutex_lock(&heap->lock);
 }
 
+static void init_classes(struct xalloc_heap *heap)
+{
+	unsigned int cls;
+
+	heap->nr_remote = 0;
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		heap->classes[cls] = (struct xl_class_pages){ 0 };
+		xl_list_init(&heap->classes[cls].partial);
+		xl_list_init(&heap->classes[cls].remote);
+	}
+}
+
 struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached)
 {
 	struct xalloc_heap *heap =
 		xl_meta_get(cached ? XL_POOL_CACHED_HEAP : XL_POOL_HEAP, sizeof(*heap));
-	unsigned int cls;
 
 	if (!heap)
 		return NULL;
@@ -46,14 +57,9 @@ struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *ar
 		heap->tag = ++p->nr_heaps * XL_TAG_STEP | (cached ? XL_TAG_CACHED : 0);
 	heap->arena = arena;
 	heap->cache = NULL;
-	heap->nr_remote = 0;
 	xl_large_init(&heap->large);
 	xl_list_init(&heap->pages);
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		heap->classes[cls] = (struct xl_class_pages){ 0 };
-		xl_list_init(&heap->classes[cls].partial);
-		xl_list_init(&heap->classes[cls].remote);
-	}
+	init_classes(heap);
 	atomic_store(&heap->alive, true);
 	pthread_mutex_unlock(&heap->lock);
 	xl_list_add_before(&arena->heaps, &heap->link);
@@ -305,15 +311,9 @@ void xl_heap_recover(struct xalloc_heap *heap)
 	struct xl_class_pages *pages;
 	struct xl_page *page;
 	struct xl_list *pos;
-	unsigned int cls;
 	uint32_t nr;
 
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		heap->classes[cls] = (struct xl_class_pages){ 0 };
-		xl_list_init(&heap->classes[cls].partial);
-		xl_list_init(&heap->classes[cls].remote);
-	}
-	heap->nr_remote = 0;
+	init_classes(heap);
 	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
 		page = xl_entry(pos, struct xl_page, all);
 		pages = &heap->classes[page->cls];
@@ -351,21 +351,6 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 	return entry;
 }
 
-/* For a grant in @only, or in any arena. */
-static void trim(struct xalloc_arena *arena, const struct xalloc_arena *only)
-{
-	xl_arenas_trim(only);
-	/* What was refused has raised it. */
-	atomic_store_explicit(&arena->generation, xl_arena_generation(arena), memory_order_relaxed);
-}
-
-static void trim_if_wanted(struct xalloc_arena *arena)
-{
-	if (xl_arena_generation(arena) !=
-	    atomic_load_explicit(&arena->generation, memory_order_relaxed))
-		trim(arena, NULL);
-}
-
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
 {
 	struct xl_process *p = xl_process_peek();
@@ -388,7 +373,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 			errno = ESTALE;
 			return NULL;
 		}
-		trim_if_wanted(heap->arena);
+		xl_arena_trim_if_wanted(heap->arena, &heap->arena->generation);
 		pthread_mutex_lock(&heap->lock);
 		arena = heap->arena;
 		address =
@@ -407,7 +392,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		if (again || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
-		trim(arena, error == -EDQUOT || error == -ENOSPC ? arena : NULL);
+		xl_arena_trim(arena, error, &arena->generation);
 		again = true;
 	}
 	errno = xl_arena_refused(arena, size, -error);

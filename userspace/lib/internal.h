@@ -45,6 +45,12 @@
 #define XL_KPAGE ((size_t)4096)
 #define XL_GIB ((size_t)1 << 30)
 
+/* @multiple is a power of two. */
+static inline size_t xl_round_up(size_t n, size_t multiple)
+{
+	return (n + multiple - 1) & ~(multiple - 1);
+}
+
 /* Lists: rings with a head. All zero is no list; xl_list_init() first. */
 
 struct xl_list {
@@ -322,6 +328,13 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p,
 void xl_arenas_trim(const struct xalloc_arena *only);
 /* Grows when the kernel wants memory back, without a system call. */
 uint64_t xl_arena_generation(struct xalloc_arena *arena);
+/*
+ * As xl_arenas_trim(), after a grant in @arena that was refused with @error: of this arena alone if
+ * it is this arena that has no room. @seen is its generation when the caller last did so.
+ */
+void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen);
+/* Of all arenas, if the generation has grown since. */
+void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen);
 /* Notes and explains that @bytes were refused with @error, an errno. Returns the caller's errno. */
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 

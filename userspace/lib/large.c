@@ -332,7 +332,7 @@ static int carve(struct xl_process *p, struct xalloc_heap *heap, struct xl_exten
 /* Has a run granted in which @nr hardware pages can be had at @alignment. */
 static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t nr, size_t alignment)
 {
-	size_t bytes = nr * XL_KPAGE, whole = (bytes + XL_SEGMENT - 1) & ~(XL_SEGMENT - 1);
+	size_t bytes = nr * XL_KPAGE, whole = xl_round_up(bytes, XL_SEGMENT);
 	struct xl_page *page;
 	struct xl_extent *e;
 	int ret = -ENOSPC;

@@ -34,11 +34,6 @@ struct xl_local {
 	uint32_t *dirty;            /* of a segment: bit n: slice n was granted since it was zero */
 };
 
-static size_t table_bytes(size_t arena_bytes)
-{
-	return (arena_bytes / XL_SLICE + arena_bytes / XL_SEGMENT) * sizeof(uint32_t);
-}
-
 void *xalloc_placement_alloc(size_t bytes)
 {
 	unsigned int pool =
@@ -80,7 +75,7 @@ static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_co
 	if (!local)
 		return -ENOMEM;
 	memset(local, 0, sizeof(*local));
-	local->nr_slices = xl_os_sparse(table_bytes(arena->bytes));
+	local->nr_slices = xl_os_sparse(xl_tables_bytes(arena));
 	if (!local->nr_slices) {
 		xl_meta_put(XL_POOL_LOCAL, local);
 		return -ENOMEM;
@@ -96,7 +91,7 @@ static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_co
 static void local_destroy(struct xalloc_arena *arena)
 {
 	xalloc_placement_fini(&arena->local->placement);
-	xl_os_unreserve(arena->local->nr_slices, table_bytes(arena->bytes));
+	xl_os_unreserve(arena->local->nr_slices, xl_tables_bytes(arena));
 	xl_meta_put(XL_POOL_LOCAL, arena->local);
 }
 
@@ -136,7 +131,6 @@ static void commit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, 
 {
 	struct xl_local *local = arena->local;
 	bool *zero = arg;
-
 	uint32_t i;
 
 	/* Cannot fail: slices of it are taken. */

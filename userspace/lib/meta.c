@@ -13,11 +13,6 @@
 #define CHUNK_BYTES ((size_t)256 << 10)
 #define CACHE_LINE 64
 
-static size_t round_up(size_t n, size_t multiple)
-{
-	return (n + multiple - 1) & ~(multiple - 1);
-}
-
 void *xl_meta_get(unsigned int pool, size_t bytes)
 {
 	struct xl_process *p = xl_process_peek();
@@ -25,9 +20,9 @@ void *xl_meta_get(unsigned int pool, size_t bytes)
 
 	/* Of pages there are so many that it counts what they take. */
 	if (pool <= XL_CLASS_LARGE)
-		bytes = round_up(bytes, XL_QUANTUM);
+		bytes = xl_round_up(bytes, XL_QUANTUM);
 	else
-		bytes = round_up(bytes, CACHE_LINE);
+		bytes = xl_round_up(bytes, CACHE_LINE);
 	pthread_mutex_lock(&p->meta_lock);
 	item = p->pools[pool];
 	if (item) {
@@ -35,7 +30,7 @@ void *xl_meta_get(unsigned int pool, size_t bytes)
 	} else {
 		if (pool > XL_CLASS_LARGE) {
 			p->chunk_bytes -= p->chunk_bytes % CACHE_LINE;
-			p->chunk = (char *)round_up((uintptr_t)p->chunk, CACHE_LINE);
+			p->chunk = (char *)xl_round_up((uintptr_t)p->chunk, CACHE_LINE);
 		}
 		if (p->chunk_bytes < bytes) {
 			char *chunk = xl_os_private(CHUNK_BYTES);

@@ -206,7 +206,7 @@ static int start(struct xl_process *p)
 		return ret;
 	}
 	set_range(&ranges.owned, base, bytes + alignment);
-	p->base = (base + alignment - 1) & ~(alignment - 1);
+	p->base = xl_round_up(base, alignment);
 	p->bytes = bytes;
 	xl_os_barrier_init();
 	xl_map.base = p->base;

@@ -60,7 +60,7 @@ int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset)
 	if (!arena->backend->export)
 		return -EOPNOTSUPP;
 	first = (uintptr_t)ptr - arena->base;
-	end = (first + size + XL_SLICE - 1) & ~(XL_SLICE - 1);
+	end = xl_round_up(first + size, XL_SLICE);
 	*offset = first % XL_SLICE;
 	first -= *offset;
 	return arena->backend->export(arena, first, end - first);
