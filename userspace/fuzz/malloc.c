@@ -20,6 +20,8 @@
 
 #include <libxalloc.h>
 
+#include "input.h"
+
 #define KPAGE ((size_t)4096)
 #define SLICE ((size_t)65536)
 #define SEGMENT ((size_t)2 << 20)
@@ -36,39 +38,6 @@ int clock_gettime(clockid_t id, struct timespec *now)
 		return 0;
 	}
 	return syscall(SYS_clock_gettime, id, now);
-}
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-	uint32_t burst; /* bytes to come from the generator */
-	uint64_t state;
-};
-
-static bool is_at_end(const struct input *in)
-{
-	return !in->size && !in->burst;
-}
-
-static uint32_t next_byte(struct input *in)
-{
-	if (in->burst) {
-		in->burst--;
-		/* Knuth's MMIX generator */
-		in->state = in->state * 6364136223846793005ull + 1442695040888963407ull;
-		return in->state >> 56;
-	}
-	if (!in->size)
-		return 0;
-	in->size--;
-	return *in->data++;
-}
-
-static uint32_t next_word(struct input *in)
-{
-	uint32_t low = next_byte(in);
-
-	return low | next_byte(in) << 8;
 }
 
 static void expect(bool condition, const char *wrong)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../../kunit/placement_model.h"
+#include "input.h"
 
 #define SEGMENTS_MAX 40
 #define SLICES_MAX (SEGMENTS_MAX * XALLOC_SLICES_PER_SEGMENT)
@@ -38,39 +39,6 @@ void xalloc_placement_free(void *table)
 
 	table_bytes -= *head;
 	free(head);
-}
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-	uint32_t burst; /* bytes to come from the generator */
-	uint64_t state;
-};
-
-static bool is_at_end(const struct input *in)
-{
-	return !in->size && !in->burst;
-}
-
-static uint32_t next_byte(struct input *in)
-{
-	if (in->burst) {
-		in->burst--;
-		/* Knuth's MMIX generator */
-		in->state = in->state * 6364136223846793005ull + 1442695040888963407ull;
-		return in->state >> 56;
-	}
-	if (!in->size)
-		return 0;
-	in->size--;
-	return *in->data++;
-}
-
-static uint32_t next_word(struct input *in)
-{
-	uint32_t low = next_byte(in);
-
-	return low | next_byte(in) << 8;
 }
 
 static void expect(const char *wrong)
