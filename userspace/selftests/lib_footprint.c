@@ -89,59 +89,56 @@ static bool measure(struct __test_metadata *_metadata, struct xalloc_arena *aren
 	return stats_of(arena).nr_blocks == 0 && (!heap || !xalloc_heap_destroy(heap));
 }
 
-TEST_F_TIMEOUT(lib_footprint, small_blocks_fill_what_is_committed, TEST_TIMEOUT_LONG)
+/*
+ * Sizes of all classes from @from to below @to: of each the least, which is measured in @first, some
+ * size of it, and the class itself; elsewhere than here only the least of one class in @share.
+ */
+static bool sweep(struct __test_metadata *_metadata, struct xalloc_arena *first,
+		  struct xalloc_arena *second, size_t from, size_t to, uint32_t share)
 {
-	struct xalloc_arena *arena = arena_of(SMALL_FILL, 0), *by_default = xalloc_arena_default();
 	uint32_t seed = random_seed() | 1, k = 0;
 	size_t size, next, below;
 	struct worst worst = { 0 };
 
 	TH_LOG("SEED=%u", seed);
-	ASSERT_NE(NULL, by_default);
-	ASSERT_NE(NULL, arena);
-	for (size = 128; size < SLICE; size = next) {
+	for (size = from; size < to; size = next) {
 		next = size + (1UL << (63 - __builtin_clzll(size))) / 8;
-		/* The least of a class, some size of it, and the class itself. */
-		if (is_fast() || k++ % 13 == 0)
-			ASSERT_TRUE(measure(_metadata, by_default, size + 1, &worst, &seed));
+		if (is_fast() || k++ % share == 0)
+			if (!measure(_metadata, first, size + 1, &worst, &seed))
+				return false;
 		if (!is_fast())
 			continue;
 		below = size + 1 + random_next(&seed) % (next - size);
-		ASSERT_TRUE(measure(_metadata, arena, size + 1, &worst, &seed));
-		ASSERT_TRUE(measure(_metadata, by_default, below, &worst, &seed));
-		ASSERT_TRUE(measure(_metadata, arena, next, &worst, &seed));
+		if (!measure(_metadata, second, size + 1, &worst, &seed) ||
+		    !measure(_metadata, first, below, &worst, &seed) ||
+		    !measure(_metadata, second, next, &worst, &seed))
+			return false;
 	}
 	TH_LOG("%u fills; the most committed: %u/1000 of what was requested, at %zu bytes",
 	       worst.nr_sizes, worst.per_mille, worst.size);
+	return true;
+}
+
+TEST_F_TIMEOUT(lib_footprint, small_blocks_fill_what_is_committed, TEST_TIMEOUT_LONG)
+{
+	struct xalloc_arena *arena = arena_of(SMALL_FILL, 0), *by_default = xalloc_arena_default();
+
+	ASSERT_NE(NULL, by_default);
+	ASSERT_NE(NULL, arena);
+	ASSERT_TRUE(sweep(_metadata, by_default, arena, 128, SLICE, 13));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
 TEST_F_TIMEOUT(lib_footprint, large_blocks_fill_what_is_committed, TEST_TIMEOUT_LONG)
 {
 	struct xalloc_arena *arena, *by_default;
-	uint32_t seed = random_seed() | 1, k = 0;
-	size_t size, next, below;
-	struct worst worst = { 0 };
 
-	TH_LOG("SEED=%u", seed);
 	setenv("XALLOC_LIMIT", "256M", 1);
 	by_default = xalloc_arena_default();
 	ASSERT_NE(NULL, by_default);
 	arena = arena_of(LARGE_FILL, 0);
 	ASSERT_NE(NULL, arena);
-	for (size = SLICE; size < LARGEST; size = next) {
-		next = size + (1UL << (63 - __builtin_clzll(size))) / 8;
-		if (is_fast() || k++ % 17 == 0)
-			ASSERT_TRUE(measure(_metadata, arena, size + 1, &worst, &seed));
-		if (!is_fast())
-			continue;
-		below = size + 1 + random_next(&seed) % (next - size);
-		ASSERT_TRUE(measure(_metadata, by_default, size + 1, &worst, &seed));
-		ASSERT_TRUE(measure(_metadata, arena, below, &worst, &seed));
-		ASSERT_TRUE(measure(_metadata, by_default, next, &worst, &seed));
-	}
-	TH_LOG("%u fills; the most committed: %u/1000 of what was requested, at %zu bytes",
-	       worst.nr_sizes, worst.per_mille, worst.size);
+	ASSERT_TRUE(sweep(_metadata, arena, by_default, SLICE, LARGEST, 17));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 

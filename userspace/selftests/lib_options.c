@@ -275,24 +275,35 @@ TEST_F(lib_options, traces_name_who_allocated_what_lives)
 	ASSERT_EQ(0, count(text, "allocated by"));
 }
 
+/* What xalloc_report() returns; what it writes is in @text. */
+static int read_report(char *text, size_t bytes)
+{
+	ssize_t len = 0;
+	int pipes[2], ret;
+
+	if (pipe(pipes))
+		abort();
+	ret = xalloc_report(pipes[1]);
+	if (!ret) {
+		len = read(pipes[0], text, bytes - 1);
+		if (len <= 0)
+			abort();
+	}
+	text[len] = 0;
+	close(pipes[0]);
+	close(pipes[1]);
+	return ret;
+}
+
 TEST_F(lib_options, the_report_goes_where_it_is_asked_for)
 {
 	char text[8192];
-	int pipes[2];
-	ssize_t len;
 
 	setenv("XALLOC_OPTIONS", "trace=1", 1);
-	ASSERT_EQ(0, pipe(pipes));
-	ASSERT_EQ(0, xalloc_report(pipes[1]));
-	len = read(pipes[0], text, sizeof(text) - 1);
-	ASSERT_LT(0, len);
-	text[len] = 0;
+	ASSERT_EQ(0, read_report(text, sizeof(text)));
 	ASSERT_EQ(0, strcmp(text, "xalloc: 0 blocks of 0 bytes live\n"));
 	ASSERT_NE(NULL, allocate_here(64));
-	ASSERT_EQ(0, xalloc_report(pipes[1]));
-	len = read(pipes[0], text, sizeof(text) - 1);
-	ASSERT_LT(0, len);
-	text[len] = 0;
+	ASSERT_EQ(0, read_report(text, sizeof(text)));
 	ASSERT_NE(NULL, strstr(text, "1 blocks of 64 bytes live"));
 	ASSERT_EQ(-EBADF, xalloc_report(-1));
 }
@@ -301,21 +312,16 @@ TEST_F(lib_options, traces_go_with_heaps_and_come_back_with_addresses)
 {
 	struct xalloc_heap *heap;
 	char text[8192];
-	int pipes[2], i;
-	ssize_t len;
+	int i;
 
 	setenv("XALLOC_OPTIONS", "trace=1", 1);
-	ASSERT_EQ(0, pipe(pipes));
 	for (i = 0; i < 100; i++) {
 		heap = own_heap();
 		ASSERT_NE(NULL, xalloc_heap_malloc(heap, 100));
 		ASSERT_NE(NULL, xalloc_heap_malloc(heap, 100000));
 		ASSERT_EQ(0, xalloc_heap_destroy(heap));
 	}
-	ASSERT_EQ(0, xalloc_report(pipes[1]));
-	len = read(pipes[0], text, sizeof(text) - 1);
-	ASSERT_LT(0, len);
-	text[len] = 0;
+	ASSERT_EQ(0, read_report(text, sizeof(text)));
 	ASSERT_EQ(0, strcmp(text, "xalloc: 0 blocks of 0 bytes live\n"));
 }
 

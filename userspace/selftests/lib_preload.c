@@ -17,14 +17,6 @@
 
 LIBTEST_FIXTURE(lib_preload, "256M")
 
-#define CHECK(condition) \
-	do { \
-		if (!(condition)) { \
-			fprintf(stderr, "line %d: %s: errno %d\n", __LINE__, #condition, errno); \
-			return 1; \
-		} \
-	} while (0)
-
 /* Whether it is a block of libxalloc. */
 static bool is_block(const void *ptr)
 {

@@ -12,14 +12,6 @@ LIBTEST_FIXTURE(lib_process, "16M")
 
 /* Each of these runs in a child, which sets up its process first, and returns 0 if all is well. */
 
-#define CHECK(condition)						\
-do {									\
-	if (!(condition)) {						\
-		fprintf(stderr, "line %d: %s: errno %d\n", __LINE__, #condition, errno); \
-		return 1;						\
-	}								\
-} while (0)
-
 static int first_malloc_is_einval(void *arg)
 {
 	const char *const *variable = arg;

@@ -155,6 +155,15 @@ static inline size_t resident_outside(struct xalloc_arena *arena)
 	return sum;
 }
 
+/* In what runs in a child, and returns its exit status: 0 if all is well. */
+#define CHECK(condition) \
+	do { \
+		if (!(condition)) { \
+			fprintf(stderr, "line %d: %s: errno %d\n", __LINE__, #condition, errno); \
+			return 1; \
+		} \
+	} while (0)
+
 /*
  * Runs @run in a child and returns as child_status() does; what the child wrote to stderr is
  * in @text. @run returns the exit status; an abort leaves no core.
