@@ -76,8 +76,8 @@ static int use_fd(struct xalloc_arena *arena, int fd)
 		return ret;
 	}
 	/*
-	 * Without the page no memory is given back before it is asked for. In a child of fork() it is
-	 * gone; with another descriptor of the same file it is still there.
+	 * Without the page no memory is given back before it is asked for. In a child of fork() it
+	 * is gone; with another descriptor of the same file it is still there.
 	 */
 	if (!is_same(&file, &arena->file))
 		atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));

@@ -90,8 +90,8 @@ static bool measure(struct __test_metadata *_metadata, struct xalloc_arena *aren
 }
 
 /*
- * Sizes of all classes from @from to below @to: of each the least, which is measured in @first, some
- * size of it, and the class itself; elsewhere than here only the least of one class in @share.
+ * Sizes of all classes from @from to below @to: of each the least, which is measured in @first,
+ * some size of it, and the class itself; elsewhere than here only the least of one class in @share.
  */
 static bool sweep(struct __test_metadata *_metadata, struct xalloc_arena *first,
 		  struct xalloc_arena *second, size_t from, size_t to, uint32_t share)
