@@ -51,8 +51,12 @@
  *	LD_PRELOAD=libxalloc-preload.so gives a program that was built without the library its
  *	malloc() from the default heap. There a child of fork() does have copies of all blocks,
  *	and fork() is ENOMEM if the limits, which count the copies in, have no room for them. The
- *	program may close any descriptor. If there can be no default heap, the program ends
- *	with status 127 after one line on stderr; the first refusal of memory is a line there too.
+ *	program may close any descriptor; more memory it has then as long as it can open
+ *	/dev/xalloc again. If there can be no default heap, the program ends with status 127
+ *	after one line on stderr; the first refusal of memory is a line there too. fork() may be
+ *	called in a signal handler by a program with one thread. Blocks differ from those of libc
+ *	where the kernel knows of files: after MADV_DONTNEED they have their contents still, and
+ *	a mutex or semaphore that processes share may not lie in one.
  *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G

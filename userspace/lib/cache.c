@@ -280,11 +280,27 @@ static bool has_other(struct xl_process *p, struct xalloc_heap *heap)
 	return !xl_cache_is_own(heap);
 }
 
+/* What it holds: it is free in the heap. */
+static void forget(struct xl_cache *c)
+{
+	unsigned int cls;
+
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		c->of[cls].entry = 0;
+		if (c->of[cls].end)
+			set_count(c, cls, 0);
+	}
+	c->nr_remote = 0;
+	c->parked_bytes = 0;
+}
+
 static bool recover(struct xl_process *p, struct xalloc_heap *heap)
 {
 	bool parks = !xl_cache_is_own(heap);
 
 	xl_heap_recover(heap);
+	if (heap->cache && !parks)
+		forget(cache);
 	if (parks) {
 		xl_meta_put(XL_POOL_CACHE, heap->cache);
 		heap->cache = NULL;
@@ -339,10 +355,8 @@ static struct xl_cache *start(void)
 		return NULL;
 	/* What is left of it to touch: entries 0 of the stacks are 0 for ever. */
 	memset(c, 0, offsetof(struct xl_cache, stacks));
-	if (!pthread_setspecific(exit_key, c))
-		c->heap = adopt_heap(p, c);
+	c->heap = adopt_heap(p, c);
 	if (!c->heap) {
-		pthread_setspecific(exit_key, NULL);
 		xl_meta_put(XL_POOL_CACHE, c);
 		errno = ENOMEM;
 		return NULL;
@@ -351,6 +365,12 @@ static struct xl_cache *start(void)
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
 			      memory_order_relaxed);
 	cache = c;
+	/* Where it allocates, it may do so from this cache: in the preload library. */
+	if (pthread_setspecific(exit_key, c)) {
+		park(c);
+		errno = ENOMEM;
+		return NULL;
+	}
 	return c;
 }
 

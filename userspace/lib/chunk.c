@@ -264,6 +264,11 @@ int xl_chunk_add(struct xalloc_arena *arena)
 	return ret;
 }
 
+pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c)
+{
+	return &c->lock;
+}
+
 void xl_chunks_trim(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;

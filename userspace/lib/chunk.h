@@ -17,6 +17,8 @@
 int xl_chunk_add(struct xalloc_arena *arena);
 /* Gives back the chunks that no page is in. Nothing happens to an arena without a hook. */
 void xl_chunks_trim(struct xalloc_arena *arena);
+/* Lock 3 of the chunks, for a fork. */
+pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c);
 /* Before the arena is destroyed: all of them are about to go. */
 void xl_chunks_leave(struct xalloc_arena *arena);
 

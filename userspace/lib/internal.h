@@ -434,8 +434,8 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error);
 /*
- * In a child of fork(): the heap, of a thread, as the bits of its blocks say it is. What was on the
- * way to or from the cache of a thread that the child does not have is free.
+ * In a child of fork(): the heap, of a thread, as the bits of its blocks say it is. What caches
+ * hold is free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
 /* Puts blocks of @heap back that are not live. */

@@ -11,45 +11,111 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <sys/single_threaded.h>
 
 #include "backend.h"
+#include "chunk.h"
 #include "preload.h"
 
-/* Calls @visit for each lock of @p and of what it has, in their order. */
-static void each_lock(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
+/*
+ * The process whose locks a fork that has begun holds, or NULL. A program with one thread needs
+ * none, and may have interrupted itself with a signal, in the middle of a call.
+ */
+static struct xl_process *locked;
+
+static pid_t (*next_fork)(void);
+
+static void each_heap(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 {
 	struct xl_list *pos, *heap;
 
-	visit(&p->lock);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
 		for (heap = arena->heaps.next; heap != &arena->heaps; heap = heap->next)
 			visit(&xl_entry(heap, struct xalloc_heap, link)->lock);
 	}
-	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next)
-		visit(&xl_entry(pos, struct xalloc_arena, link)->lock);
+}
+
+/* Locks 3 to 5. */
+static void each_inner(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
+{
+	struct xl_list *pos;
+
+	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
+		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
+
+		visit(&arena->lock);
+		if (arena->chunks)
+			visit(xl_chunks_lock(arena->chunks));
+	}
 	visit(&p->trace_lock);
 	visit(&p->meta_lock);
 }
 
+static void unlock_all(void)
+{
+	each_inner(locked, pthread_mutex_unlock);
+	each_heap(locked, pthread_mutex_unlock);
+	pthread_mutex_unlock(&locked->lock);
+	locked = NULL;
+}
+
+/*
+ * Has memory ready for a child's copy of every arena, or gives it back. Returns 0 or -errno, then
+ * of *@refused. With lock 1, if there are other threads.
+ */
+static int prepare_arenas(struct xl_process *p, bool cancel, struct xalloc_arena **refused)
+{
+	struct xl_list *pos;
+	int ret = 0;
+
+	for (pos = p->arenas.next; pos != &p->arenas && !ret; pos = pos->next) {
+		*refused = xl_entry(pos, struct xalloc_arena, link);
+		if ((*refused)->backend->fork_prepare)
+			ret = (*refused)->backend->fork_prepare(*refused, cancel);
+	}
+	return ret;
+}
+
+static int prepare_locked(struct xl_process *p, bool cancel, struct xalloc_arena **refused)
+{
+	int ret;
+
+	if (__libc_single_threaded)
+		return prepare_arenas(p, cancel, refused);
+	pthread_mutex_lock(&p->lock);
+	ret = prepare_arenas(p, cancel, refused);
+	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+/* Called after the program's own handlers, which may allocate: see xl_fork_init(). */
 static void prepare(void)
 {
 	struct xl_process *p = xl_process_peek();
+	struct xalloc_arena *ignored;
 
 	if (!p)
 		return;
-	/* Then what this thread has cached is as free in the child as here. */
-	xl_cache_flush(p);
-	each_lock(p, pthread_mutex_lock);
+	if (!__libc_single_threaded) {
+		_IO_list_lock();
+		locked = p;
+		pthread_mutex_lock(&p->lock);
+		each_heap(p, pthread_mutex_lock);
+	}
+	/* For what was granted since the first time. Without it the child has what can be had. */
+	prepare_arenas(p, false, &ignored);
+	if (locked)
+		each_inner(p, pthread_mutex_lock);
 }
 
 static void parent(void)
 {
-	struct xl_process *p = xl_process_peek();
-
-	if (p)
-		each_lock(p, pthread_mutex_unlock);
+	if (!locked)
+		return;
+	unlock_all();
+	_IO_list_unlock();
 }
 
 static void child(void)
@@ -59,7 +125,10 @@ static void child(void)
 
 	if (!p)
 		return;
-	each_lock(p, pthread_mutex_unlock);
+	if (locked) {
+		unlock_all();
+		_IO_list_resetlock();
+	}
 	xl_os_barrier_init();
 	xl_caches_recover(p);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
@@ -70,28 +139,16 @@ static void child(void)
 	}
 }
 
-int xl_fork_init(void)
-{
-	return -pthread_atfork(prepare, parent, child);
-}
-
 /*
- * Has memory ready for a child's copy of every arena, or gives it back. Returns 0 or -errno, then
- * of *@refused.
+ * Before any other code of the program, -z initfirst sees to that: handlers that are registered
+ * later are called outside of ours, where they may allocate.
  */
-static int prepare_arenas(struct xl_process *p, bool cancel, struct xalloc_arena **refused)
+__attribute__((constructor)) int xl_fork_init(void)
 {
-	struct xl_list *pos;
-	int ret = 0;
-
-	pthread_mutex_lock(&p->lock);
-	for (pos = p->arenas.next; pos != &p->arenas && !ret; pos = pos->next) {
-		*refused = xl_entry(pos, struct xalloc_arena, link);
-		if ((*refused)->backend->fork_prepare)
-			ret = (*refused)->backend->fork_prepare(*refused, cancel);
-	}
-	pthread_mutex_unlock(&p->lock);
-	return ret;
+	if (next_fork)
+		return 0;
+	next_fork = (pid_t(*)(void))dlsym(RTLD_NEXT, "fork");
+	return -pthread_atfork(prepare, parent, child);
 }
 
 /* Whether a child can have its copies; if not, errno says why. */
@@ -99,18 +156,18 @@ static bool can_fork(struct xl_process *p)
 {
 	struct xalloc_arena *refused;
 	struct xl_backend_stat stat;
-	int ret = prepare_arenas(p, false, &refused);
+	int ret = prepare_locked(p, false, &refused);
 
 	if (!ret)
 		return true;
 	/* What is kept without need would be copied too. */
 	xl_arenas_trim(NULL);
-	ret = prepare_arenas(p, false, &refused);
+	ret = prepare_locked(p, false, &refused);
 	if (!ret)
 		return true;
 	if (!refused->backend->stat(refused, &stat))
 		xl_arena_refused(refused, stat.committed_bytes, -ret);
-	prepare_arenas(p, true, &refused);
+	prepare_locked(p, true, &refused);
 	errno = ENOMEM;
 	return false;
 }
@@ -118,20 +175,17 @@ static bool can_fork(struct xl_process *p)
 /* As the one of libc, which cannot tell that there is no memory for the copies of arenas. */
 XL_EXPORT pid_t fork(void)
 {
-	static pid_t (*_Atomic next)(void);
 	struct xl_process *p = xl_process_peek();
 	pid_t pid;
 
-	if (!next)
-		next = (pid_t(*)(void))dlsym(RTLD_NEXT, "fork");
 	if (p && !can_fork(p))
 		return -1;
-	pid = next();
+	pid = next_fork();
 	if (pid < 0 && p) {
 		struct xalloc_arena *ignored;
 		int error = errno;
 
-		prepare_arenas(p, true, &ignored);
+		prepare_locked(p, true, &ignored);
 		errno = error;
 	}
 	return pid;

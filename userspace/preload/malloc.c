@@ -34,9 +34,22 @@ XL_EXPORT void *malloc(size_t size)
 	return or_refused(xalloc_malloc(size));
 }
 
+/* Whether that is more than any heap has; then errno says so. */
+static bool overflows(size_t nmemb, size_t size, size_t *bytes)
+{
+	if (!__builtin_mul_overflow(nmemb, size, bytes))
+		return false;
+	errno = ENOMEM;
+	return true;
+}
+
 XL_EXPORT void *calloc(size_t nmemb, size_t size)
 {
-	return or_refused(xalloc_calloc(nmemb, size));
+	size_t bytes;
+
+	if (overflows(nmemb, size, &bytes))
+		return NULL;
+	return or_refused(xalloc_calloc(1, bytes));
 }
 
 XL_EXPORT void free(void *ptr)
@@ -57,15 +70,19 @@ XL_EXPORT void *reallocarray(void *ptr, size_t nmemb, size_t size)
 {
 	size_t bytes;
 
-	if (__builtin_mul_overflow(nmemb, size, &bytes)) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return realloc(ptr, bytes);
+	return overflows(nmemb, size, &bytes) ? NULL : realloc(ptr, bytes);
 }
 
+/* Alignments that are no power of two mean the next one, as in glibc. */
 XL_EXPORT void *aligned_alloc(size_t alignment, size_t size)
 {
+	if (alignment <= XL_QUANTUM)
+		return malloc(size);
+	if (alignment > SIZE_MAX / 2 + 1) {
+		errno = EINVAL;
+		return NULL;
+	}
+	alignment = (size_t)1 << (64 - __builtin_clzll(alignment - 1));
 	return or_refused(xalloc_aligned_alloc(alignment, size));
 }
 
@@ -79,7 +96,7 @@ XL_EXPORT int posix_memalign(void **ptr, size_t alignment, size_t size)
 	int error = errno, ret = 0;
 	void *block;
 
-	if (alignment % sizeof(void *))
+	if (!alignment || alignment % sizeof(void *) || alignment & (alignment - 1))
 		return EINVAL;
 	block = aligned_alloc(alignment, size);
 	if (block)
