@@ -63,6 +63,19 @@ static bool is_of(int fd, const struct xl_file *file)
 	return !xl_os_identify(fd, &found) && is_same(&found, file);
 }
 
+/*
+ * Maps the status page, without which no memory is given back before it is asked for. A child of
+ * fork() has that of its parent until its own is put in the same place: other code looks at it.
+ */
+static void map_status(struct xalloc_arena *arena, int fd)
+{
+	const void *old = atomic_load(&arena->status);
+	const void *status = xl_os_map_page(old, fd, XALLOC_STATUS_OFFSET);
+
+	if (status)
+		atomic_store(&arena->status, status);
+}
+
 /* Makes @fd the arena's descriptor, or closes it. Returns 0 or -errno. */
 static int use_fd(struct xalloc_arena *arena, int fd)
 {
@@ -75,13 +88,11 @@ static int use_fd(struct xalloc_arena *arena, int fd)
 		xl_os_close(fd);
 		return ret;
 	}
-	/*
-	 * Without the page no memory is given back before it is asked for. In a child of fork() it
-	 * is gone; with another descriptor of the same file it is still there.
-	 */
-	if (!is_same(&file, &arena->file))
-		atomic_store(&arena->status, xl_os_map_page(fd, XALLOC_STATUS_OFFSET));
-	arena->file = file;
+	/* With another descriptor of the same file the status page is still there. */
+	if (!is_same(&file, &arena->file)) {
+		map_status(arena, fd);
+		arena->file = file;
+	}
 	atomic_store(&arena->fd, fd);
 	return 0;
 }
@@ -117,18 +128,18 @@ static int attach(struct xalloc_arena *arena, int old)
 
 /*
  * The program around the library may have closed its descriptors, and opened others in their
- * place: which they are is looked at when a call fails.
+ * place, of which the preload library itself may be the cause: another arena's is looked at first.
  */
 static int arena_call(struct xalloc_arena *arena, unsigned long request, void *arg)
 {
 	int fd = atomic_load(&arena->fd);
-	int ret = call(fd, request, arg);
-	int error;
+	int ret = -EBADF, error = 0;
 
+	if (!XL_PRELOAD || is_of(fd, &arena->file))
+		ret = call(fd, request, arg);
 	if (ret >= 0)
 		return ret;
 	pthread_mutex_lock(&arena->lock);
-	error = 0;
 	if (fd == atomic_load(&arena->fd) && (ret == -ESTALE || !is_of(fd, &arena->file)))
 		error = attach(arena, fd);
 	else if (fd == atomic_load(&arena->fd))
@@ -303,7 +314,6 @@ static int device_fork_prepare(struct xalloc_arena *arena, bool cancel)
 /* At once: the descriptor that the fork has inherited keeps the arena of the parent alive. */
 static void device_fork_child(struct xalloc_arena *arena)
 {
-	atomic_store(&arena->status, NULL);
 	/* Should it fail, the next call tries again. */
 	attach(arena, atomic_load(&arena->fd));
 }

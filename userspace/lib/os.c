@@ -136,11 +136,21 @@ int xl_os_map_file(void *addr, size_t bytes, int fd)
 	return -error;
 }
 
-const void *xl_os_map_page(int fd, uint64_t offset)
+const void *xl_os_map_page(const void *addr, int fd, uint64_t offset)
 {
-	void *page = mmap(NULL, XL_OS_PAGE, PROT_READ, MAP_SHARED, fd, offset);
+	void *page = mmap((void *)addr, XL_OS_PAGE, PROT_READ, MAP_SHARED | (addr ? MAP_FIXED : 0),
+			  fd, offset);
 
-	return page == MAP_FAILED ? NULL : page;
+	/* Others may look at what was at @addr, and may be gone. */
+	if (page == MAP_FAILED && addr)
+		page = mmap((void *)addr, XL_OS_PAGE, PROT_READ,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (page == MAP_FAILED)
+		return NULL;
+	/* Should it fail, only a child that _Fork() made will miss the page. */
+	if (XL_PRELOAD)
+		madvise(page, XL_OS_PAGE, MADV_DOFORK);
+	return page;
 }
 
 void xl_os_unmap_page(const void *page)
