@@ -8,7 +8,9 @@
  */
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/time.h>
 
 #include "libtest.h"
 
@@ -23,6 +25,17 @@ static bool is_block(const void *ptr)
 	struct xalloc_block_handle handle;
 
 	return xalloc_handle(ptr, &handle) == 0;
+}
+
+static bool gives_blocks(void)
+{
+	/* Through a pointer, for the compiler knows the call. */
+	void *(*volatile allocate)(size_t) = malloc;
+	void *ptr = allocate(1);
+	bool is = ptr && is_block(ptr);
+
+	free(ptr);
+	return is;
 }
 
 static int each_call(void)
@@ -52,7 +65,14 @@ static int each_call(void)
 	CHECK(posix_memalign(&ptr, 4, 100) == EINVAL && posix_memalign(&ptr, 24, 100) == EINVAL);
 	CHECK(posix_memalign(&ptr, 4096, 100) == 0 && is_block(ptr) && (uintptr_t)ptr % 4096 == 0);
 	CHECK(posix_memalign(&ptr, 16, most / 2) == ENOMEM && errno == 77);
+	CHECK(posix_memalign(&ptr, 0, 100) == EINVAL);
 	CHECK(is_block(memalign(1 << 21, 10)) && is_block(aligned_alloc(64, 64)));
+	/* Rounded up, as glibc does. */
+	ptr = memalign(3000, 10);
+	CHECK(is_block(ptr) && (uintptr_t)ptr % 4096 == 0);
+	CHECK(is_block(memalign(0, 10)) && is_block(aligned_alloc(24, 10)));
+	errno = 0;
+	CHECK(!memalign(most - 1, 1) && errno == EINVAL);
 	CHECK(is_block(valloc(1)) && malloc_usable_size(pvalloc(1)) >= 4096);
 	errno = 0;
 	CHECK(!pvalloc(most) && errno == ENOMEM);
@@ -60,6 +80,28 @@ static int each_call(void)
 	/* Those that libc makes itself. */
 	CHECK(is_block(strdup("text")));
 	free(NULL);
+	return 0;
+}
+
+static int first_call_is_refused(void)
+{
+	volatile size_t most = SIZE_MAX;
+
+	errno = 0;
+	CHECK(!calloc(most, 2) && errno == ENOMEM);
+	CHECK(gives_blocks());
+	return 0;
+}
+
+/* With so many, libc allocates when a thread sets the value of the next. */
+static int first_call_with_many_keys(void)
+{
+	pthread_key_t key;
+	int i;
+
+	for (i = 0; i < 40; i++)
+		CHECK(!pthread_key_create(&key, NULL));
+	CHECK(gives_blocks());
 	return 0;
 }
 
@@ -221,6 +263,140 @@ static int fork_without_memory(void)
 	return child_status(pid);
 }
 
+/* Threads that hold locks of stdio while they allocate. */
+
+static void *flush_all(void *arg)
+{
+	while (!atomic_load(&stop))
+		fflush(NULL);
+	return arg;
+}
+
+static void *read_lines(void *arg)
+{
+	FILE *file = fopen("/proc/self/maps", "r");
+	char *line;
+	size_t size;
+
+	while (file && !atomic_load(&stop)) {
+		line = NULL;
+		size = 0;
+		if (getline(&line, &size, file) < 0)
+			rewind(file);
+		free(line);
+	}
+	return arg;
+}
+
+static int child_of_readers(unsigned int round)
+{
+	FILE *file = fopen("/dev/null", "w");
+
+	CHECK(file && fprintf(file, "%u\n", round) > 0 && fflush(NULL) == 0 && fclose(file) == 0);
+	return 0;
+}
+
+static int fork_beside_stdio(void)
+{
+	unsigned int i, nr_rounds = is_long_run() ? 2000 : 200;
+	pthread_t flushes, reads;
+
+	alarm(60);
+	CHECK(!pthread_create(&flushes, NULL, flush_all, NULL));
+	CHECK(!pthread_create(&reads, NULL, read_lines, NULL));
+	for (i = 0; i < nr_rounds; i++)
+		CHECK(!forks(child_of_readers, i));
+	atomic_store(&stop, true);
+	CHECK(!pthread_join(flushes, NULL) && !pthread_join(reads, NULL));
+	return 0;
+}
+
+/* Handlers of the program, registered before it has allocated anything. */
+
+static void *_Atomic of_handler;
+
+static void allocate_in_handler(void)
+{
+	free(atomic_exchange(&of_handler, malloc(100000)));
+}
+
+static void *wait_for_stop(void *arg)
+{
+	while (!atomic_load(&stop))
+		usleep(1000);
+	return arg;
+}
+
+static int handlers_allocate(void)
+{
+	pthread_t thread;
+	int i;
+
+	alarm(60);
+	CHECK(!pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler));
+	for (i = 0; i < 2; i++) {
+		CHECK(!forks(child_of_readers, 1));
+		if (!i)
+			CHECK(!pthread_create(&thread, NULL, wait_for_stop, NULL));
+	}
+	atomic_store(&stop, true);
+	return pthread_join(thread, NULL);
+}
+
+/* In a program with one thread, as what starts a debugger or other children would. */
+
+static atomic_uint nr_forks, nr_failed;
+
+static void fork_in_handler(int sig)
+{
+	pid_t pid = fork();
+
+	(void)sig;
+	if (!pid)
+		_exit(0);
+	atomic_fetch_add(&nr_forks, 1);
+	if (pid < 0 || child_status(pid))
+		atomic_fetch_add(&nr_failed, 1);
+}
+
+static int fork_in_signal_handler(void)
+{
+	struct sigaction action = { .sa_handler = fork_in_handler, .sa_flags = SA_RESTART };
+	struct itimerval timer = { .it_interval.tv_usec = 3000, .it_value.tv_usec = 3000 };
+	unsigned int nr_rounds = is_long_run() ? 3000 : 200;
+	uint64_t seed = 0;
+
+	alarm(120);
+	CHECK(!fill_blocks(seed));
+	CHECK(!sigaction(SIGALRM, &action, NULL) && !sigaction(SIGVTALRM, &action, NULL));
+	CHECK(!setitimer(ITIMER_VIRTUAL, &timer, NULL));
+	while (atomic_load(&nr_forks) < nr_rounds) {
+		CHECK(!expect_blocks(seed));
+		CHECK(!replace_blocks(++seed));
+	}
+	timer = (struct itimerval){ 0 };
+	CHECK(!setitimer(ITIMER_VIRTUAL, &timer, NULL));
+	CHECK(atomic_load(&nr_failed) == 0);
+	return expect_blocks(seed);
+}
+
+/* None of the handlers of pthread_atfork() is called. */
+static int fork_without_handlers(void)
+{
+	unsigned int i;
+	pid_t pid;
+
+	CHECK(!fill_blocks(1));
+	for (i = 0; i < 3; i++) {
+		pid = _Fork();
+		CHECK(pid >= 0);
+		if (!pid)
+			_exit(expect_blocks(1) || replace_blocks(2) || expect_blocks(2));
+		CHECK(!child_status(pid));
+	}
+	return expect_blocks(1);
+}
+
 /* --- descriptors */
 
 static int grow_and_shrink(uint64_t seed)
@@ -299,6 +475,45 @@ static int closed_descriptors(void)
 	return 0;
 }
 
+/* One arena comes to its memory again by a descriptor that had been the other's. */
+static int closed_descriptors_of_two(void)
+{
+	struct xalloc_arena_config config = { .size = sizeof(config), .arena_bytes = 64 << 20 };
+	struct xalloc_arena *arenas[2];
+	struct xalloc_heap *heaps[2];
+	uint64_t used[2];
+	char *ptrs[2];
+	int i, round;
+
+	for (i = 0; i < 2; i++) {
+		arenas[i] = xalloc_arena_create(&config);
+		heaps[i] = xalloc_heap_create(arenas[i]);
+		CHECK(heaps[i]);
+	}
+	for (round = 0; round < 4; round++) {
+		closefrom(3);
+		for (i = 0; i < 2; i++) {
+			/* The other way round each time. */
+			int nr = i ^ (round % 2 == 0);
+
+			used[nr] = stats_of(arenas[nr]).granted_bytes;
+			ptrs[nr] = xalloc_heap_malloc(heaps[nr], 10 << 20);
+			CHECK(ptrs[nr]);
+			memset(ptrs[nr], nr + 1, 10 << 20);
+		}
+		for (i = 0; i < 2; i++) {
+			CHECK(stats_of(arenas[i]).granted_bytes >= used[i] + (10 << 20));
+			CHECK(stats_of(arenas[i]).granted_bytes <= used[i] + (11 << 20));
+			CHECK(ptrs[i][0] == i + 1 && ptrs[i][(10 << 20) - 1] == i + 1);
+		}
+		for (i = 0; i < 2; i++)
+			xalloc_free(ptrs[i]);
+		for (i = 0; i < 2; i++)
+			CHECK(!xalloc_arena_trim(arenas[i]));
+	}
+	return 0;
+}
+
 /* Descriptors of the library are close-on-exec, and none that programs count on is taken. */
 static int high_descriptors(void)
 {
@@ -316,10 +531,17 @@ static const struct {
 	int (*run)(void);
 } cases[] = {
 	{ "each_call", each_call },
+	{ "first_call_is_refused", first_call_is_refused },
+	{ "first_call_with_many_keys", first_call_with_many_keys },
 	{ "fork_keeps_blocks", fork_keeps_blocks },
 	{ "fork_beside_threads", fork_beside_threads },
 	{ "fork_without_memory", fork_without_memory },
+	{ "fork_beside_stdio", fork_beside_stdio },
+	{ "handlers_allocate", handlers_allocate },
+	{ "fork_in_signal_handler", fork_in_signal_handler },
+	{ "fork_without_handlers", fork_without_handlers },
 	{ "closed_descriptors", closed_descriptors },
+	{ "closed_descriptors_of_two", closed_descriptors_of_two },
 	{ "high_descriptors", high_descriptors },
 };
 
@@ -370,6 +592,18 @@ TEST_F(lib_preload, each_call_of_libc)
 	EXPECT_CASE("each_call");
 }
 
+TEST_F(lib_preload, the_first_call_may_be_refused)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("first_call_is_refused");
+}
+
+TEST_F(lib_preload, the_first_call_with_many_keys)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("first_call_with_many_keys");
+}
+
 TEST_F(lib_preload, a_child_goes_on_with_its_parents_blocks)
 {
 	SKIP_SANITIZED("has a malloc of its own");
@@ -380,6 +614,30 @@ TEST_F(lib_preload, fork_beside_threads_that_allocate)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_beside_threads");
+}
+
+TEST_F(lib_preload, fork_beside_threads_in_stdio)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("fork_beside_stdio");
+}
+
+TEST_F(lib_preload, handlers_of_fork_may_allocate)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("handlers_allocate");
+}
+
+TEST_F(lib_preload, fork_in_a_signal_handler)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("fork_in_signal_handler");
+}
+
+TEST_F(lib_preload, fork_without_handlers)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("fork_without_handlers");
 }
 
 TEST_F(lib_preload, fork_is_refused_where_there_is_no_memory_for_the_copy)
@@ -394,6 +652,13 @@ TEST_F(lib_preload, descriptors_may_be_closed_and_used_for_others)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("closed_descriptors");
+}
+
+TEST_F(lib_preload, descriptors_of_two_arenas_may_be_closed)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	SKIP_LOCAL("has no descriptors");
+	EXPECT_CASE("closed_descriptors_of_two");
 }
 
 TEST_F(lib_preload, its_descriptors_are_out_of_the_way)
