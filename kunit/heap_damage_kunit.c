@@ -27,6 +27,11 @@ static void damage_bit_and_count(struct xalloc_slab *slab, struct xalloc_magazin
 	__change_bit(0, slab->free);
 }
 
+static void damage_bit_behind(struct xalloc_slab *slab, struct xalloc_magazine *mag)
+{
+	__change_bit(slab->nr_blocks, slab->free);
+}
+
 static void damage_live_state(struct xalloc_slab *slab, struct xalloc_magazine *mag)
 {
 	slab->state[0] ^= XALLOC_BLOCK_LIVE;
@@ -68,6 +73,21 @@ static void damage_partial(struct xalloc_slab *slab, struct xalloc_magazine *mag
 	slab->heap->classes[slab->class].nr_partial ^= 1;
 }
 
+static void damage_nr_taken(struct xalloc_slab *slab, struct xalloc_magazine *mag)
+{
+	slab->heap->classes[slab->class].nr_taken ^= 1;
+}
+
+static void damage_nr_slices(struct xalloc_slab *slab, struct xalloc_magazine *mag)
+{
+	slab->heap->nr_slices ^= 1;
+}
+
+static void damage_nr_large(struct xalloc_slab *slab, struct xalloc_magazine *mag)
+{
+	slab->heap->nr_large ^= 1;
+}
+
 static void damage_stock(struct xalloc_slab *slab, struct xalloc_magazine *mag)
 {
 	slab->heap->nr_stock ^= 1;
@@ -87,6 +107,7 @@ static const struct damage_row damages[] = {
 	{ "a count of free blocks", damage_nr_free },
 	{ "a bit of a free block", damage_bit },
 	{ "a bit of a live block, with its count", damage_bit_and_count },
+	{ "a bit behind those of blocks", damage_bit_behind },
 	{ "a live block that is not", damage_live_state },
 	{ "a free block that is live", damage_free_state },
 	{ "a state that there is not", damage_state },
@@ -95,6 +116,9 @@ static const struct damage_row damages[] = {
 	{ "a place", damage_place },
 	{ "a length", damage_length },
 	{ "a count of slabs in a class", damage_partial },
+	{ "a count of blocks taken in a class", damage_nr_taken },
+	{ "a count of slices", damage_nr_slices },
+	{ "a count of large blocks", damage_nr_large },
 	{ "a count of slabs in the stock", damage_stock },
 	{ "an entry of a magazine", damage_entry },
 	{ "a count of entries", damage_nr_entries },
@@ -110,8 +134,11 @@ static void damage_is_seen(struct kunit *test)
 	void *block;
 
 	fx_make_heap(test, 4, false);
-	/* The first block, while the last ones are free in the slab and some in a magazine. */
-	block = xalloc_heap_alloc(fx_heap, 512, GFP_KERNEL);
+	/*
+	 * The first block, while the last ones are free in the slab and some in a magazine. Of the
+	 * last word of its bits some are of no block.
+	 */
+	block = xalloc_heap_alloc(fx_heap, 640, GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, block);
 	rcu_read_lock();
 	slab = xalloc_slab_of(block);
@@ -120,10 +147,10 @@ static void damage_is_seen(struct kunit *test)
 		      ->magazines[XALLOC_IN_TASK][slab->class];
 	xalloc_heap_free(fx_heap, block);
 	do {
-		block = xalloc_heap_alloc(fx_heap, 512, GFP_KERNEL);
+		block = xalloc_heap_alloc(fx_heap, 640, GFP_KERNEL);
 	} while (block && block != (void *)slab->address);
 	KUNIT_ASSERT_NOT_NULL(test, block);
-	xalloc_heap_free(fx_heap, xalloc_heap_alloc(fx_heap, 512, GFP_KERNEL));
+	xalloc_heap_free(fx_heap, xalloc_heap_alloc(fx_heap, 640, GFP_KERNEL));
 	KUNIT_ASSERT_TRUE(test, xalloc_heap_is_valid(fx_heap));
 	row->damage(slab, mag);
 	KUNIT_EXPECT_FALSE(test, xalloc_heap_is_valid(fx_heap));

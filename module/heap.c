@@ -410,28 +410,22 @@ EXPORT_SYMBOL_GPL(xalloc_heap_handle);
  * @heap: the heap
  * @stat: filled in
  *
- * Takes time in proportion to the heap's slabs.
- *
  * Context: Process context, may sleep.
  */
 void xalloc_heap_stat(struct xalloc_heap *heap, struct xalloc_heap_stat *stat)
 {
 	const struct xalloc_heap_cpu *hc;
-	const struct xalloc_slab *slab;
 	unsigned int cpu;
 	u64 nr_taken = 0;
 	u32 context, i;
 
-	*stat = (struct xalloc_heap_stat){ .refused_frees = atomic64_read(&heap->nr_refused) };
-	rcu_read_lock();
-	list_for_each_entry_rcu(slab, &heap->slabs, all) {
-		stat->slab_bytes += slab->nr_slices * XALLOC_SLICE_BYTES;
-		if (slab->class == XALLOC_CLASS_LARGE)
-			stat->live_blocks += READ_ONCE(slab->state[0]) == XALLOC_BLOCK_LIVE;
-		else
-			nr_taken += slab->nr_blocks - READ_ONCE(slab->nr_free);
-	}
-	rcu_read_unlock();
+	*stat = (struct xalloc_heap_stat){
+		.live_blocks = READ_ONCE(heap->nr_large),
+		.slab_bytes = READ_ONCE(heap->nr_slices) * (u64)XALLOC_SLICE_BYTES,
+		.refused_frees = atomic64_read(&heap->nr_refused),
+	};
+	for (i = 0; i < XALLOC_NR_CLASSES; i++)
+		nr_taken += READ_ONCE(heap->classes[i].nr_taken);
 	/* A CPU that dies takes its magazines along. */
 	cpus_read_lock();
 	for_each_possible_cpu(cpu) {

@@ -12,12 +12,14 @@
 
 struct tally {
 	u64 nr_slices;
+	u64 nr_large;
 	u64 nr_blocks;	/* from here on, of slabs with a class */
 	u64 nr_free;
 	u64 nr_live;
 	u64 nr_entries;
 	u64 nr_with_free;
 	u64 nr_listed;	/* slabs with a class in lists */
+	u64 nr_taken;
 };
 
 static bool block_is_valid(const struct xalloc_slab *slab, u32 i, struct tally *tally)
@@ -47,8 +49,10 @@ static bool slab_is_valid(struct xalloc_heap *heap, const struct xalloc_slab *sl
 		return false;
 	if (slab->class == XALLOC_CLASS_NONE)
 		return !slab->nr_blocks && slab->nr_slices == 1;
-	if (slab->class == XALLOC_CLASS_LARGE)
+	if (slab->class == XALLOC_CLASS_LARGE) {
+		tally->nr_large += slab->state[0] == XALLOC_BLOCK_LIVE;
 		return slab->nr_blocks == 1 && !slab->nr_free;
+	}
 	shape = &xalloc_class_shapes[slab->class];
 	if (slab->nr_blocks != shape->nr_blocks || slab->block_bytes != shape->block_bytes ||
 	    slab->nr_slices != shape->nr_slices || slab->address != slab->memory ||
@@ -115,6 +119,7 @@ static bool lists_are_valid(struct xalloc_heap *heap, struct tally *tally)
 		if (nr != c->nr_partial)
 			return false;
 		tally->nr_listed += nr;
+		tally->nr_taken += c->nr_taken;
 	}
 	nr = 0;
 	list_for_each_entry(slab, &heap->stock, link) {
@@ -153,12 +158,14 @@ bool xalloc_heap_is_valid(struct xalloc_heap *heap)
 
 	flush_work(&heap->work);
 	rcu_read_lock();
-	list_for_each_entry_rcu(slab, &heap->slabs, all)
+	list_for_each_entry(slab, &heap->slabs, all)
 		valid = valid && slab_is_valid(heap, slab, &tally);
 	valid = valid && magazines_are_valid(heap, &tally) && lists_are_valid(heap, &tally);
 	rcu_read_unlock();
 	return valid && tally.nr_with_free == tally.nr_listed &&
 	       tally.nr_blocks == tally.nr_free + tally.nr_entries + tally.nr_live &&
+	       tally.nr_taken == tally.nr_entries + tally.nr_live &&
+	       tally.nr_large == heap->nr_large && tally.nr_slices == heap->nr_slices &&
 	       tally.nr_slices == granted_slices(heap->client);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_heap_is_valid);

@@ -15,6 +15,7 @@
  *	nr_free			== bits set in free
  *	a bit is set		only if the block is not LIVE and in no entry
  *	nr_blocks		== nr_free + entries with its blocks + LIVE blocks
+ *	class->nr_taken		== nr_blocks - nr_free of all slabs of the class
  *
  * so an empty slab (nr_free == nr_blocks) has no block anywhere else. An empty slab stays
  * in its class as long as it is the only partial one, or leaves it: to the stock up to
@@ -31,7 +32,6 @@
 #include <linux/jiffies.h>
 #include <linux/list.h>
 #include <linux/math64.h>
-#include <linux/rculist.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -328,7 +328,8 @@ static bool give_back_one(struct xalloc_heap *heap)
 	slab = list_first_entry_or_null(&heap->leaving, struct xalloc_slab, link);
 	if (slab) {
 		list_del(&slab->link);
-		list_del_rcu(&slab->all);
+		list_del(&slab->all);
+		heap->nr_slices -= slab->nr_slices;
 	}
 	spin_unlock_bh(&heap->lock);
 	if (!slab)
@@ -405,9 +406,12 @@ static int grant_to(struct xalloc_heap *heap, struct xalloc_slab *slab, u32 nr_s
 			slab->memory = 0;
 	}
 	spin_lock_bh(&heap->lock);
-	list_add_rcu(&slab->all, &heap->slabs);
+	list_add(&slab->all, &heap->slabs);
+	heap->nr_slices += nr_slices;
 	if (err)
 		add_to_leaving(heap, slab);
+	else if (slab->class == XALLOC_CLASS_LARGE)
+		heap->nr_large++;
 	spin_unlock_bh(&heap->lock);
 	return err;
 }
@@ -471,7 +475,7 @@ static bool take_stock(struct xalloc_heap *heap, struct xalloc_slab *new, u32 nr
 		new->nr_slices = old->nr_slices;
 		new->memory = old->memory;
 		new->address = old->memory;
-		list_replace_rcu(&old->all, &new->all);
+		list_replace(&old->all, &new->all);
 		map_replace(new);
 	}
 	if (heap->nr_stock < STOCK_MIN && !heap->stock_is_low &&
@@ -566,6 +570,7 @@ static u32 take_partial(struct xalloc_heap *heap, u32 class, struct xalloc_slab_
 			c->nr_partial--;
 		}
 	}
+	c->nr_taken += taken;
 	spin_unlock_bh(&c->lock);
 	return taken;
 }
@@ -629,6 +634,7 @@ void xalloc_slab_give(struct xalloc_heap *heap, u32 class, const struct xalloc_s
 
 	rcu_read_lock();
 	spin_lock_bh(&c->lock);
+	c->nr_taken -= nr;
 	for (i = 0; i < nr; i++) {
 		/* It has this block to get back, so it stays. */
 		slab = xalloc_slab_of(entries[i].block);
@@ -712,6 +718,7 @@ struct xalloc_slab *xalloc_slab_take_scattered(struct xalloc_heap *heap, u32 nr_
 void xalloc_slab_give_large(struct xalloc_heap *heap, struct xalloc_slab *slab)
 {
 	spin_lock_bh(&heap->lock);
+	heap->nr_large--;
 	add_to_leaving(heap, slab);
 	spin_unlock_bh(&heap->lock);
 }

@@ -92,7 +92,7 @@ struct xalloc_slab_entry {
  * @free: a bit for each block that is free in the slab
  * @link: with free blocks in the slab: in the list of its class, by the lock of the class.
  *	Without a class: in heap->stock, or in heap->leaving with any class, by heap->lock
- * @all: on heap->slabs, by heap->lock; read under RCU
+ * @all: on heap->slabs, by heap->lock
  * @rcu: frees look records up under RCU
  * @state: enum xalloc_block_state of each block
  */
@@ -118,13 +118,15 @@ struct xalloc_slab {
 /**
  * struct xalloc_class - slabs of a class in a heap
  * @lock: protects all here, and nr_free and free of the slabs
+ * @nr_partial: slabs in @partial
  * @partial: slabs with free blocks
- * @nr_partial: their number
+ * @nr_taken: blocks that are not free in their slabs
  */
 struct xalloc_class {
 	spinlock_t lock;	/* protects all below, nr_free and free of slabs */
 	u32 nr_partial;
 	struct list_head partial;
+	u64 nr_taken;
 } ____cacheline_aligned_in_smp;
 
 /* Free blocks of a class at hand for one CPU. */
@@ -152,6 +154,8 @@ struct xalloc_heap {
 	struct mutex mutex;		/* who grants to the heap and gives back */
 	spinlock_t lock;		/* protects all up to leaving */
 	struct list_head slabs;		/* all of them */
+	u32 nr_slices;			/* in them */
+	u32 nr_large;			/* of them with one block, large or mapped, that is LIVE */
 	struct list_head stock;		/* empty ones of one slice */
 	u32 nr_stock;
 	bool stock_is_low;		/* and the worker is to fill it up */
