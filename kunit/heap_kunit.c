@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Heaps: blocks for kernel clients. Whatever changes a heap is followed by its validator. */
+#include <linux/delay.h>
 #include <linux/file.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -340,26 +342,147 @@ static void stock_serves_who_may_not_sleep(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
 }
 
-/* For large blocks empty slabs go, but not those that nobody else can have as fast. */
-static void stock_outlasts_large_blocks(struct kunit *test)
+/* What the stock alone has, while the worker gets no chance. Some of it is gone after that. */
+static u32 count_stock(void)
 {
-	static void *blocks[48 * XALLOC_SLICE_BYTES / XALLOC_HEAP_STOCK_BLOCK_MAX];
-	u32 i, nr = 0;
+	u32 nr = 0;
 
-	fx_make_heap(test, 2, false);
-	for (i = 0; i < ARRAY_SIZE(blocks); i++)
-		blocks[i] = xalloc_heap_alloc(fx_heap, XALLOC_HEAP_STOCK_BLOCK_MAX, GFP_KERNEL);
-	xalloc_heap_free_bulk(fx_heap, ARRAY_SIZE(blocks), blocks);
-	xalloc_heap_drain_cpu(fx_heap, raw_smp_processor_id());
-	/* Most of the two segments, of which one is in the stock by now. */
-	for (i = 0; i < 10; i++)
-		KUNIT_EXPECT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 4 * XALLOC_SLICE_BYTES,
-							      GFP_KERNEL));
 	preempt_disable();
 	while (xalloc_heap_alloc(fx_heap, XALLOC_HEAP_STOCK_BLOCK_MAX, GFP_ATOMIC))
 		nr++;
 	preempt_enable();
-	KUNIT_EXPECT_GE(test, nr, 4 * (XALLOC_SLICE_BYTES / XALLOC_HEAP_STOCK_BLOCK_MAX));
+	return nr;
+}
+
+#define NR_STOCK_BLOCKS (4 * (XALLOC_SLICE_BYTES / XALLOC_HEAP_STOCK_BLOCK_MAX))
+
+static void stock_outlasts_who_may_sleep(struct kunit *test)
+{
+	u32 nr = 0;
+
+	fx_make_heap(test, 1, false);
+	while (xalloc_heap_alloc(fx_heap, 1024, GFP_KERNEL))
+		nr++;
+	KUNIT_EXPECT_EQ(test, nr, (XALLOC_SLICES_PER_SEGMENT - 4) * XALLOC_SLICE_BYTES / 1024);
+	KUNIT_EXPECT_EQ(test, count_stock(), NR_STOCK_BLOCKS);
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+}
+
+static void large_block_takes_other_empty_slabs_first(struct kunit *test)
+{
+	static void *blocks[XALLOC_SEGMENT_BYTES / 8192];
+	struct xalloc_slab *last;
+	u32 nr = 0;
+
+	fx_make_heap(test, 1, false);
+	while ((blocks[nr] = xalloc_heap_alloc(fx_heap, 8192, GFP_KERNEL)))
+		nr++;
+	xalloc_heap_free_bulk(fx_heap, nr, blocks);
+	xalloc_heap_drain_cpu(fx_heap, raw_smp_processor_id());
+	KUNIT_ASSERT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+	KUNIT_ASSERT_EQ(test, fx_heap->nr_stock, XALLOC_SLICES_PER_SEGMENT - 1);
+	last = list_last_entry(&fx_heap->stock, struct xalloc_slab, link);
+	KUNIT_EXPECT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 28 * XALLOC_SLICE_BYTES,
+						      GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, fx_heap->nr_stock, 4);
+	KUNIT_EXPECT_PTR_EQ(test, list_last_entry(&fx_heap->stock, struct xalloc_slab, link), last);
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+}
+
+static void stock_that_a_large_block_took_is_filled_up(struct kunit *test)
+{
+	struct xalloc_heap_handle handle;
+	struct xalloc_slab *slab;
+	void *block, *large;
+
+	fx_make_heap(test, 2, false);
+	slab = list_first_entry(&fx_heap->stock, struct xalloc_slab, link);
+	block = xalloc_heap_alloc(fx_heap, 28 * XALLOC_SLICE_BYTES, GFP_KERNEL);
+	KUNIT_ASSERT_EQ(test, xalloc_heap_handle(fx_heap, block, &handle), 0);
+	KUNIT_ASSERT_EQ(test, handle.offset / XALLOC_SEGMENT_BYTES,
+			slab->slice / XALLOC_SLICES_PER_SEGMENT);
+	/* In the other segment, so that the first is the only one with room for the large one. */
+	KUNIT_ASSERT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 2 * XALLOC_SLICE_BYTES, GFP_KERNEL));
+	xalloc_heap_free(fx_heap, block);
+	large = xalloc_heap_alloc(fx_heap, XALLOC_SEGMENT_BYTES, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, large);
+	KUNIT_ASSERT_EQ(test, xalloc_heap_handle(fx_heap, large, &handle), 0);
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+	KUNIT_EXPECT_EQ(test, count_stock(), NR_STOCK_BLOCKS);
+}
+
+/* Blocks of a slab of the stock, one call after the other. */
+static void take_slab_of_stock(struct kunit *test)
+{
+	u32 i;
+
+	for (i = 0; i < XALLOC_SLICE_BYTES / 4096; i++)
+		KUNIT_ASSERT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 4096, GFP_ATOMIC));
+}
+
+static void stock_waits_for_who_makes_room(struct kunit *test)
+{
+	void *block;
+
+	/* 4 slices of stock, one with a block, all others. */
+	fx_make_heap(test, 1, false);
+	block = xalloc_heap_alloc(fx_heap, 8192, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 27 * XALLOC_SLICE_BYTES,
+						      GFP_KERNEL));
+	take_slab_of_stock(test);
+	take_slab_of_stock(test);
+	flush_work(&fx_heap->work);
+	xalloc_heap_free(fx_heap, block);
+	xalloc_heap_drain_cpu(fx_heap, raw_smp_processor_id());
+	KUNIT_ASSERT_EQ(test, fx_heap->nr_stock, 2);
+	/* The slice that is empty is for this, though the stock is low. */
+	KUNIT_EXPECT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, 2048, GFP_KERNEL));
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+	KUNIT_EXPECT_EQ(test, count_stock(), NR_STOCK_BLOCKS / 2);
+}
+
+static void worker_lets_time_pass_when_there_is_no_memory(struct kunit *test)
+{
+	void *block;
+
+	fx_make_heap(test, 1, false);
+	block = xalloc_heap_alloc(fx_heap, 28 * XALLOC_SLICE_BYTES, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, block);
+	take_slab_of_stock(test);
+	flush_work(&fx_heap->work);
+	KUNIT_ASSERT_EQ(test, fx_heap->nr_stock, 3);
+	preempt_disable();
+	take_slab_of_stock(test);
+	KUNIT_EXPECT_FALSE(test, work_pending(&fx_heap->work));
+	preempt_enable();
+	msleep(200);
+	preempt_disable();
+	take_slab_of_stock(test);
+	KUNIT_EXPECT_TRUE(test, work_pending(&fx_heap->work));
+	preempt_enable();
+	flush_work(&fx_heap->work);
+	KUNIT_EXPECT_EQ(test, fx_heap->nr_stock, 1);
+	/* Memory that comes back is worth a try at once. */
+	xalloc_heap_free(fx_heap, block);
+	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
+	KUNIT_EXPECT_EQ(test, fx_heap->nr_stock, 4);
+}
+
+static void dying_task_commits_nothing(struct kunit *test)
+{
+	void *here, *more;
+
+	fx_make_heap(test, 2, false);
+	/* Not sent: a thread of the kernel would block it. */
+	sigaddset(&current->pending.signal, SIGKILL);
+	set_thread_flag(TIF_SIGPENDING);
+	here = xalloc_heap_alloc(fx_heap, 2 * XALLOC_SLICE_BYTES, GFP_KERNEL);
+	more = xalloc_heap_alloc(fx_heap, XALLOC_SEGMENT_BYTES, GFP_KERNEL);
+	sigdelset(&current->pending.signal, SIGKILL);
+	recalc_sigpending();
+	KUNIT_EXPECT_NOT_NULL(test, here);
+	KUNIT_EXPECT_NULL(test, more);
+	KUNIT_EXPECT_NOT_NULL(test, xalloc_heap_alloc(fx_heap, XALLOC_SEGMENT_BYTES, GFP_KERNEL));
 	KUNIT_EXPECT_TRUE(test, xalloc_heap_is_valid(fx_heap));
 }
 
@@ -373,7 +496,8 @@ static void empty_slabs_make_room(struct kunit *test)
 	fx_make_heap(test, 1, false);
 	for (round = 0; round < ARRAY_SIZE(sizes); round++) {
 		for (nr = 0; nr < ARRAY_SIZE(blocks); nr++) {
-			blocks[nr] = xalloc_heap_alloc(fx_heap, sizes[round], GFP_KERNEL);
+			blocks[nr] = xalloc_heap_alloc(fx_heap, sizes[round], GFP_KERNEL) ?:
+				     xalloc_heap_alloc(fx_heap, sizes[round], GFP_ATOMIC);
 			if (!blocks[nr])
 				break;
 		}
@@ -534,7 +658,12 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(double_free_is_refused_wherever_the_block_is),
 	KUNIT_CASE(drained_cpu_caches_nothing),
 	KUNIT_CASE(stock_serves_who_may_not_sleep),
-	KUNIT_CASE(stock_outlasts_large_blocks),
+	KUNIT_CASE(stock_outlasts_who_may_sleep),
+	KUNIT_CASE(large_block_takes_other_empty_slabs_first),
+	KUNIT_CASE(stock_that_a_large_block_took_is_filled_up),
+	KUNIT_CASE(stock_waits_for_who_makes_room),
+	KUNIT_CASE(worker_lets_time_pass_when_there_is_no_memory),
+	KUNIT_CASE(dying_task_commits_nothing),
 	KUNIT_CASE(empty_slabs_make_room),
 	KUNIT_CASE(empty_slabs_are_given_back),
 	KUNIT_CASE(handle_leads_to_the_same_memory),

@@ -19,8 +19,10 @@
  * a mutex that others hold while they reclaim. Without __GFP_DIRECT_RECLAIM, __GFP_IO and
  * __GFP_FS together a call takes what free blocks there are, then the heap's stock of
  * empty slabs, which a worker fills up again, then fails. The stock serves blocks up to
- * XALLOC_HEAP_STOCK_BLOCK_MAX. __GFP_ZERO clears the bytes that were asked for. Other flags
- * mean nothing here. A task that has been sent a fatal signal is granted nothing.
+ * XALLOC_HEAP_STOCK_BLOCK_MAX; its last four slabs are kept for such calls, unless a large or
+ * mapped block cannot be had otherwise. __GFP_ZERO clears the bytes that were asked for. Other
+ * flags mean nothing here. For a task that has been sent a fatal signal no memory is committed:
+ * it gets what the arena has already, or NULL.
  *
  * A free of what is no live block of the heap (freed before, inside a block, foreign) is
  * refused, counted and, the first times, reported. It changes nothing.

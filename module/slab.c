@@ -44,7 +44,7 @@
  */
 #define STOCK_MIN 4
 #define STOCK_MAX XALLOC_SLICES_PER_SEGMENT
-/* From a time when the stock could not be filled to the next: what failed was not cheap. */
+/* From a try to fill the stock that failed, and was not cheap, to the next. */
 #define FILL_DELAY (HZ / 10)
 /* The rest of a slab, into which no block fits, is at most this part of it. */
 #define TAIL_SHARE 8
@@ -319,6 +319,14 @@ static void add_to_leaving(struct xalloc_heap *heap, struct xalloc_slab *slab)
 	queue_work(work_wq, &heap->work);
 }
 
+/* Whether the worker is to fill the stock up now. */
+static bool wants_filling(struct xalloc_heap *heap)
+{
+	lockdep_assert_held(&heap->lock);
+	return heap->nr_stock < STOCK_MIN && !heap->fill_waits &&
+	       time_after_eq(jiffies, READ_ONCE(heap->fill_after));
+}
+
 static bool give_back_one(struct xalloc_heap *heap)
 {
 	struct xalloc_slab *slab;
@@ -330,6 +338,8 @@ static bool give_back_one(struct xalloc_heap *heap)
 		list_del(&slab->link);
 		list_del(&slab->all);
 		heap->nr_slices -= slab->nr_slices;
+		/* There may be memory again. */
+		WRITE_ONCE(heap->fill_after, jiffies);
 	}
 	spin_unlock_bh(&heap->lock);
 	if (!slab)
@@ -374,25 +384,51 @@ static void shed(struct xalloc_heap *heap, u32 nr_spared)
 	flush_work(&heap->work);
 }
 
+static void set_fill_waits(struct xalloc_heap *heap, bool waits)
+{
+	spin_lock_bh(&heap->lock);
+	heap->fill_waits = waits;
+	if (wants_filling(heap))
+		queue_work(work_wq, &heap->work);
+	spin_unlock_bh(&heap->lock);
+}
+
+/* What a grant may cost others. */
+enum effort {
+	EFFORT_NONE,	/* nothing */
+	EFFORT_EMPTY,	/* what is empty, but not the stock of those who cannot wait */
+	EFFORT_STOCK,	/* that too, if nothing else helps; it is filled up again */
+};
+
+/* If there is no memory, tries again without what is empty. With heap->mutex held for that. */
+static int grant_by(struct xalloc_heap *heap, u32 nr_slices, u32 flags, enum effort effort,
+		    u32 *slice)
+{
+	int err = grant(heap, nr_slices, flags, slice);
+
+	if (!err || err == -EINTR || effort == EFFORT_NONE)
+		return err;
+	/* Else the worker, which gives it back, could take it as well. */
+	set_fill_waits(heap, true);
+	shed(heap, STOCK_MIN);
+	err = grant(heap, nr_slices, flags, slice);
+	if (err && err != -EINTR && effort == EFFORT_STOCK) {
+		shed(heap, 0);
+		err = grant(heap, nr_slices, flags, slice);
+	}
+	set_fill_waits(heap, false);
+	return err;
+}
+
 /*
  * Have a page granted to a record, and enter it; into the map as well if the page is in
- * one piece, in which its first block is then aligned. If there is no memory, @hard tries
- * again without what is empty, and at last without the stock that is for those who cannot
- * wait. On an error the record is gone.
+ * one piece, in which its first block is then aligned. On an error the record is gone.
  */
 static int grant_to(struct xalloc_heap *heap, struct xalloc_slab *slab, u32 nr_slices,
-		    size_t alignment, u32 flags, bool hard)
+		    size_t alignment, u32 flags, enum effort effort)
 {
-	int err = grant(heap, nr_slices, flags, &slab->slice);
+	int err = grant_by(heap, nr_slices, flags, effort, &slab->slice);
 
-	if (hard && err && err != -EINTR) {
-		shed(heap, STOCK_MIN);
-		err = grant(heap, nr_slices, flags, &slab->slice);
-	}
-	if (hard && err && err != -EINTR) {
-		shed(heap, 0);
-		err = grant(heap, nr_slices, flags, &slab->slice);
-	}
 	if (err) {
 		kfree(slab);
 		return err;
@@ -432,7 +468,7 @@ int xalloc_slab_fill_stock(struct xalloc_heap *heap)
 		slab = create_record(heap, XALLOC_CLASS_NONE, XALLOC_SLICE_BYTES, 0, GFP_KERNEL);
 		if (!slab)
 			return -ENOMEM;
-		err = grant_to(heap, slab, 1, 1, XALLOC_PAGE_CONTIG, false);
+		err = grant_to(heap, slab, 1, 1, XALLOC_PAGE_CONTIG, EFFORT_NONE);
 		if (err)
 			return err;
 		spin_lock_bh(&heap->lock);
@@ -450,10 +486,9 @@ static void work(struct work_struct *w)
 	while (give_back_one(heap))
 		cond_resched();
 	spin_lock_bh(&heap->lock);
-	fill = heap->stock_is_low;
-	heap->stock_is_low = false;
+	fill = wants_filling(heap);
 	spin_unlock_bh(&heap->lock);
-	/* If there is no memory, who finds the stock low after a while asks again. */
+	/* Who finds the stock low after a while asks again. */
 	if (fill && xalloc_slab_fill_stock(heap))
 		WRITE_ONCE(heap->fill_after, jiffies + FILL_DELAY);
 }
@@ -478,11 +513,8 @@ static bool take_stock(struct xalloc_heap *heap, struct xalloc_slab *new, u32 nr
 		list_replace(&old->all, &new->all);
 		map_replace(new);
 	}
-	if (heap->nr_stock < STOCK_MIN && !heap->stock_is_low &&
-	    time_after_eq(jiffies, READ_ONCE(heap->fill_after))) {
-		heap->stock_is_low = true;
+	if (wants_filling(heap))
 		queue_work(work_wq, &heap->work);
-	}
 	spin_unlock_bh(&heap->lock);
 	if (!old)
 		return false;
@@ -496,7 +528,7 @@ static struct xalloc_slab *create_slab(struct xalloc_heap *heap, u32 class, gfp_
 	u32 nr_spared = xalloc_slab_may_grant(gfp) ? STOCK_MIN : 0;
 	struct xalloc_slab *slab;
 
-	/* Who cannot wait may have what the caller says it may have. */
+	/* By the caller's flags: under GFP_ATOMIC the kernel's reserve may serve. */
 	slab = create_class_record(heap, class, xalloc_slab_may_grant(gfp) ? GFP_KERNEL :
 				   (gfp & GFP_ATOMIC) | __GFP_NOWARN);
 	if (!slab)
@@ -504,7 +536,8 @@ static struct xalloc_slab *create_slab(struct xalloc_heap *heap, u32 class, gfp_
 	if (nr_slices == 1 && take_stock(heap, slab, nr_spared))
 		return slab;
 	if (xalloc_slab_may_grant(gfp))
-		return grant_to(heap, slab, nr_slices, 1, XALLOC_PAGE_CONTIG, true) ? NULL : slab;
+		return grant_to(heap, slab, nr_slices, 1, XALLOC_PAGE_CONTIG, EFFORT_EMPTY) ?
+		       NULL : slab;
 	kfree(slab);
 	return NULL;
 }
@@ -672,7 +705,7 @@ void *xalloc_slab_take_large(struct xalloc_heap *heap, u32 nr_slices, size_t ali
 	mutex_lock(&heap->mutex);
 	/* Somewhere in a run that is so much longer, or in a segment, it is aligned. */
 	err = grant_to(heap, slab, min_t(u32, nr_slices + nr_extra, XALLOC_SLAB_SLICES_MAX),
-		       alignment, XALLOC_PAGE_CONTIG, true);
+		       alignment, XALLOC_PAGE_CONTIG, EFFORT_STOCK);
 	mutex_unlock(&heap->mutex);
 	if (err)
 		return NULL;
@@ -698,7 +731,7 @@ struct xalloc_slab *xalloc_slab_take_scattered(struct xalloc_heap *heap, u32 nr_
 	if (!slab)
 		return NULL;
 	mutex_lock(&heap->mutex);
-	err = grant_to(heap, slab, nr_slices, 1, 0, true);
+	err = grant_to(heap, slab, nr_slices, 1, 0, EFFORT_STOCK);
 	mutex_unlock(&heap->mutex);
 	if (err)
 		return NULL;

@@ -158,8 +158,8 @@ struct xalloc_heap {
 	u32 nr_large;			/* of them with one block, large or mapped, that is LIVE */
 	struct list_head stock;		/* empty ones of one slice */
 	u32 nr_stock;
-	bool stock_is_low;		/* and the worker is to fill it up */
-	unsigned long fill_after;	/* jiffies; it does not try before */
+	bool fill_waits;		/* for a grant that needs all there is */
+	unsigned long fill_after;	/* jiffies; the worker does not fill the stock before */
 	struct list_head leaving;	/* empty ones, for the worker to give back */
 	struct work_struct work;
 	struct xarray vmaps;		/* address / PAGE_SIZE -> slab of a mapped block */
