@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * One workload on one allocator, as a process of its own: prints ns an operation and the most
- * memory that was resident, in KiB more than at the start. Built twice: with malloc() as it is,
- * for what LD_PRELOAD names, and with the calls of libxalloc in its place. scripts/bench runs it.
+ * memory that was resident, but for files, in KiB more than at the start. Built twice: with malloc()
+ * as it is, for what LD_PRELOAD names, and with the calls of libxalloc in its place.
+ * scripts/bench runs it.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -24,7 +25,7 @@
 #define NR_BATCH 100
 #define NR_SIZES 65536
 #define NR_RING 1024
-#define NR_SLOTS 1000
+#define NR_SLOTS_MAX 100000
 #define NR_LARGE 24
 #define NR_THREADS_MAX 2
 
@@ -86,17 +87,19 @@ static void mixed(unsigned int thread, size_t size)
 	}
 }
 
-/* Larson's: each block replaces a random one that any thread may have allocated. */
-static char *_Atomic slots[NR_SLOTS * NR_THREADS_MAX];
+/*
+ * Larson's: each block replaces a random one that any thread may have allocated, of @nr_slots for
+ * each thread.
+ */
+static char *_Atomic slots[NR_SLOTS_MAX * NR_THREADS_MAX];
 
-static void server(unsigned int thread, size_t size)
+static void server(unsigned int thread, size_t nr_slots)
 {
 	uint32_t seed = 12345 + thread;
 	uint64_t i;
 
-	(void)size;
 	for (i = 0; i < nr_ops; i++) {
-		uint32_t slot = next(&seed) % (NR_SLOTS * nr_threads);
+		uint32_t slot = next(&seed) % (nr_slots * nr_threads);
 		char *ptr = must(malloc(10 + next(&seed) % 491));
 
 		ptr[0] = 1;
@@ -140,40 +143,45 @@ static void handover(unsigned int thread, size_t size)
 	}
 }
 
-/* A buffer grows by a quarter, from 16 bytes to 1 MiB. */
+/* A buffer grows by a quarter, from 16 bytes to 1 MiB, and is filled each time. */
 static void grow(unsigned int thread, size_t size)
 {
 	char *ptr = NULL;
-	size_t first = size;
+	size_t first = size, used = 0;
 	uint64_t i;
 
 	(void)thread;
 	for (i = 0; i < nr_ops; i++) {
 		ptr = must(realloc(ptr, size));
-		ptr[size - 1] = 1;
+		memset(ptr + used, 1, size - used);
+		used = size;
 		size += size / 4;
 		if (size > 1 << 20) {
 			free(ptr);
 			ptr = NULL;
 			size = first;
+			used = 0;
 		}
 	}
 	free(ptr);
 }
 
-/* Blocks of 64 KiB to 4 MiB, odd in bytes, replaced at random. */
+/* Blocks of 64 KiB to 2 MiB, odd in bytes, replaced at random; each page of them is used. */
 static void large(unsigned int thread, size_t size)
 {
 	char *ptrs[NR_LARGE] = { NULL };
 	uint32_t seed = 99 + thread, k;
+	size_t bytes, at;
 	uint64_t i;
 
 	(void)size;
 	for (i = 0; i < nr_ops; i++) {
 		k = next(&seed) % NR_LARGE;
 		free(ptrs[k]);
-		ptrs[k] = must(malloc((65536u << next(&seed) % 6) + next(&seed) % 65536));
-		ptrs[k][0] = 1;
+		bytes = (65536u << next(&seed) % 6) + next(&seed) % 65536;
+		ptrs[k] = must(malloc(bytes));
+		for (at = 0; at < bytes; at += 4096)
+			ptrs[k][at] = 1;
 	}
 	for (k = 0; k < NR_LARGE; k++)
 		free(ptrs[k]);
@@ -186,11 +194,17 @@ static const struct workload {
 	uint64_t nr_ops;
 	unsigned int nr_threads; /* 0: as asked for */
 } workloads[] = {
-	{ "pairs-64", pairs, 64, 4000000, 0 },       { "pairs-1k", pairs, 1024, 4000000, 0 },
-	{ "pairs-4k", pairs, 4096, 4000000, 0 },     { "pairs-64k", pairs, 65536, 2000000, 0 },
-	{ "mixed", mixed, 0, 3000000, 0 },           { "server", server, 0, 2000000, 0 },
-	{ "handover-64", handover, 64, 1000000, 2 }, { "handover-1k", handover, 1024, 500000, 2 },
-	{ "realloc", grow, 16, 200000, 0 },          { "large", large, 0, 20000, 0 },
+	{ "pairs-64", pairs, 64, 4000000, 0 },
+	{ "pairs-1k", pairs, 1024, 4000000, 0 },
+	{ "pairs-4k", pairs, 4096, 4000000, 0 },
+	{ "pairs-64k", pairs, 65536, 2000000, 0 },
+	{ "mixed", mixed, 0, 3000000, 0 },
+	{ "server", server, 1000, 2000000, 0 },
+	{ "server-100k", server, NR_SLOTS_MAX, 2000000, 0 },
+	{ "handover-64", handover, 64, 1000000, 2 },
+	{ "handover-1k", handover, 1024, 500000, 2 },
+	{ "realloc", grow, 16, 200000, 0 },
+	{ "large", large, 0, 20000, 0 },
 };
 
 static pthread_barrier_t barrier;
@@ -260,7 +274,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < NR_SIZES; i++)
 		sizes[i] = 1 + next(&seed) % (i % 4 ? 1024 : 16384);
 
-	before = status_of("VmRSS");
+	before = status_of("RssAnon");
 	if (pthread_barrier_init(&barrier, NULL, nr_threads + 1))
 		die("no barrier");
 	for (i = 0; i < nr_threads; i++)
@@ -272,6 +286,6 @@ int main(int argc, char **argv)
 	ns = now() - ns;
 	for (i = 0; i < nr_threads; i++)
 		pthread_join(threads[i], NULL);
-	printf("%.3f %lu\n", ns / nr_ops, status_of("VmHWM") - before);
+	printf("%.3f %lu\n", ns / nr_ops, status_of("VmHWM") - status_of("RssFile") - before);
 	return 0;
 }

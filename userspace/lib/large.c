@@ -216,9 +216,12 @@ static bool release_run(struct xl_process *p, struct xalloc_heap *heap, struct x
 void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all)
 {
 	struct xl_large *large = &heap->large;
-	uint64_t now = xl_os_now();
 	struct xl_page *page;
+	uint64_t now;
 
+	if (!large->nr_idle)
+		return;
+	now = xl_os_now();
 	all = all || heap != atomic_load_explicit(&p->default_heap, memory_order_relaxed);
 	while (large->nr_idle) {
 		page = xl_entry(large->idle.prev, struct xl_page, partial);
