@@ -354,8 +354,27 @@ XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags);
 
 /**
+ * xalloc_arena_adopt() - have an arena of memory that is there already
+ * @memory: where it begins; of any alignment
+ * @size: bytes of it
+ *
+ * For memory that something else allocated and pinned: cudaHostAlloc(), a hugetlbfs, a device. It
+ * stays the caller's, who keeps it mapped while the arena lives; destroying the arena leaves it as
+ * it is. It is counted and charged by nobody here. Blocks lie in it, and whatever is known of them
+ * lies elsewhere. It is used in whole 64 KiB, aligned to that: less than 64 KiB at either end is
+ * not used, and xalloc_arena_range() tells the rest. Blocks can be aligned to the largest power of
+ * two in that size, or to 2 MiB, whichever is more. The arena has no descriptor and no chunk hook.
+ *
+ * Return: the arena, or NULL with errno set: EINVAL for memory without an aligned 64 KiB in it,
+ * that wraps around, or of another arena that is not adopted; EEXIST when a part of it is adopted
+ * already; ENOMEM when XALLOC_RANGE, of which it takes addresses, has no room left; EFBIG.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size);
+
+/**
  * xalloc_arena_destroy() - destroy an arena with all its heaps and blocks
- * @arena: what xalloc_arena_create(), _open() or _from_fd() returned
+ * @arena: what xalloc_arena_create(), _open(), _from_fd() or _adopt() returned
  *
  * Of an arena that has a name or that others have, it ends this process's part alone; with
  * XALLOC_KEEP what its blocks hold stays. Memory that a device or the kernel still has pinned
@@ -380,14 +399,15 @@ struct xalloc_arena *xalloc_arena_default(void);
  * For the calls of <linux/xalloc.h>, for mmap() in a process it was passed to. It stays the
  * library's: duplicate it to keep it, do not close it.
  *
- * Return: the descriptor, or -errno: -EOPNOTSUPP with XALLOC_BACKEND=local.
+ * Return: the descriptor, or -errno: -EOPNOTSUPP with XALLOC_BACKEND=local and for adopted memory.
  */
 int xalloc_arena_fd(const struct xalloc_arena *arena);
 
 /**
  * xalloc_arena_range() - the addresses of an arena
  * @arena: the arena
- * @range: out: address and length in bytes; both are multiples of 2 MiB
+ * @range: out: address and length in bytes; both are multiples of 2 MiB, of adopted memory of
+ *	64 KiB
  *
  * All blocks of the arena lie in this range, which does not change while the arena lives. It
  * has the form in which io_uring takes buffers. Registering the range, or a part of it,
@@ -435,7 +455,8 @@ int xalloc_arena_trim(struct xalloc_arena *arena);
  * nothing is called.
  *
  * Return: 0, or -errno: what @on_add returned, after @on_remove for those it had accepted and with
- * the old hook in place; -EBUSY when something was allocated in the arena before the first hook.
+ * the old hook in place; -EBUSY when something was allocated in the arena before the first hook;
+ * -EOPNOTSUPP for adopted memory.
  */
 int xalloc_set_chunk_hook(struct xalloc_arena *arena,
 			  int (*on_add)(void *ctx, void *address, size_t bytes),

@@ -13,8 +13,11 @@
 #include "chunk.h"
 #include "os.h"
 
-/* Returns the address of a gap and, in @next, the arena after it; 0 when there is none. */
-static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
+/*
+ * Returns the address of a gap, which is @phase modulo @alignment, and, in @next, the arena after
+ * it; 0 when there is none.
+ */
+static uintptr_t find_gap(struct xl_process *p, size_t bytes, uintptr_t phase, size_t alignment,
 			  struct xl_list **next)
 {
 	struct xl_list *pos = p->arenas.next;
@@ -23,7 +26,7 @@ static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
 	for (;; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 		uintptr_t end = pos == &p->arenas ? p->base + p->bytes : arena->base;
-		uintptr_t at = xl_round_up(start, alignment);
+		uintptr_t at = start + ((phase - start) & (alignment - 1));
 
 		if (at <= end && end - at >= bytes) {
 			*next = pos;
@@ -35,15 +38,20 @@ static uintptr_t find_gap(struct xl_process *p, size_t bytes, size_t alignment,
 	}
 }
 
-/* Adds @arena, of @arena->bytes, to the list of arenas with its place in the range. */
-static int place(struct xl_process *p, struct xalloc_arena *arena)
+/*
+ * Adds @arena, of @arena->bytes, to the list of arenas with its place in the range, which is @phase
+ * modulo as much as can be. Returns 0 or -errno.
+ */
+static int place(struct xl_process *p, struct xalloc_arena *arena, uintptr_t phase)
 {
 	size_t alignment = (size_t)1 << (63 - __builtin_clzll(arena->bytes));
 	struct xl_list *next;
 
-	arena->base = find_gap(p, arena->bytes, alignment, &next);
-	if (!arena->base)
-		arena->base = find_gap(p, arena->bytes, XL_SEGMENT, &next);
+	arena->base = find_gap(p, arena->bytes, phase, alignment, &next);
+	if (!arena->base) {
+		alignment = XL_SEGMENT;
+		arena->base = find_gap(p, arena->bytes, phase, alignment, &next);
+	}
 	if (!arena->base) {
 		if (!p->said_range)
 			xl_say("xalloc: no room for an arena of %zu MiB in the %zu MiB for all arenas; set XALLOC_RANGE to more\n",
@@ -52,6 +60,7 @@ static int place(struct xl_process *p, struct xalloc_arena *arena)
 		return -ENOMEM;
 	}
 	xl_list_add_before(next, &arena->link);
+	arena->alignment_max = arena->adopted ? alignment : SIZE_MAX;
 	return 0;
 }
 
@@ -71,9 +80,10 @@ static struct xalloc_arena *arena_get(struct xl_process *p, bool keep)
 /* Maps what the backend has created or attached to, or destroys it. Returns 0 or -errno. */
 static int map(struct xl_process *p, struct xalloc_arena *arena)
 {
-	int ret = place(p, arena);
+	int ret = place(p, arena, 0);
 
 	if (!ret) {
+		arena->blocks = (struct iovec){ (void *)arena->base, arena->bytes };
 		ret = arena->backend->map(arena);
 		if (!ret) {
 			atomic_store(&arena->alive, true);
@@ -319,6 +329,66 @@ struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags)
 	return arena;
 }
 
+/* What @arena, for which a backend is chosen, has to know of its memory. Returns 0 or -errno. */
+static int adopt(struct xl_process *p, struct xalloc_arena *arena, uintptr_t first, uintptr_t end)
+{
+	uintptr_t start = first & ~(XL_SEGMENT - 1);
+	int ret;
+
+	arena->blocks = (struct iovec){ (void *)first, end - first };
+	arena->bytes = xl_round_up(end - start, XL_SEGMENT);
+	arena->limit_bytes = arena->bytes;
+	ret = place(p, arena, start);
+	if (ret)
+		return ret;
+	arena->shift = start - arena->base;
+	ret = xl_adopted_add(arena);
+	if (!ret) {
+		ret = xl_local_adopt(arena);
+		if (!ret) {
+			atomic_store(&arena->alive, true);
+			return 0;
+		}
+		xl_adopted_del(arena);
+	}
+	xl_list_del(&arena->link);
+	return ret;
+}
+
+struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
+{
+	struct xl_process *p = xl_process_get();
+	uintptr_t first, end, address = (uintptr_t)memory;
+	struct xalloc_arena *arena;
+	int ret;
+
+	if (!p)
+		return NULL;
+	if (__builtin_add_overflow(address, size, &end) ||
+	    __builtin_add_overflow(address, XL_SLICE - 1, &first) ||
+	    (address < p->base + p->bytes && end > p->base)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	first &= ~(XL_SLICE - 1);
+	end &= ~(XL_SLICE - 1);
+	if (!memory || first >= end) {
+		errno = EINVAL;
+		return NULL;
+	}
+	pthread_mutex_lock(&p->lock);
+	arena = arena_get(p, false);
+	if (arena) {
+		arena->adopted = true;
+		arena->backend = &xl_adopted_backend;
+		ret = adopt(p, arena, first, end);
+		if (ret)
+			arena = arena_put(arena, ret);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return arena;
+}
+
 /* In a child of fork() an arena of the parent reads as zero: not alive. */
 static bool is_alive(const struct xalloc_arena *arena)
 {
@@ -352,6 +422,8 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	while ((pos = arena->heaps.next) != &arena->heaps)
 		xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
 	arena->backend->destroy(arena);
+	if (arena->adopted)
+		xl_adopted_del(arena);
 	ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
 	/* Otherwise its place stays taken. */
 	if (!ret) {
@@ -371,7 +443,6 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range)
 {
 	if (!is_alive(arena))
 		return -ESTALE;
-	range->iov_base = (void *)arena->base;
-	range->iov_len = arena->bytes;
+	*range = arena->blocks;
 	return 0;
 }

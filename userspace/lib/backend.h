@@ -60,5 +60,9 @@ static inline size_t xl_tables_bytes(const struct xalloc_arena *arena)
 
 extern const struct xl_backend xl_device_backend; /* device.c */
 extern const struct xl_backend xl_local_backend;  /* local.c */
+/* local.c: memory that is there and stays; without create() and map(). */
+extern const struct xl_backend xl_adopted_backend;
+/* In their place: an arena with @blocks and its place in the range. Returns 0 or -errno. */
+int xl_local_adopt(struct xalloc_arena *arena);
 
 #endif /* XL_BACKEND_H */

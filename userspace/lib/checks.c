@@ -41,7 +41,7 @@ static __thread bool in_trace __attribute__((tls_model("initial-exec")));
 
 /* --- canary */
 
-static uint16_t *slack_of(struct xl_process *p, const void *ptr)
+static uint16_t *slack_of(struct xl_process *p, const struct xalloc_arena *arena, const void *ptr)
 {
 	uint16_t *table = atomic_load_explicit(&slacks, memory_order_acquire);
 
@@ -55,7 +55,7 @@ static uint16_t *slack_of(struct xl_process *p, const void *ptr)
 		}
 		pthread_mutex_unlock(&p->trace_lock);
 	}
-	return table ? table + xl_unit((uintptr_t)ptr) : NULL;
+	return table ? table + xl_unit((uintptr_t)ptr - arena->shift) : NULL;
 }
 
 /* Never zero, which is what strings end with. */
@@ -64,9 +64,10 @@ static unsigned char canary_of(const void *ptr)
 	return 0xa5 ^ ((uintptr_t)ptr >> 4 & 0x5a);
 }
 
-static void set_canary(struct xl_process *p, char *ptr, size_t size, size_t block_bytes)
+static void set_canary(struct xl_process *p, const struct xalloc_arena *arena, char *ptr,
+		       size_t size, size_t block_bytes)
 {
-	uint16_t *slack = slack_of(p, ptr);
+	uint16_t *slack = slack_of(p, arena, ptr);
 
 	if (!slack)
 		return;
@@ -78,7 +79,7 @@ static void set_canary(struct xl_process *p, char *ptr, size_t size, size_t bloc
 
 static void check_canary(const char *call, const char *ptr, struct xl_where *where)
 {
-	const uint16_t *slack = slack_of(where->process, ptr);
+	const uint16_t *slack = slack_of(where->process, where->heap->arena, ptr);
 	size_t end = xl_block_bytes(where), i;
 
 	if (!slack)
@@ -154,14 +155,14 @@ static bool copy_trace(struct xl_process *p, unsigned int bucket, unsigned int n
 
 /* --- what calls see */
 
-void *xl_checks_alloc(void *ptr, unsigned int cls, size_t size)
+void *xl_checks_alloc(const struct xalloc_arena *arena, void *ptr, unsigned int cls, size_t size)
 {
 	struct xl_process *p = xl_process_peek();
 	size_t block_bytes =
 		cls == XL_CLASS_LARGE ? xl_round_up(size, XL_KPAGE) : xl_classes[cls].block_bytes;
 
 	if (p->options.canary)
-		set_canary(p, ptr, size, block_bytes);
+		set_canary(p, arena, ptr, size, block_bytes);
 	if (p->options.trace)
 		add_trace(p, ptr, size);
 	return ptr;
@@ -199,7 +200,7 @@ void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_
 void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size)
 {
 	if (where->process->options.canary)
-		set_canary(where->process, ptr, size, xl_block_bytes(where));
+		set_canary(where->process, where->heap->arena, ptr, size, xl_block_bytes(where));
 }
 
 size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
@@ -207,13 +208,14 @@ size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
 	const uint16_t *slack = NULL;
 
 	if (where->process->options.canary)
-		slack = slack_of(where->process, ptr);
+		slack = slack_of(where->process, where->heap->arena, ptr);
 	return xl_block_bytes(where) - (slack ? *slack : 0);
 }
 
 void xl_checks_page_gone(const struct xalloc_heap *heap, const struct xl_page *page)
 {
-	uintptr_t first = xl_page_address(heap, page), end = first + page->nr_slices * XL_SLICE;
+	uintptr_t first = xl_page_address(heap, page) + heap->arena->shift;
+	uintptr_t end = first + page->nr_slices * XL_SLICE;
 	struct xl_process *p = xl_process_peek();
 	unsigned int bucket;
 

@@ -14,7 +14,7 @@
 extern bool xl_checks;
 
 /* A new block, before its caller has it, with no lock held. Returns @ptr. */
-void *xl_checks_alloc(void *ptr, unsigned int cls, size_t size);
+void *xl_checks_alloc(const struct xalloc_arena *arena, void *ptr, unsigned int cls, size_t size);
 /* A live block that is about to be freed; its heap is locked, but not when this aborts. */
 void xl_checks_free(const char *call, void *ptr, struct xl_where *where);
 /* One that is about to be resized where it is, if it can be, and one that was. */

@@ -364,6 +364,8 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
 
 	if (!p || !atomic_load(&arena->alive))
 		return -ESTALE;
+	if (arena->adopted)
+		return -EOPNOTSUPP;
 	pthread_mutex_lock(&p->lock);
 	if (!arena->chunks)
 		ret = use_chunks(arena);

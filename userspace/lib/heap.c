@@ -376,12 +376,17 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 		xl_arena_trim_if_wanted(heap->arena, &heap->arena->generation);
 		pthread_mutex_lock(&heap->lock);
 		arena = heap->arena;
-		address =
-			alloc_locked(p, heap, cls, alignment, size, zero ? zero : &ignored, &error);
+		if (alignment <= arena->alignment_max)
+			address = alloc_locked(p, heap, cls, alignment, size,
+					       zero ? zero : &ignored, &error);
+		else
+			error = -EFBIG;
 		pthread_mutex_unlock(&heap->lock);
-		if (address)
-			return xl_checks ? xl_checks_alloc((void *)address, cls, size) :
+		if (address) {
+			address += arena->shift;
+			return xl_checks ? xl_checks_alloc(arena, (void *)address, cls, size) :
 					   (void *)address;
+		}
 		if (error == -XL_ADD_CHUNK) {
 			error = xl_chunk_add(arena);
 			if (!error) {

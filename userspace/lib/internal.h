@@ -33,6 +33,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include <libxalloc.h>
 #include <linux/xalloc.h>
@@ -280,6 +281,14 @@ struct xl_process *xl_process_get(void);
 struct xl_process *xl_process_peek(void);
 /* Whether @address was in an arena of the parent, before this process was forked. */
 bool xl_inherited(uintptr_t address);
+/*
+ * Notes, or forgets, where memory of an arena lies that is not in the range. The caller holds
+ * lock 1. Returns 0 or -errno: -EEXIST if a part of it is noted already.
+ */
+int xl_adopted_add(const struct xalloc_arena *arena);
+void xl_adopted_del(const struct xalloc_arena *arena);
+/* Where in the range the address is accounted for; itself, if nowhere else. Takes lock 1. */
+uintptr_t xl_inside(uintptr_t address);
 void xl_reserve_parents(void);
 /* Says what a fork shall do. Once in a process and its children. Returns 0 or -errno. */
 #if XL_PRELOAD
@@ -310,8 +319,16 @@ struct xalloc_arena {
 	struct xl_chunks *chunks; /* or NULL */
 	size_t chunk_bytes;       /* zero without @chunks: not said yet */
 	uint64_t id;
-	uintptr_t base;
+	uintptr_t base; /* in the range; a multiple of XL_SEGMENT */
 	size_t bytes;
+	/*
+	 * Adopted memory lies elsewhere: @shift bytes from where in the range it is accounted for.
+	 * Both places agree modulo @alignment_max.
+	 */
+	bool adopted;
+	uintptr_t shift;      /* modulo 2^64; else zero */
+	size_t alignment_max; /* else SIZE_MAX */
+	struct iovec blocks;  /* where they may lie; of adopted memory whole slices */
 	size_t limit_bytes;
 	size_t keep_bytes; /* memory without a grant that the local backend may keep */
 	atomic_int refused;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Arenas of this process alone: anonymous memory, placed as the kernel places it.
+ * Arenas of this process alone: anonymous memory, placed as the kernel places it, or adopted
+ * memory.
  *
  * The memory of a segment counts as committed, against the arena's limit, while a slice of it
  * is granted; then it goes back, or, up to the arena's keep_bytes, is kept, until the limit leaves
  * no room for a grant. It is ordinary memory: not pinned, charged to nobody, and without a
- * descriptor. A child of fork() does not have it, as with the device.
+ * descriptor. A child of fork() does not have it, as with the device. Adopted memory is committed
+ * from the start and never given back.
  */
 #include <errno.h>
 #include <string.h>
@@ -61,17 +63,12 @@ static int local_bytes_max(size_t *bytes)
 	return 0;
 }
 
-static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
+/* With @arena->bytes. Returns 0 or -errno. */
+static int init(struct xalloc_arena *arena)
 {
 	static atomic_ulong last_id;
-	struct xl_local *local;
+	struct xl_local *local = xl_meta_get(XL_POOL_LOCAL, sizeof(*local));
 
-	if (config->path || config->flags || config->pages == XALLOC_PAGES_SMALL ||
-	    config->reserve_high_bytes)
-		return -EOPNOTSUPP;
-	if (arena->bytes > SLICES_MAX * XL_SLICE)
-		return -EFBIG;
-	local = xl_meta_get(XL_POOL_LOCAL, sizeof(*local));
 	if (!local)
 		return -ENOMEM;
 	memset(local, 0, sizeof(*local));
@@ -88,11 +85,47 @@ static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_co
 	return 0;
 }
 
+static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
+{
+	if (config->path || config->flags || config->pages == XALLOC_PAGES_SMALL ||
+	    config->reserve_high_bytes)
+		return -EOPNOTSUPP;
+	if (arena->bytes > SLICES_MAX * XL_SLICE)
+		return -EFBIG;
+	return init(arena);
+}
+
 static void local_destroy(struct xalloc_arena *arena)
 {
 	xalloc_placement_fini(&arena->local->placement);
 	xl_os_unreserve(arena->local->nr_slices, xl_tables_bytes(arena));
 	xl_meta_put(XL_POOL_LOCAL, arena->local);
+}
+
+/* What of the first and the last segment is not adopted, nobody is granted. */
+int xl_local_adopt(struct xalloc_arena *arena)
+{
+	uintptr_t start = arena->base + arena->shift, first = (uintptr_t)arena->blocks.iov_base;
+	uint32_t nr_before = (first - start) / XL_SLICE;
+	uint32_t end = nr_before + arena->blocks.iov_len / XL_SLICE;
+	uint32_t nr_slices = arena->bytes / XL_SLICE;
+	struct xl_local *local;
+	int ret;
+
+	if (arena->bytes > SLICES_MAX * XL_SLICE)
+		return -EFBIG;
+	ret = init(arena);
+	if (ret)
+		return ret;
+	local = arena->local;
+	memset(local->dirty, 0xff, arena->bytes / XL_SEGMENT * sizeof(*local->dirty));
+	if (nr_before)
+		ret = xalloc_placement_take_at(&local->placement, 0, nr_before);
+	if (!ret && end < nr_slices)
+		ret = xalloc_placement_take_at(&local->placement, end, nr_slices - end);
+	if (ret)
+		local_destroy(arena);
+	return ret;
 }
 
 static int local_map(struct xalloc_arena *arena)
@@ -161,6 +194,8 @@ static void uncommit_whole(struct xalloc_arena *arena, uint32_t segment, uint32_
 
 	(void)mask;
 	(void)arg;
+	if (arena->adopted)
+		return;
 	if (is_bare(local, segment) || !xalloc_placement_is_whole(&local->placement, segment))
 		return;
 	if (local->nr_kept < arena->keep_bytes / XL_SEGMENT)
@@ -255,7 +290,8 @@ static int local_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
 
 	pthread_mutex_lock(&arena->lock);
 	*stat = (struct xl_backend_stat){
-		.committed_bytes = local->nr_committed * XL_SEGMENT,
+		.committed_bytes =
+			arena->adopted ? arena->blocks.iov_len : local->nr_committed * XL_SEGMENT,
 		.granted_bytes = local->nr_granted * XL_SLICE,
 	};
 	pthread_mutex_unlock(&arena->lock);
@@ -267,6 +303,13 @@ const struct xl_backend xl_local_backend = {
 	.create = local_create,
 	.destroy = local_destroy,
 	.map = local_map,
+	.grant = local_grant,
+	.free = local_free,
+	.stat = local_stat,
+};
+
+const struct xl_backend xl_adopted_backend = {
+	.destroy = local_destroy,
 	.grant = local_grant,
 	.free = local_free,
 	.stat = local_stat,

@@ -30,7 +30,7 @@ struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 {
 	struct xl_process *p = xl_process_peek();
-	uintptr_t address = (uintptr_t)ptr;
+	uintptr_t address = xl_inside((uintptr_t)ptr);
 	const struct xl_class *c;
 	bool is_free;
 	size_t inside;

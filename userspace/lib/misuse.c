@@ -28,7 +28,8 @@ struct place {
 /* Of a verdict about a page, whose heap is locked: unlocks it. */
 static struct place unlock(struct xl_where *where)
 {
-	struct place place = { .page = (void *)xl_page_address(where->heap, where->page) };
+	uintptr_t page = xl_page_address(where->heap, where->page) + where->heap->arena->shift;
+	struct place place = { .page = (void *)page };
 
 	if (where->page->cls != XL_CLASS_LARGE || where->extent)
 		place.block_bytes = xl_block_bytes(where);

@@ -217,6 +217,11 @@ void xl_os_unprivate(void *addr, size_t bytes)
 	munmap(addr, bytes);
 }
 
+void *xl_os_lasting(size_t bytes)
+{
+	return anonymous(bytes, 0, MADV_NORMAL);
+}
+
 void *xl_os_sparse(size_t bytes)
 {
 	return anonymous(bytes, MAP_NORESERVE, MADV_WIPEONFORK);

@@ -58,7 +58,9 @@ void xl_os_zero(void *addr, size_t bytes);
 /* Zeroed private memory that, unless XL_PRELOAD, is zeroed again in a child of fork(). */
 void *xl_os_private(size_t bytes);
 void xl_os_unprivate(void *addr, size_t bytes);
-/* The same in a size that is used here and there only. */
+/* The same, but a fork copies it. */
+void *xl_os_lasting(size_t bytes);
+/* As xl_os_private(), in a size that is used here and there only. */
 void *xl_os_sparse(size_t bytes);
 
 /* A memory barrier in each running thread; in this one alone where the kernel has none. */

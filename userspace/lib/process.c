@@ -37,6 +37,17 @@ static struct xl_ranges {
 	unsigned int nr_inherited; /* ever; the latest are kept */
 } ranges;
 
+/*
+ * Adopted memory, of this process and of its forebears, none of which a fork wipes: a child that
+ * frees such a block is not to blame.
+ */
+static struct xl_adopted {
+	struct xl_adopted *next;
+	struct xl_range range;
+	uintptr_t shift;         /* of the arena */
+	unsigned int generation; /* ranges.nr_inherited of its process */
+} * adopted;
+
 static void set_range(struct xl_range *range, uintptr_t base, size_t bytes)
 {
 	atomic_store(&range->bytes, 0);
@@ -260,16 +271,78 @@ struct xl_process *xl_process_get(void)
 	return p;
 }
 
+/* The caller holds lock 1. */
+static struct xl_adopted *find_adopted(uintptr_t address, bool own)
+{
+	struct xl_adopted *a;
+
+	for (a = adopted; a; a = a->next)
+		if (holds(&a->range, address) && (a->generation == ranges.nr_inherited) == own)
+			return a;
+	return NULL;
+}
+
 bool xl_inherited(uintptr_t address)
 {
 	struct xl_process *p = atomic_load_explicit(&process, memory_order_acquire);
-	bool ret;
+	bool ready, ret;
 
 	if (!p)
 		return false;
 	pthread_mutex_lock(&p->lock);
-	ret = is_inherited(address) || (!atomic_load_explicit(&p->ready, memory_order_relaxed) &&
-					holds(&ranges.owned, address));
+	ready = atomic_load_explicit(&p->ready, memory_order_relaxed);
+	ret = is_inherited(address) || (!ready && holds(&ranges.owned, address)) ||
+	      find_adopted(address, false) || (!ready && find_adopted(address, true));
 	pthread_mutex_unlock(&p->lock);
 	return ret;
+}
+
+int xl_adopted_add(const struct xalloc_arena *arena)
+{
+	uintptr_t first = (uintptr_t)arena->blocks.iov_base;
+	size_t bytes = arena->blocks.iov_len;
+	struct xl_adopted *a;
+
+	for (a = adopted; a; a = a->next)
+		if (a->generation == ranges.nr_inherited &&
+		    (holds(&a->range, first) || a->range.base - first < bytes))
+			return -EEXIST;
+	a = xl_os_lasting(sizeof(*a));
+	if (!a)
+		return -ENOMEM;
+	set_range(&a->range, first, bytes);
+	a->shift = arena->shift;
+	a->generation = ranges.nr_inherited;
+	a->next = adopted;
+	adopted = a;
+	return 0;
+}
+
+void xl_adopted_del(const struct xalloc_arena *arena)
+{
+	struct xl_adopted **link = &adopted, *a;
+
+	for (; (a = *link); link = &a->next) {
+		if (a->generation == ranges.nr_inherited && a->shift == arena->shift &&
+		    a->range.base == (uintptr_t)arena->blocks.iov_base) {
+			*link = a->next;
+			xl_os_unreserve(a, sizeof(*a));
+			return;
+		}
+	}
+}
+
+uintptr_t xl_inside(uintptr_t address)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xl_adopted *a;
+
+	if (!p || address - p->base < p->bytes)
+		return address;
+	pthread_mutex_lock(&p->lock);
+	a = find_adopted(address, true);
+	if (a)
+		address -= a->shift;
+	pthread_mutex_unlock(&p->lock);
+	return address;
 }

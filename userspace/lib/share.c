@@ -23,7 +23,7 @@ int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle)
 	if (!find_live(ptr, &where))
 		return -ENOENT;
 	handle->arena_id = where.heap->arena->id;
-	handle->offset = (uintptr_t)ptr - where.heap->arena->base;
+	handle->offset = (uintptr_t)ptr - (uintptr_t)where.heap->arena->blocks.iov_base;
 	pthread_mutex_unlock(&where.heap->lock);
 	return 0;
 }
@@ -34,11 +34,11 @@ void *xalloc_at(const struct xalloc_arena *arena, uint64_t offset)
 		errno = ESTALE;
 		return NULL;
 	}
-	if (offset >= arena->bytes) {
+	if (offset >= arena->blocks.iov_len) {
 		errno = ERANGE;
 		return NULL;
 	}
-	return (void *)(arena->base + offset);
+	return (char *)arena->blocks.iov_base + offset;
 }
 
 int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset)

@@ -60,8 +60,8 @@ static int read_arena(struct xalloc_arena *arena, struct xalloc_arena_stat *stat
 	if (ret)
 		return ret;
 	stat->arena_id = arena->id;
-	stat->arena_bytes = arena->bytes;
-	stat->limit_bytes = arena->limit_bytes;
+	stat->arena_bytes = arena->blocks.iov_len;
+	stat->limit_bytes = arena->adopted ? arena->blocks.iov_len : arena->limit_bytes;
 	stat->committed_bytes = memory.committed_bytes;
 	stat->pinned_bytes = memory.pinned_bytes;
 	stat->charged_bytes = memory.charged_bytes;
