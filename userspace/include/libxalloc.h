@@ -175,6 +175,9 @@ void *xalloc_aligned_alloc(size_t alignment, size_t size);
  *
  * Aborts when @ptr is not the start of a live block. errno is kept. The memory may be given
  * out again at once: a device that still writes to it must be stopped first.
+ *
+ * When two threads free a block in the same instant both may keep it among their free blocks; then
+ * the second of them that gives it out or puts it back, which is when it ends at the latest, aborts.
  */
 void xalloc_free(void *ptr);
 
@@ -478,8 +481,7 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
  * @charged_bytes: the part of @committed_bytes charged to RLIMIT_MEMLOCK of its creator
  * @granted_bytes: what heaps hold of @committed_bytes
  * @used_bytes: what blocks hold of @granted_bytes; sum of their usable sizes
- * @nr_blocks: live blocks of all heaps of this process. Up to 256 that another running thread
- *	has freed of a third one's may be among them
+ * @nr_blocks: live blocks of all heaps of this process
  * @nr_heaps: heaps of this process
  * @nr_refused: how often the kernel refused memory to an allocation, which then failed
  * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,
@@ -522,8 +524,8 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
  * As snprintf(): the text is cut to @size - 1 bytes and ends with a zero byte. It is one object
  * with "backend", "range_bytes" and "arenas": for each arena the members of
  * &struct xalloc_arena_stat by their names, "default", the name of its "file" if it has one, and
- * "heaps", each with its "kind" (default, thread: a part of the default heap, own), the
- * "classes" that have a block, and "large". Later versions add members.
+ * "heaps", each with its "kind" (default, own), the "classes" that have a block, and "large".
+ * Later versions add members.
  *
  * Return: the length of the whole text without its zero byte, which may be @size or more;
  * or -errno.

@@ -2,25 +2,19 @@
 /*
  * Caches: the default heap as threads see it, and the paths without a lock.
  *
- * A thread has a heap of the default arena and keeps addresses of its free blocks, a stack for
- * each size class. To allocate is to pop one and to set its bit in xl_map, to free to clear the bit
- * and to push. Only this thread writes these bits, so neither needs an atomic instruction. A block
- * of another thread's heap is marked in a bitmap beside, atomically, and its page noted in that
- * heap, if it is not yet. The owner clears both bits when it looks for blocks again and
- * finds none elsewhere. So each double free is found, also where two threads free a block at once:
+ * A thread has a heap of the default arena, from whose pages it takes blocks, and keeps addresses of
+ * free blocks, a stack for each size class. To allocate is to pop one, to free is to push it, whoever
+ * took it from its page: the byte that says whether it is live (XL_LIVE) is changed by who has the
+ * block, so neither needs a lock nor an atomic instruction. Blocks that are too many go back to their
+ * pages, under the lock of the heap each is from, many at once.
  *
- *	owner			other
- *	live is set: clear it	live is set, remote is not: set remote
- *	is remote set?		membarrier(), once for many blocks
- *				is remote set, but not live?
- *
- * As in Dekker's algorithm at least one of them sees what the other did; and if the owner was not
- * the one, it does before it gives the block out again or takes it back into its page. The
- * barrier that the owner's side lacks, membarrier() makes.
+ * Each step looks at what the byte was. A block that two threads free at once gets into both their
+ * stacks; when the second of them gives it out, or puts it back, the byte says that it is not there
+ * to be had. Only if both give it out in the same instant both may have it.
  *
  * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
- * of a heap for each thread, and of a second list for what others free, is mimalloc's;
- * that of stacks of addresses which grow as they are used is tcmalloc's.
+ * of a heap for each thread is mimalloc's; that of stacks of addresses which grow as they are used
+ * and take what any thread allocated is tcmalloc's.
  */
 #include <errno.h>
 #include <string.h>
@@ -32,11 +26,8 @@
 #include "page.h"
 
 #define STACK_MAX 128
-/* Most memory that a thread keeps without need: in stacks, and freed of heaps that none has. */
-#define IDLE_BYTES ((size_t)896 << 10)
-#define PARKED_BYTES ((size_t)128 << 10)
-/* After so many frees of other threads' blocks they are looked at again. */
-#define REMOTE_MAX 1024
+/* Most memory that a thread keeps in its stacks. */
+#define IDLE_BYTES ((size_t)1 << 20)
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
 
@@ -53,43 +44,27 @@ struct stack {
 
 /* Used by its thread alone; others read counts. Wiped by a fork. */
 struct xl_cache {
-	void *next_free; /* xl_meta_put() */
-	uint32_t tag;    /* of the heap */
-	uint32_t nr_remote;
+	/* First, for their addresses; of a free item the first word is xl_meta_put()'s. */
+	struct stack of[XL_NR_CLASSES];
 	struct xalloc_heap *heap; /* NULL: it has none, as in a child of fork() */
 	size_t idle_bytes;        /* sum of all limits in bytes */
-	size_t parked_bytes;      /* freed of heaps that no thread has */
 	unsigned int victim;      /* the class whose stack is next to become shorter */
 	atomic_ulong generation;  /* of the arena, when this thread last gave memory back */
-	struct stack of[XL_NR_CLASSES];
 	bool ran_dry[XL_NR_CLASSES];
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
 };
 
 struct xl_map xl_map;
 
-/* With a tag from which the distance to none of a slice is a class. */
-static struct xl_cache no_cache = { .tag = -XL_TAG_STEP };
+static struct xl_cache no_cache;
 static __thread struct xl_cache *cache __attribute__((tls_model("initial-exec"))) = &no_cache;
 static pthread_key_t exit_key;
+/* This thread has ended, but for what still runs when its cache is gone. */
+static __thread bool has_left __attribute__((tls_model("initial-exec")));
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define noinline __attribute__((noinline))
-
-/* Of bit @nr % 64: an instruction each, which compilers do not find. */
-static inline bool test_and_clear(uint64_t *word, size_t nr)
-{
-	bool old;
-
-	__asm__("btrq %2, %0" : "+r"(*word), "=@ccc"(old) : "r"(nr));
-	return old;
-}
-
-static inline void set(uint64_t *word, size_t nr)
-{
-	__asm__("btsq %1, %0" : "+r"(*word) : "r"(nr) : "cc");
-}
 
 static uint32_t base_of(unsigned int cls)
 {
@@ -120,11 +95,6 @@ static uint32_t limit_of(const struct xl_cache *c, unsigned int cls)
 	return c->of[cls].end ? (c->of[cls].end - base_of(cls)) / sizeof(uintptr_t) : 0;
 }
 
-bool xl_cache_is_own(const struct xalloc_heap *heap)
-{
-	return !heap->cache || heap->cache == cache;
-}
-
 /* --- stacks grow and shrink */
 
 /* Puts the @nr blocks back that were pushed first. */
@@ -134,7 +104,7 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	uintptr_t *stack = c->stacks[cls];
 
 	stack[count] = c->of[cls].entry;
-	xl_heap_put(p, c->heap, stack + 1, nr);
+	xl_heap_put(p, stack + 1, nr);
 	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
 	c->of[cls].entry = stack[count - nr];
 	set_count(c, cls, count - nr);
@@ -196,31 +166,6 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 		set_limit(p, c, cls, limit);
 }
 
-/* See above. */
-static void settle(struct xl_process *p)
-{
-	struct xl_list *heaps = &p->default_arena->heaps, *pos;
-	int error = errno;
-
-	xl_os_barrier();
-	pthread_mutex_lock(&p->lock);
-	for (pos = heaps->next; pos != heaps; pos = pos->next)
-		xl_heap_settle(p, xl_entry(pos, struct xalloc_heap, link));
-	pthread_mutex_unlock(&p->lock);
-	errno = error;
-}
-
-void xl_cache_settle(struct xl_process *p)
-{
-	struct xl_cache *c = cache;
-
-	if (!c->nr_remote)
-		return;
-	c->nr_remote = 0;
-	c->parked_bytes = 0;
-	settle(p);
-}
-
 void xl_cache_flush(struct xl_process *p)
 {
 	struct xl_cache *c = cache;
@@ -231,7 +176,6 @@ void xl_cache_flush(struct xl_process *p)
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
 		if (limit_of(c, cls))
 			set_limit(p, c, cls, 0);
-	xl_cache_settle(p);
 }
 
 /* --- threads come and go */
@@ -246,11 +190,11 @@ static void park(void *arg)
 		return;
 	xl_cache_flush(p);
 	cache = &no_cache;
+	has_left = true;
 	pthread_mutex_lock(&p->lock);
 	pthread_mutex_lock(&c->heap->lock);
 	c->heap->cache = NULL;
 	pthread_mutex_unlock(&c->heap->lock);
-	/* Now, as what other threads free from here on they see to themselves. */
 	xl_heap_trim(p, c->heap);
 	xl_list_add_head(&p->parked, &c->heap->parked);
 	pthread_mutex_unlock(&p->lock);
@@ -277,7 +221,7 @@ static unsigned int each_cached(struct xl_process *p,
 static bool has_other(struct xl_process *p, struct xalloc_heap *heap)
 {
 	(void)p;
-	return !xl_cache_is_own(heap);
+	return heap->cache && heap->cache != cache;
 }
 
 /* What it holds: it is free in the heap. */
@@ -290,16 +234,14 @@ static void forget(struct xl_cache *c)
 		if (c->of[cls].end)
 			set_count(c, cls, 0);
 	}
-	c->nr_remote = 0;
-	c->parked_bytes = 0;
 }
 
 static bool recover(struct xl_process *p, struct xalloc_heap *heap)
 {
-	bool parks = !xl_cache_is_own(heap);
+	bool parks = has_other(p, heap);
 
 	xl_heap_recover(heap);
-	if (heap->cache && !parks)
+	if (heap->cache == cache)
 		forget(cache);
 	if (parks) {
 		xl_meta_put(XL_POOL_CACHE, heap->cache);
@@ -330,7 +272,7 @@ static struct xalloc_heap *adopt_heap(struct xl_process *p, struct xl_cache *c)
 		heap = xl_entry(p->parked.next, struct xalloc_heap, parked);
 		xl_list_del(&heap->parked);
 	} else {
-		heap = xl_heap_create(p, p->default_arena, true);
+		heap = xl_heap_create(p->default_arena, true);
 	}
 	if (heap) {
 		pthread_mutex_lock(&heap->lock);
@@ -361,7 +303,6 @@ static struct xl_cache *start(void)
 		errno = ENOMEM;
 		return NULL;
 	}
-	c->tag = c->heap->tag;
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
 			      memory_order_relaxed);
 	cache = c;
@@ -376,18 +317,14 @@ static struct xl_cache *start(void)
 
 /* --- allocating */
 
-/* Makes a block live that was in a stack. */
-static inline void *give_out(uintptr_t entry)
+/* What was in a stack. */
+static inline void *give_out(uintptr_t entry, unsigned int cls)
 {
-	size_t unit = xl_unit(entry);
-	struct xl_bits *bits = xl_bits_of(unit);
-	uint64_t live = atomic_load_explicit(&bits->live, memory_order_relaxed);
+	void *ptr = (void *)(entry & ~(uintptr_t)XL_FRESH);
 
-	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
-		xl_free_raced((void *)(entry & ~(uintptr_t)XL_FRESH));
-	set(&live, unit);
-	atomic_store_explicit(&bits->live, live, memory_order_relaxed);
-	return (void *)(entry & ~(uintptr_t)XL_FRESH);
+	if (unlikely(!xl_change_state(entry, cls, XL_KEPT, XL_LIVE)))
+		xl_free_raced(ptr);
+	return ptr;
 }
 
 static inline struct stack *stack_of(struct xl_cache *c, unsigned int cls)
@@ -479,7 +416,7 @@ static void *alloc_class(unsigned int cls, size_t size, bool *zero)
 	if (!entry)
 		entry = refill(cls, size);
 	*zero = entry & XL_FRESH;
-	return entry ? give_out(entry) : NULL;
+	return entry ? give_out(entry, cls) : NULL;
 }
 
 noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
@@ -497,7 +434,7 @@ noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 		heap = xl_heap_default();
 		if (!heap)
 			return NULL;
-		if (xl_checks)
+		if (xl_checks || has_left)
 			return xl_heap_alloc(heap, alignment, size, zero);
 	}
 	cls = xl_class_of(alignment, size ? size : 1);
@@ -519,61 +456,10 @@ void *xalloc_malloc(size_t size)
 	else
 		return xl_default_alloc(XL_QUANTUM, size, NULL);
 	entry = pop(cache, cls);
-	return likely(entry) ? give_out(entry) : xl_default_alloc(XL_QUANTUM, size, NULL);
+	return likely(entry) ? give_out(entry, cls) : xl_default_alloc(XL_QUANTUM, size, NULL);
 }
 
 /* --- freeing */
-
-/* What is seldom to be done after a free of another thread's block. */
-static noinline void after_remote(struct xl_cache *c)
-{
-	int error = errno;
-
-	/* A thread that has not allocated yet. */
-	if (!c->heap)
-		c = start();
-	if (c) {
-		c->nr_remote = 0;
-		c->parked_bytes = 0;
-	}
-	settle(xl_process_peek());
-	errno = error;
-}
-
-/* What may be a block, live or not, of a heap that another thread has or had. */
-static noinline void free_remote(const char *call, void *ptr, size_t unit, unsigned int cls)
-{
-	struct xl_page *page = atomic_load_explicit(&xl_map.page_of[unit / XL_UNITS_PER_SLICE],
-						    memory_order_acquire);
-	struct xl_bits *bits = xl_bits_of(unit);
-	uint64_t bit = 1ULL << unit % 64;
-	struct xl_cache *c = cache;
-	struct xalloc_heap *heap;
-
-	heap = likely(page) ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
-	/* Before the look at @live, so that the line comes here once. */
-	if (unlikely(!heap) || unlikely(atomic_fetch_or(&bits->remote, bit) & bit)) {
-		xl_free_locked(call, ptr);
-		return;
-	}
-	/* From here on the owner may take the block back, and release the page. */
-	if (unlikely(!(atomic_load_explicit(&bits->live, memory_order_relaxed) & bit)) &&
-	    !xl_heap_took_back(unit)) {
-		atomic_fetch_and(&bits->remote, ~bit);
-		xl_free_locked(call, ptr);
-		return;
-	}
-	if (unlikely(!atomic_load_explicit(&page->is_remote, memory_order_relaxed)))
-		xl_heap_note_remote(unit);
-	if (likely(c->heap)) {
-		c->nr_remote++;
-		if (unlikely(!atomic_load_explicit(&heap->cache, memory_order_relaxed)))
-			c->parked_bytes += xl_classes[cls].block_bytes;
-		if (likely(c->nr_remote < REMOTE_MAX) && likely(c->parked_bytes < PARKED_BYTES))
-			return;
-	}
-	after_remote(c);
-}
 
 static noinline void free_slow(const char *call, void *ptr)
 {
@@ -581,19 +467,24 @@ static noinline void free_slow(const char *call, void *ptr)
 		xl_free_locked(call, ptr);
 }
 
-/* The stack of @cls is full. */
-static noinline void push_slow(struct xl_cache *c, unsigned int cls, uintptr_t entry)
+/* The stack of @cls is full, or this thread has none. */
+static noinline void push_slow(unsigned int cls, uintptr_t entry)
 {
 	struct xl_process *p = xl_process_peek();
+	struct xl_cache *c = cache;
 	int error = errno;
 	uint32_t count;
 
-	grow(p, c, cls);
-	count = xl_cache_count(c, cls);
-	if (count == limit_of(c, cls) && count)
-		put_oldest(p, c, cls, (count + 1) / 2);
-	if (!push(c, cls, entry))
-		xl_heap_put(p, c->heap, &entry, 1);
+	if (!c->heap && !has_left)
+		c = start();
+	if (c && c->heap) {
+		grow(p, c, cls);
+		count = xl_cache_count(c, cls);
+		if (count == limit_of(c, cls) && count)
+			put_oldest(p, c, cls, (count + 1) / 2);
+	}
+	if (!c || !c->heap || !push(c, cls, entry))
+		xl_heap_put(p, &entry, 1);
 	errno = error;
 }
 
@@ -602,36 +493,20 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	uintptr_t offset = (uintptr_t)ptr - xl_map.base;
 	/* What is no multiple of the quantum becomes more than any unit. */
 	size_t unit = offset / XL_QUANTUM | offset << 60;
-	struct xl_cache *c = cache;
-	struct xl_bits *bits;
-	uint32_t cls, tag;
-	uint64_t live;
+	uint32_t cls;
 
 	if (unlikely(unit >= xl_map.nr_units)) {
 		free_slow(call, ptr);
 		return;
 	}
-	tag = xl_tag(unit);
-	cls = tag - c->tag;
-	if (unlikely(cls >= XL_NR_CLASSES)) {
-		if (tag & XL_TAG_CACHED)
-			free_remote(call, ptr, unit, tag % XL_TAG_STEP);
-		else
-			free_slow(call, ptr);
-		return;
-	}
-	bits = xl_bits_of(unit);
-	live = atomic_load_explicit(&bits->live, memory_order_relaxed);
-	if (unlikely(!test_and_clear(&live, unit))) {
+	cls = xl_tag(unit) - XL_TAG_CACHED;
+	if (unlikely(cls >= XL_NR_CLASSES) ||
+	    unlikely(!xl_change_state((uintptr_t)ptr, cls, XL_LIVE, XL_KEPT))) {
 		free_slow(call, ptr);
 		return;
 	}
-	atomic_store_explicit(&bits->live, live, memory_order_relaxed);
-	atomic_signal_fence(memory_order_seq_cst);
-	if (unlikely(atomic_load_explicit(&bits->remote, memory_order_relaxed) >> unit % 64 & 1))
-		xl_free_raced(ptr);
-	if (unlikely(!push(c, cls, (uintptr_t)ptr)))
-		push_slow(c, cls, (uintptr_t)ptr);
+	if (unlikely(!push(cache, cls, (uintptr_t)ptr)))
+		push_slow(cls, (uintptr_t)ptr);
 }
 
 void xalloc_free(void *ptr)

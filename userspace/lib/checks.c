@@ -243,7 +243,8 @@ static void count_page(const struct xl_page *page, struct living *living)
 	if (page->cls == XL_CLASS_LARGE)
 		return;
 	for (block = 0; block < xl_classes[page->cls].nr_blocks; block++)
-		living->nr[page->cls] += xl_is_live(xl_page_unit(page, block));
+		living->nr[page->cls] +=
+			xl_is_state(xl_block_address(page, block), page->cls, XL_LIVE);
 }
 
 static void count_heap(struct xalloc_heap *heap, struct living *living)

@@ -3,8 +3,7 @@
  * Heaps: which page a block comes from, and when pages come and go.
  *
  * A heap keeps one page of each class without a used block, so that a program that
- * allocates and frees one block in turns does not call the kernel each time. Of a heap that a
- * thread has, only this thread releases pages: it may be about to look at their bits. The default
+ * allocates and frees one block in turns does not call the kernel each time. The default
  * heap also keeps large pages, some of them and for a second. Such pages go
  * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
  * the memory of the user or of the machine ran out, of all arenas. It is then tried again. They
@@ -36,15 +35,13 @@ static void init_classes(struct xalloc_heap *heap)
 {
 	unsigned int cls;
 
-	heap->nr_remote = 0;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		heap->classes[cls] = (struct xl_class_pages){ 0 };
 		xl_list_init(&heap->classes[cls].partial);
-		xl_list_init(&heap->classes[cls].remote);
 	}
 }
 
-struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached)
+struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached)
 {
 	struct xalloc_heap *heap =
 		xl_meta_get(cached ? XL_POOL_CACHED_HEAP : XL_POOL_HEAP, sizeof(*heap));
@@ -54,7 +51,7 @@ struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *ar
 	/* Not the lock: a stale pointer may be looked up, and then locks it at any time. */
 	pthread_mutex_lock(&heap->lock);
 	if (!heap->tag)
-		heap->tag = ++p->nr_heaps * XL_TAG_STEP | (cached ? XL_TAG_CACHED : 0);
+		heap->tag = cached ? XL_TAG_CACHED : XL_TAG_OWN;
 	heap->arena = arena;
 	heap->cache = NULL;
 	xl_large_init(&heap->large);
@@ -90,22 +87,10 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 	xl_meta_put(XL_POOL_HEAP, heap);
 }
 
-/* Takes the page off its list of those with blocks that other threads freed. */
-static void clear_remote(struct xalloc_heap *heap, struct xl_page *page)
-{
-	/* A full barrier: what others free later they tell again, what before will be seen. */
-	if (!atomic_exchange(&page->is_remote, false))
-		return;
-	xl_list_del(&page->remote);
-	heap->nr_remote--;
-}
-
 static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
 {
-	uint64_t offset;
+	uint64_t offset = xl_page_detach(p, heap, page);
 
-	clear_remote(heap, page);
-	offset = xl_page_detach(p, heap, page);
 	xl_page_free_offsets(heap->arena, &offset, 1);
 }
 
@@ -123,44 +108,27 @@ static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsign
 	}
 }
 
-/* Of a page of @heap, which is locked, @nr blocks came into its free map. */
-static void came_back(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
-		      uint32_t nr)
+/* A block came into the free map of a page of @heap, which is locked. */
+static void came_back(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
 {
 	struct xl_class_pages *pages = &heap->classes[page->cls];
+	uint32_t nr_blocks = xl_classes[page->cls].nr_blocks;
 
-	pages->nr_taken -= nr;
-	if (page->nr_free > nr)
-		xl_list_del(&page->partial);
-	if (page->nr_free < xl_classes[page->cls].nr_blocks) {
-		xl_list_add_head(&pages->partial, &page->partial);
-	} else if (!pages->nr_empty) {
-		/* The tail, so that pages in use fill up before this one is used again. */
-		xl_list_add_before(&pages->partial, &page->partial);
-		pages->nr_empty++;
-	} else {
-		release(p, heap, page);
+	pages->nr_taken--;
+	if (page->nr_free < nr_blocks) {
+		if (page->nr_free == 1)
+			xl_list_add_head(&pages->partial, &page->partial);
+		return;
 	}
-}
-
-/*
- * Takes back what other threads freed in the page that was noted first, by the thread that has the
- * heap, or any if none has it. Returns whether there was such a page.
- */
-static bool collect(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls)
-{
-	struct xl_list *head = &heap->classes[cls].remote;
-	struct xl_page *page;
-	uint32_t nr;
-
-	if (xl_list_empty(head))
-		return false;
-	page = xl_entry(head->next, struct xl_page, remote);
-	clear_remote(heap, page);
-	nr = xl_page_collect(page);
-	if (nr)
-		came_back(p, heap, page, nr);
-	return true;
+	if (nr_blocks > 1)
+		xl_list_del(&page->partial);
+	if (pages->nr_empty) {
+		release(p, heap, page);
+		return;
+	}
+	/* The tail, so that pages in use fill up before this one is used again. */
+	xl_list_add_before(&pages->partial, &page->partial);
+	pages->nr_empty++;
 }
 
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
@@ -168,12 +136,8 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 	unsigned int cls;
 
 	pthread_mutex_lock(&heap->lock);
-	if (xl_cache_is_own(heap))
-		for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-			while (collect(p, heap, cls))
-				;
-			release_empty(p, heap, cls);
-		}
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		release_empty(p, heap, cls);
 	xl_large_trim(p, heap, true);
 	pthread_mutex_unlock(&heap->lock);
 }
@@ -185,8 +149,6 @@ static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned
 	struct xl_class_pages *pages = &heap->classes[cls];
 	int ret;
 
-	while (xl_list_empty(&pages->partial) && collect(p, heap, cls))
-		;
 	if (!xl_list_empty(&pages->partial)) {
 		*page = xl_entry(pages->partial.next, struct xl_page, partial);
 		return 0;
@@ -210,7 +172,7 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 	*error = 0;
 	while (done < nr) {
 		/* A new page only for the first block. */
-		if (done && xl_list_empty(&pages->partial) && xl_list_empty(&pages->remote))
+		if (done && xl_list_empty(&pages->partial))
 			break;
 		*error = partial_page(p, heap, cls, &page);
 		if (*error)
@@ -234,76 +196,65 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 	return nr;
 }
 
-void xl_heap_put(struct xl_process *p, struct xalloc_heap *heap, const uintptr_t *entries,
-		 uint32_t nr)
+/* Two threads freed the block, and one of them has put it back or given it out. */
+static _Noreturn void raced(struct xalloc_heap *heap, uintptr_t address)
 {
-	struct xl_page *page;
-	uintptr_t address;
-	uint32_t i;
+	if (heap)
+		pthread_mutex_unlock(&heap->lock);
+	xl_free_raced((void *)address);
+}
 
+/* Of a block that a cache holds. */
+static struct xl_page *page_of(uintptr_t address)
+{
+	uint32_t tag = xl_tag(xl_unit(address));
+
+	if (!(tag & XL_TAG_CACHED) || !xl_is_state(address, tag % XL_TAG_STEP, XL_KEPT))
+		return NULL;
+	return atomic_load_explicit(&xl_map.page_of[(address - xl_map.base) / XL_SLICE],
+				    memory_order_acquire);
+}
+
+/* Puts blocks of the heap of the first one back. Returns the bits in @left of the others. */
+static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint64_t left)
+{
+	uintptr_t address = entries[__builtin_ctzll(left)] & ~(uintptr_t)XL_FRESH;
+	struct xl_page *page = page_of(address);
+	struct xalloc_heap *heap;
+	uint64_t todo;
+
+	/* They stay while a block is not in the free map. */
+	heap = page ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
+	if (!heap)
+		raced(NULL, address);
 	xl_heap_lock(heap);
-	for (i = 0; i < nr; i++) {
-		address = entries[i] & ~(uintptr_t)XL_FRESH;
-		/* A page with a block that is not in its free map stays. */
-		page = atomic_load_explicit(&xl_map.page_of[(address - p->base) / XL_SLICE],
-					    memory_order_relaxed);
+	for (todo = left; todo; todo &= todo - 1) {
+		address = entries[__builtin_ctzll(todo)] & ~(uintptr_t)XL_FRESH;
+		page = page_of(address);
+		if (!page)
+			raced(heap, address);
+		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed))
+			continue;
+		left &= ~(todo & -todo);
 		xl_page_put(page,
 			    xl_class_divide(page->cls, address - xl_page_address(heap, page)));
-		came_back(p, heap, page, 1);
+		came_back(p, heap, page);
 	}
 	pthread_mutex_unlock(&heap->lock);
+	return left;
 }
 
-bool xl_heap_took_back(size_t unit)
+void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 {
-	struct xl_bits *bits = xl_bits_of(unit);
-	struct xalloc_heap *heap;
-	struct xl_page *page = xl_page_lock(unit / XL_UNITS_PER_SLICE, &heap);
-	uint64_t twice = atomic_load(&bits->remote) & ~atomic_load(&bits->live);
+	uint32_t some;
+	uint64_t left;
 
-	if (page)
-		pthread_mutex_unlock(&heap->lock);
-	return !(twice >> unit % 64 & 1);
-}
-
-void xl_heap_note_remote(size_t unit)
-{
-	struct xalloc_heap *heap;
-	struct xl_page *page = xl_page_lock(unit / XL_UNITS_PER_SLICE, &heap);
-
-	if (!page)
-		return;
-	/* A page that came since may be told for nothing, but it is one of this heap. */
-	if (page->cls != XL_CLASS_LARGE && !atomic_exchange(&page->is_remote, true)) {
-		/* The longer a page waits, the more comes back with it. */
-		xl_list_add_before(&heap->classes[page->cls].remote, &page->remote);
-		heap->nr_remote++;
+	for (; nr; nr -= some, entries += some) {
+		some = nr < 64 ? nr : 64;
+		left = some < 64 ? (1ULL << some) - 1 : UINT64_MAX;
+		while (left)
+			left = put_of_one(p, entries, left);
 	}
-	pthread_mutex_unlock(&heap->lock);
-}
-
-uint32_t xl_heap_count_remote(const struct xalloc_heap *heap, unsigned int cls)
-{
-	const struct xl_list *head = &heap->classes[cls].remote, *pos;
-	uint32_t nr = 0;
-
-	for (pos = head->next; pos != head; pos = pos->next)
-		nr += xl_page_count_remote(xl_entry(pos, struct xl_page, remote));
-	return nr;
-}
-
-void xl_heap_settle(struct xl_process *p, struct xalloc_heap *heap)
-{
-	unsigned int cls;
-
-	xl_heap_lock(heap);
-	for (cls = 0; heap->nr_remote && cls < XL_NR_CLASSES; cls++)
-		if (heap->cache)
-			xl_heap_count_remote(heap, cls);
-		else
-			while (collect(p, heap, cls))
-				;
-	pthread_mutex_unlock(&heap->lock);
 }
 
 void xl_heap_recover(struct xalloc_heap *heap)
@@ -347,7 +298,7 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 		return 0;
 	*zero = entry & XL_FRESH;
 	entry &= ~(uintptr_t)XL_FRESH;
-	xl_set_live(xl_unit(entry), true);
+	xl_set_state(entry, cls, XL_LIVE);
 	return entry;
 }
 
@@ -453,9 +404,8 @@ void xl_block_free(const struct xl_where *where)
 		xl_large_free(where->process, where->heap, where->extent);
 		return;
 	}
-	xl_set_live(xl_page_unit(where->page, where->block), false);
 	xl_page_put(where->page, where->block);
-	came_back(where->process, where->heap, where->page, 1);
+	came_back(where->process, where->heap, where->page);
 }
 
 struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
@@ -469,7 +419,7 @@ struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
 	}
 	pthread_mutex_lock(&p->lock);
 	if (atomic_load(&arena->alive))
-		heap = xl_heap_create(p, arena, false);
+		heap = xl_heap_create(arena, false);
 	else
 		errno = ESTALE;
 	pthread_mutex_unlock(&p->lock);

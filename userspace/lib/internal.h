@@ -175,18 +175,19 @@ void xl_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The map: what the paths without a lock know of an address */
 
-struct xl_bits {
-	/*
-	 * Bit n: a block begins at unit n of 64 and was given out. Written by the thread that has
-	 * the page's heap, or, when none has it, under the heap's lock.
-	 */
-	_Atomic uint64_t live;
-	/*
-	 * Bit n: it was freed since, by another thread, which could not clear the bit in @live.
-	 * Set by any thread, cleared under the heap's lock by who may write @live, and after it.
-	 */
-	_Atomic uint64_t remote;
-};
+/*
+ * The state of a block: a byte of a table, in which one of these is added to the low byte of the
+ * address, so that no address inside the block passes for its start. It is written by who has the
+ * block: the heap under its lock, a cache, whoever frees it. All look at what it was before, so what
+ * is freed twice is found when the second of the two gives it out or puts it back.
+ */
+#define XL_FREE 0u /* in the free map of its page; zero whatever the address */
+#define XL_KEPT 1u /* taken out of the page, but not given out */
+#define XL_LIVE 2u /* given out */
+
+/* A byte for so much. Blocks of the first classes are smaller, and have bytes in a table of theirs. */
+#define XL_STATE_BYTES 64
+#define XL_NR_TINY (XL_STATE_BYTES / XL_QUANTUM - 1)
 
 struct xl_page;
 
@@ -200,50 +201,63 @@ struct xl_map {
 	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, or 0 */
 	struct xl_page *_Atomic *page_of;
 	struct xl_extent **extent_of; /* of a hardware page; by the lock of its heap */
-	struct xl_bits *bits;
+	/* Where the states would be of address 0: a byte for XL_STATE_BYTES, or XL_QUANTUM. */
+	uintptr_t states;
+	uintptr_t tiny_states;
 };
 
 extern struct xl_map xl_map;
 
-#define XL_UNITS_PER_SLICE (XL_SLICE / XL_QUANTUM)
-/* A tag is that of a heap, a multiple of this, and a class below it. */
+/* A tag is a class and one of these: of heaps for threads, and of others. */
+#define XL_TAG_CACHED 512u
+#define XL_TAG_OWN 256u
 #define XL_TAG_STEP 256u
-/* In the tags of heaps that threads have. */
-#define XL_TAG_CACHED (1u << 31)
 
 static inline size_t xl_unit(uintptr_t address)
 {
 	return (address - xl_map.base) / XL_QUANTUM;
 }
 
-static inline struct xl_bits *xl_bits_of(size_t unit)
+/* Of the block of @cls at @address. */
+static inline _Atomic uint8_t *xl_state_of(uintptr_t address, unsigned int cls)
 {
-	return &xl_map.bits[unit / 64];
+	return (_Atomic uint8_t *)(__builtin_expect(cls < XL_NR_TINY, 0) ?
+					   xl_map.tiny_states + address / XL_QUANTUM :
+					   xl_map.states + address / XL_STATE_BYTES);
+}
+
+/*
+ * Makes it @to if it is @from, of XL_KEPT and XL_LIVE. Returns whether it was. @address is a multiple
+ * of XL_QUANTUM, to which, if it is XL_KEPT, XL_FRESH may be added.
+ */
+static inline bool xl_change_state(uintptr_t address, unsigned int cls, uint8_t from, uint8_t to)
+{
+	_Atomic uint8_t *state = xl_state_of(address, cls);
+	uint8_t old = address | from;
+
+	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != old, 0))
+		return false;
+	atomic_store_explicit(state, old ^ (from ^ to), memory_order_relaxed);
+	return true;
+}
+
+static inline bool xl_is_state(uintptr_t address, unsigned int cls, uint8_t state)
+{
+	return atomic_load_explicit(xl_state_of(address, cls), memory_order_relaxed) ==
+	       (uint8_t)(address | state);
+}
+
+static inline void xl_set_state(uintptr_t address, unsigned int cls, uint8_t state)
+{
+	atomic_store_explicit(xl_state_of(address, cls), state ? address | state : XL_FREE,
+			      memory_order_relaxed);
 }
 
 /* Of the slice that @unit is in. */
 static inline uint32_t xl_tag(size_t unit)
 {
-	return atomic_load_explicit(&xl_map.tags[unit / XL_UNITS_PER_SLICE], memory_order_acquire);
-}
-
-static inline bool xl_is_live(size_t unit)
-{
-	struct xl_bits *bits = xl_bits_of(unit);
-	/* First: who takes a freed block back clears it last. */
-	uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_acquire);
-
-	return (atomic_load_explicit(&bits->live, memory_order_relaxed) & ~remote) >> unit % 64 & 1;
-}
-
-/* By whom may write it: no other thread writes the word. */
-static inline void xl_set_live(size_t unit, bool live)
-{
-	struct xl_bits *bits = xl_bits_of(unit);
-	uint64_t word = atomic_load_explicit(&bits->live, memory_order_relaxed);
-	uint64_t bit = 1ULL << unit % 64;
-
-	atomic_store_explicit(&bits->live, live ? word | bit : word & ~bit, memory_order_relaxed);
+	return atomic_load_explicit(&xl_map.tags[unit / (XL_SLICE / XL_QUANTUM)],
+				    memory_order_acquire);
 }
 
 /* process.c: the one object that holds the rest */
@@ -260,7 +274,6 @@ struct xl_process {
 	uintptr_t base; /* of the range; a multiple of XL_SEGMENT */
 	size_t bytes;
 	struct xl_list parked; /* heaps whose thread has ended, by xalloc_heap.parked */
-	unsigned int nr_heaps; /* that ever were, for their tags */
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
@@ -359,15 +372,14 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
 
 /*
  * heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. Of blocks of
- * 64 bytes this is the most of the metadata beside their bits: 80 bytes and the free map.
+ * 64 bytes this is the most of the metadata beside their states: 64 bytes and the free map.
  */
 struct xl_page {
 	struct xl_list all; /* xalloc_heap.pages; its first word is xl_meta_put()'s */
 	struct xalloc_heap *_Atomic heap;
 	/* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
 	struct xl_list partial;
-	struct xl_list remote; /* of a slab: xl_class_pages.remote, while is_remote */
-	uint32_t slice;        /* the first, in the arena */
+	uint32_t slice; /* the first, in the arena */
 	uint32_t nr_slices;
 	union {
 		struct {
@@ -384,8 +396,7 @@ struct xl_page {
 	bool zero; /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
-	atomic_bool is_remote; /* written under the lock */
-	uint64_t free_map[];   /* bit n: block n is free and in no cache */
+	uint64_t free_map[]; /* bit n: block n is free and in no cache */
 };
 
 /* A piece of the runs of a heap: a large block, or free. Counted in hardware pages. */
@@ -414,7 +425,6 @@ struct xl_large {
 
 struct xl_class_pages {
 	struct xl_list partial;
-	struct xl_list remote; /* pages with blocks that other threads freed */
 	unsigned int nr_empty; /* pages without a used block, at the tail of @partial */
 	uint32_t nr_taken;     /* blocks that are not in a free map */
 };
@@ -422,13 +432,12 @@ struct xl_class_pages {
 struct xalloc_heap {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
-	uint32_t tag;        /* for ever; 0 before the first use */
+	uint32_t tag;        /* XL_TAG_CACHED or XL_TAG_OWN, for ever; 0 before the first use */
 	struct xl_list link; /* xalloc_arena.heaps */
 	struct xl_list parked;
 	struct xalloc_arena *arena;
 	/* The thread's that has the heap, which then gives out its blocks; or NULL. */
 	struct xl_cache *_Atomic cache;
-	unsigned int nr_remote; /* pages on lists of such */
 	atomic_bool alive;
 	struct xl_list pages;
 	struct xl_class_pages classes[XL_NR_CLASSES];
@@ -436,7 +445,7 @@ struct xalloc_heap {
 };
 
 /* The caller holds lock 1. @cached: for threads. */
-struct xalloc_heap *xl_heap_create(struct xl_process *p, struct xalloc_arena *arena, bool cached);
+struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached);
 /* Takes lock 2, and waits without sleep at first. */
 void xl_heap_lock(struct xalloc_heap *heap);
 /* Takes lock 2; the caller holds lock 1. */
@@ -451,28 +460,12 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error);
 /*
- * In a child of fork(): the heap, of a thread, as the bits of its blocks say it is. What caches
+ * In a child of fork(): the heap, of a thread, as the states of its blocks say it is. What caches
  * hold is free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
-/* Puts blocks of @heap back that are not live. */
-void xl_heap_put(struct xl_process *p, struct xalloc_heap *heap, const uintptr_t *entries,
-		 uint32_t nr);
-/*
- * Of a block that was marked as freed by another thread and then did not live: whether it did, and
- * has been taken back since.
- */
-bool xl_heap_took_back(size_t unit);
-/* Tells the heap that a thread which does not have it has freed the block at @unit. */
-void xl_heap_note_remote(size_t unit);
-/*
- * After xl_os_barrier(): aborts if a block was freed both by the thread that has the heap and by
- * another. Of a heap that no thread has, takes back what threads freed.
- */
-void xl_heap_settle(struct xl_process *p, struct xalloc_heap *heap);
-/* How many blocks of @cls other threads have freed that are not taken back; the heap is locked. */
-uint32_t xl_heap_count_remote(const struct xalloc_heap *heap, unsigned int cls);
-
+/* Puts blocks back that were taken from heaps of threads, whichever. Takes their locks. */
+void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
 /*
  * For heaps that no thread has, and for large blocks. @zero, unless NULL: whether all bytes of the
  * block are zero. NULL with errno set.
@@ -564,12 +557,8 @@ void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 
 /* Puts back all that the cache of this thread holds. */
 void xl_cache_flush(struct xl_process *p);
-/* Makes sure that what it freed of other threads' heaps was freed once, and has it taken back. */
-void xl_cache_settle(struct xl_process *p);
 /* In a child of fork(): the heaps of threads that it does not have are free for others. */
 void xl_caches_recover(struct xl_process *p);
-/* Whether this thread has the heap, or none has; the heap is locked. */
-bool xl_cache_is_own(const struct xalloc_heap *heap);
 /* How many blocks of @cls @cache holds; true for a moment. */
 uint32_t xl_cache_count(const struct xl_cache *cache, unsigned int cls);
 

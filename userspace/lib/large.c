@@ -385,7 +385,6 @@ int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignm
 	ret = carve(p, heap, e, at, nr);
 	if (ret)
 		return ret;
-	xl_set_live(e->first * (XL_KPAGE / XL_QUANTUM), true);
 	large->nr_blocks++;
 	large->used_bytes += nr * XL_KPAGE;
 	*extent = e;
@@ -394,7 +393,6 @@ int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignm
 
 void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e)
 {
-	xl_set_live(e->first * (XL_KPAGE / XL_QUANTUM), false);
 	heap->large.nr_blocks--;
 	heap->large.used_bytes -= e->nr * XL_KPAGE;
 	count_used(p, heap, e->first, e->nr, false);
@@ -478,8 +476,6 @@ void xl_large_destroy(struct xalloc_heap *heap)
 	while ((pos = heap->large.all.next) != &heap->large.all) {
 		struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
 
-		if (e->used)
-			xl_set_live(e->first * (XL_KPAGE / XL_QUANTUM), false);
 		set_ends(e, NULL);
 		extent_put(e);
 	}

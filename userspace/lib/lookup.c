@@ -59,7 +59,8 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		return XL_NO_BLOCK;
 	where->block = inside / c->block_bytes;
 	where->inside = inside % c->block_bytes;
-	is_free = !xl_is_live(xl_page_unit(where->page, where->block));
+	is_free = !xl_is_state(xl_block_address(where->page, where->block), where->page->cls,
+			       XL_LIVE);
 	if (where->inside)
 		return is_free ? XL_INTERIOR_FREED : XL_INTERIOR;
 	return is_free ? XL_FREED : XL_BLOCK;

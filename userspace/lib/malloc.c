@@ -53,7 +53,7 @@ struct xalloc_heap *xl_heap_default(void)
 		if (!p->default_arena)
 			p->default_arena = create_default_arena(p);
 		if (p->default_arena)
-			heap = xl_heap_create(p, p->default_arena, false);
+			heap = xl_heap_create(p->default_arena, false);
 		atomic_store_explicit(&p->default_heap, heap, memory_order_release);
 	}
 	pthread_mutex_unlock(&p->lock);

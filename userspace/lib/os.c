@@ -8,8 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/membarrier.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -225,17 +223,6 @@ void *xl_os_lasting(size_t bytes)
 void *xl_os_sparse(size_t bytes)
 {
 	return anonymous(bytes, MAP_NORESERVE, MADV_WIPEONFORK);
-}
-
-void xl_os_barrier_init(void)
-{
-	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-}
-
-void xl_os_barrier(void)
-{
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
-		atomic_thread_fence(memory_order_seq_cst);
 }
 
 uint64_t xl_os_now(void)

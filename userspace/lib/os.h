@@ -63,11 +63,6 @@ void *xl_os_lasting(size_t bytes);
 /* As xl_os_private(), in a size that is used here and there only. */
 void *xl_os_sparse(size_t bytes);
 
-/* A memory barrier in each running thread; in this one alone where the kernel has none. */
-void xl_os_barrier(void);
-/* Before that, once in a process. */
-void xl_os_barrier_init(void);
-
 /* A monotonic clock in ns, some ms coarse. */
 uint64_t xl_os_now(void);
 

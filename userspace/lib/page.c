@@ -6,15 +6,12 @@
  * unlock of that lock, for each page:
  *
  *	nr_free == number of bits set in the free map
- *	the bit of a block is set  =>  it is not live, and in no cache
- *	a block was freed by another thread  =>  its bits in live and in remote are set, and
- *		the page is on the remote list of its class, or the thread is about to put it there
- *	the bit in remote is set, that in live is not  =>  the block was freed twice
+ *	the bit of a block is set  <=>  its state is zero
+ *	it is not  =>  the page stays, for the block is live or some cache's
  *	a slab is on the partial list of its class  <=>  nr_free > 0
  *	page_of[] of each of its slices is the page, tags[] the heap's and the class
  *
- * A heap that a thread has is used by it without the lock, as far as the bits of live blocks go
- * (struct xl_bits) and its cache.
+ * What has the state XL_KEPT or XL_LIVE is changed without the lock, by whose it is.
  *
  * The memory of blocks is not touched here: nothing in it is needed or believed.
  */
@@ -36,12 +33,11 @@ uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *
 	return heap->arena->base + page->slice * XL_SLICE;
 }
 
-size_t xl_page_unit(const struct xl_page *page, uint32_t block)
+uintptr_t xl_block_address(const struct xl_page *page, uint32_t block)
 {
 	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-	size_t bytes = xl_classes[page->cls].block_bytes;
 
-	return xl_unit(xl_page_address(heap, page) + block * bytes);
+	return xl_page_address(heap, page) + block * (size_t)xl_classes[page->cls].block_bytes;
 }
 
 static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
@@ -57,32 +53,17 @@ static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_pa
 	}
 }
 
-/* Of two threads that freed the block at @unit, one holds the lock. */
-static _Noreturn void raced(const struct xl_page *page, size_t unit)
-{
-	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-
-	pthread_mutex_unlock(&heap->lock);
-	xl_free_raced((void *)(xl_map.base + unit * XL_QUANTUM));
-}
-
 /* Of what lived when its heap was destroyed. */
-static void clear_bits(const struct xalloc_heap *heap, const struct xl_page *page)
+static void clear_states(const struct xalloc_heap *heap, const struct xl_page *page)
 {
-	size_t unit = xl_unit(xl_page_address(heap, page));
-	struct xl_bits *bits = xl_bits_of(unit);
-	size_t i, nr = page->nr_slices * (XL_UNITS_PER_SLICE / 64);
-	uint64_t remote;
+	uintptr_t address = xl_page_address(heap, page);
+	uint32_t block;
 
-	/* large.c sees to those of its blocks. */
-	if (page->cls == XL_CLASS_LARGE)
+	if (page->cls == XL_CLASS_LARGE || page->nr_free == xl_classes[page->cls].nr_blocks)
 		return;
-	for (i = 0; i < nr; i++) {
-		atomic_store_explicit(&bits[i].live, 0, memory_order_relaxed);
-		remote = atomic_load_explicit(&bits[i].remote, memory_order_relaxed);
-		if (remote)
-			raced(page, unit + i * 64 + __builtin_ctzll(remote));
-	}
+	for (block = 0; block < xl_classes[page->cls].nr_blocks; block++)
+		xl_set_state(address + block * (size_t)xl_classes[page->cls].block_bytes, page->cls,
+			     XL_FREE);
 }
 
 void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
@@ -171,7 +152,6 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	page->nr_old = 0;
 	page->zero = granted.zero;
 	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
-	atomic_store_explicit(&page->is_remote, false, memory_order_relaxed);
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&heap->pages, &page->all);
 	set_map(p, heap, page, page);
@@ -185,7 +165,7 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 
 	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
 	/* In this order: a slice without a tag has no live block. */
-	clear_bits(heap, page);
+	clear_states(heap, page);
 	set_map(p, heap, page, NULL);
 	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
@@ -195,7 +175,8 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 {
-	uintptr_t first = xl_map.base + xl_page_unit(page, 0) * XL_QUANTUM;
+	size_t block_bytes = xl_classes[page->cls].block_bytes;
+	uintptr_t first = xl_block_address(page, 0);
 	uint32_t word = page->hint, done = 0, block;
 	uint64_t free;
 
@@ -203,7 +184,8 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 		free = page->free_map[word];
 		for (; free && done < nr; free &= free - 1) {
 			block = word * MAP_BITS + __builtin_ctzll(free);
-			entries[done] = first + block * xl_classes[page->cls].block_bytes;
+			entries[done] = first + block * block_bytes;
+			xl_set_state(entries[done], page->cls, XL_KEPT);
 			if (block >= page->nr_old) {
 				page->nr_old = block + 1;
 				entries[done] |= page->zero ? XL_FRESH : 0;
@@ -220,22 +202,16 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 void xl_page_recover(struct xl_page *page)
 {
 	const struct xl_class *c = &xl_classes[page->cls];
-	size_t unit = xl_page_unit(page, 0), step = c->block_bytes / XL_QUANTUM;
-	struct xl_bits *bits;
+	uintptr_t address = xl_block_address(page, 0);
 	uint32_t block;
-	uint64_t bit;
 
-	atomic_store_explicit(&page->is_remote, false, memory_order_relaxed);
 	page->nr_free = 0;
 	page->hint = 0;
 	memset(page->free_map, 0, map_words(c->nr_blocks) * sizeof(uint64_t));
-	for (block = 0; block < c->nr_blocks; block++, unit += step) {
-		if (xl_is_live(unit))
+	for (block = 0; block < c->nr_blocks; block++, address += c->block_bytes) {
+		if (xl_is_state(address, page->cls, XL_LIVE))
 			continue;
-		bits = xl_bits_of(unit);
-		bit = 1ULL << unit % 64;
-		atomic_fetch_and_explicit(&bits->live, ~bit, memory_order_relaxed);
-		atomic_fetch_and_explicit(&bits->remote, ~bit, memory_order_relaxed);
+		xl_set_state(address, page->cls, XL_FREE);
 		page->free_map[block / MAP_BITS] |= 1ULL << block % MAP_BITS;
 		page->nr_free++;
 	}
@@ -245,53 +221,9 @@ void xl_page_put(struct xl_page *page, uint32_t block)
 {
 	uint32_t word = block / MAP_BITS;
 
+	xl_set_state(xl_block_address(page, block), page->cls, XL_FREE);
 	page->free_map[word] |= 1ULL << block % MAP_BITS;
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;
-}
-
-/* The bits of another thread's frees in the word of units from @unit on. */
-static uint64_t remote_word(const struct xl_page *page, size_t unit)
-{
-	struct xl_bits *bits = xl_bits_of(unit);
-	uint64_t remote = atomic_load_explicit(&bits->remote, memory_order_acquire);
-	uint64_t twice = remote & ~atomic_load_explicit(&bits->live, memory_order_relaxed);
-
-	if (twice)
-		raced(page, unit + __builtin_ctzll(twice));
-	return remote;
-}
-
-uint32_t xl_page_count_remote(const struct xl_page *page)
-{
-	size_t unit = xl_page_unit(page, 0), end = unit + page->nr_slices * XL_UNITS_PER_SLICE;
-	uint32_t nr = 0;
-
-	for (; unit < end; unit += 64)
-		nr += __builtin_popcountll(remote_word(page, unit));
-	return nr;
-}
-
-uint32_t xl_page_collect(struct xl_page *page)
-{
-	size_t first = xl_page_unit(page, 0), end = first + page->nr_slices * XL_UNITS_PER_SLICE;
-	uint32_t nr = 0;
-	size_t unit;
-
-	for (unit = first; unit < end; unit += 64) {
-		struct xl_bits *bits = xl_bits_of(unit);
-		uint64_t remote = remote_word(page, unit), left;
-
-		if (!remote)
-			continue;
-		for (left = remote; left; left &= left - 1, nr++)
-			xl_page_put(page, xl_class_divide(page->cls,
-							  (unit - first + __builtin_ctzll(left)) *
-								  XL_QUANTUM));
-		left = atomic_load_explicit(&bits->live, memory_order_relaxed) & ~remote;
-		atomic_store_explicit(&bits->live, left, memory_order_relaxed);
-		atomic_fetch_and_explicit(&bits->remote, ~remote, memory_order_acq_rel);
-	}
-	return nr;
 }

@@ -21,23 +21,17 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 
 /*
  * Takes up to @nr blocks out of the free map: their addresses, with XL_FRESH if the block has only
- * zeros. They are not live yet. Returns how many.
+ * zeros. Their state is XL_KEPT. Returns how many.
  */
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);
-/* Puts it back, or one that is not live. */
+/* Puts it back. */
 void xl_page_put(struct xl_page *page, uint32_t block);
 
-/* Makes its free map what the bits of its blocks say. No other thread writes them. */
+/* What is not live is free. No other thread changes states. */
 void xl_page_recover(struct xl_page *page);
-/*
- * Puts back what other threads freed, by the thread that has the heap, or any if none has it.
- * Returns how many blocks. This and the count abort when one was freed by both.
- */
-uint32_t xl_page_collect(struct xl_page *page);
-uint32_t xl_page_count_remote(const struct xl_page *page);
 
 uintptr_t xl_page_address(const struct xalloc_heap *heap, const struct xl_page *page);
-size_t xl_page_unit(const struct xl_page *page, uint32_t block);
+uintptr_t xl_block_address(const struct xl_page *page, uint32_t block);
 
 /*
  * The page of a slice and its heap, which is locked; NULL when the slice has none. lookup.c

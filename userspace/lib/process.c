@@ -18,7 +18,7 @@
 #define XL_FOREBEARS 4
 
 /*
- * So that the bits and the tag of the first blocks do not differ in their page alone: to many CPUs
+ * So that the states and the tags of the first blocks do not differ in their page alone: to many CPUs
  * a load then seems to depend on a store until their whole addresses are compared.
  */
 #define TAGS_OFFSET 250
@@ -141,33 +141,44 @@ static void unmap_table(void *table, size_t bytes)
 		xl_os_unreserve(table, bytes);
 }
 
+/* Tables whose first byte is not for the first address, but for what lies at @base. */
+static struct {
+	char *states;
+	char *tiny_states;
+} tables;
+
 /*
  * The tables of the range. Those of a parent, which the fork has wiped, serve again if they are
  * large enough, and stay in any case: another thread may just look for an inherited block.
  */
-static int map_tables(size_t bytes)
+static int map_tables(uintptr_t base, size_t bytes)
 {
-	size_t nr_units = bytes / XL_QUANTUM, nr_slices = bytes / XL_SLICE;
-	struct xl_map map = { .nr_units = nr_units };
+	size_t nr_slices = bytes / XL_SLICE;
+	struct xl_map map;
 
-	if (nr_units > xl_map.nr_units) {
+	if (bytes / XL_QUANTUM > xl_map.nr_units) {
 		map.tags = xl_os_sparse((nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
 		map.extent_of = xl_os_sparse(bytes / XL_KPAGE * sizeof(*map.extent_of));
 		map.page_of = xl_os_sparse(nr_slices * sizeof(*map.page_of));
-		map.bits = xl_os_sparse(nr_units / 64 * sizeof(*map.bits));
-		if (!map.tags || !map.extent_of || !map.page_of || !map.bits) {
+		tables.states = xl_os_sparse(bytes / XL_STATE_BYTES);
+		tables.tiny_states = xl_os_sparse(bytes / XL_QUANTUM);
+		if (!map.tags || !map.extent_of || !map.page_of || !tables.states ||
+		    !tables.tiny_states) {
 			unmap_table(map.tags, (nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
 			unmap_table(map.extent_of, bytes / XL_KPAGE * sizeof(*map.extent_of));
 			unmap_table(map.page_of, nr_slices * sizeof(*map.page_of));
-			unmap_table(map.bits, nr_units / 64 * sizeof(*map.bits));
+			unmap_table(tables.states, bytes / XL_STATE_BYTES);
+			unmap_table(tables.tiny_states, bytes / XL_QUANTUM);
 			return -ENOMEM;
 		}
 		xl_map.tags = map.tags + TAGS_OFFSET;
 		xl_map.page_of = map.page_of;
 		xl_map.extent_of = map.extent_of;
-		xl_map.bits = map.bits;
 	}
-	xl_map.nr_units = nr_units;
+	xl_map.states = (uintptr_t)tables.states - base / XL_STATE_BYTES;
+	xl_map.tiny_states = (uintptr_t)tables.tiny_states - base / XL_QUANTUM;
+	xl_map.nr_units = bytes / XL_QUANTUM;
+	xl_map.base = base;
 	return 0;
 }
 
@@ -210,17 +221,15 @@ static int start(struct xl_process *p)
 		say_range(p, bytes, ret);
 		return ret;
 	}
-	ret = map_tables(bytes);
+	ret = map_tables(xl_round_up(base, alignment), bytes);
 	if (ret) {
 		say_range(p, bytes, ret);
 		xl_os_unreserve((void *)base, bytes + alignment);
 		return ret;
 	}
 	set_range(&ranges.owned, base, bytes + alignment);
-	p->base = xl_round_up(base, alignment);
+	p->base = xl_map.base;
 	p->bytes = bytes;
-	xl_os_barrier_init();
-	xl_map.base = p->base;
 	xl_list_init(&p->arenas);
 	xl_list_init(&p->parked);
 	xl_classes_init();

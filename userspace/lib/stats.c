@@ -9,45 +9,71 @@
 
 #include "backend.h"
 
-/* Blocks of @cls of a heap, which is locked; true for a moment if a thread has it. */
-static uint32_t count_class(const struct xalloc_heap *heap, unsigned int cls)
-{
-	uint32_t nr = heap->classes[cls].nr_taken;
-	uint32_t kept = heap->cache ? xl_cache_count(heap->cache, cls) : 0;
+/* Blocks of each class. */
+struct counts {
+	int64_t nr[XL_NR_CLASSES];
+};
 
-	kept += xl_heap_count_remote(heap, cls);
-	/* A thread that puts blocks back may not have uncounted them yet. */
-	return nr - (kept < nr ? kept : nr);
-}
-
-/* Adds those of a heap, which is locked. */
-static void count_blocks(const struct xalloc_heap *heap, struct xalloc_arena_stat *stat)
+/* Of a heap, which is locked: what is taken out of its pages, but for what its thread's cache holds. */
+static void count_classes(const struct xalloc_heap *heap, struct counts *counts)
 {
 	unsigned int cls;
-	uint32_t nr;
 
-	stat->nr_blocks += heap->large.nr_blocks;
-	stat->used_bytes += heap->large.used_bytes;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		nr = count_class(heap, cls);
-		stat->nr_blocks += nr;
-		stat->used_bytes += (uint64_t)nr * xl_classes[cls].block_bytes;
+		counts->nr[cls] += heap->classes[cls].nr_taken;
+		if (heap->cache)
+			counts->nr[cls] -= xl_cache_count(heap->cache, cls);
+	}
+}
+
+/* A thread that takes or puts back blocks at this moment may not have counted them yet. */
+static uint64_t count_of(const struct counts *counts, unsigned int cls)
+{
+	return counts->nr[cls] > 0 ? counts->nr[cls] : 0;
+}
+
+/*
+ * Those of threads, which are parts of the default heap: a cache may hold blocks of any of them, so
+ * none can be counted alone. The caller holds lock 1.
+ */
+static void count_cached(const struct xalloc_arena *arena, struct counts *counts)
+{
+	const struct xl_list *pos;
+
+	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		if (!(heap->tag & XL_TAG_CACHED))
+			continue;
+		pthread_mutex_lock(&heap->lock);
+		count_classes(heap, counts);
+		pthread_mutex_unlock(&heap->lock);
 	}
 }
 
 /* The caller holds lock 1. */
 static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
+	struct counts counts = { 0 };
 	struct xl_list *pos;
+	unsigned int cls;
 
+	count_cached(arena, &counts);
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
 
+		if (heap->tag & XL_TAG_CACHED)
+			continue;
 		pthread_mutex_lock(&heap->lock);
-		count_blocks(heap, stat);
-		/* Those of threads are parts of the default heap. */
-		stat->nr_heaps += !(heap->tag & XL_TAG_CACHED);
+		count_classes(heap, &counts);
+		stat->nr_blocks += heap->large.nr_blocks;
+		stat->used_bytes += heap->large.used_bytes;
+		stat->nr_heaps++;
 		pthread_mutex_unlock(&heap->lock);
+	}
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		stat->nr_blocks += count_of(&counts, cls);
+		stat->used_bytes += count_of(&counts, cls) * xl_classes[cls].block_bytes;
 	}
 }
 
@@ -81,7 +107,6 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 		return -EINVAL;
 	if (!p || !atomic_load(&arena->alive))
 		return -ESTALE;
-	xl_cache_settle(p);
 	pthread_mutex_lock(&p->lock);
 	count_heaps(arena, &stat);
 	pthread_mutex_unlock(&p->lock);
@@ -157,26 +182,24 @@ static void add_string(struct text *text, const char *string)
 	add(text, "\"");
 }
 
-/* The caller holds lock 1. */
+/* One that no thread has; the default heap with those of threads. The caller holds lock 1. */
 static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap *heap)
 {
 	struct xalloc_heap *shared = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
-	const char *comma = "", *kind = "own";
+	struct counts counts = { 0 };
+	const char *comma = "";
 	unsigned int cls;
-	uint32_t nr;
 
-	if (heap->tag & XL_TAG_CACHED)
-		kind = "thread";
-	else if (heap == shared)
-		kind = "default";
+	if (heap == shared)
+		count_cached(heap->arena, &counts);
 	pthread_mutex_lock(&heap->lock);
-	add(text, "{\"kind\":\"%s\",\"classes\":[", kind);
+	count_classes(heap, &counts);
+	add(text, "{\"kind\":\"%s\",\"classes\":[", heap == shared ? "default" : "own");
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		nr = count_class(heap, cls);
-		if (!nr)
+		if (!count_of(&counts, cls))
 			continue;
-		add(text, "%s{\"block_bytes\":%u,\"nr_blocks\":%u}", comma,
-		    xl_classes[cls].block_bytes, nr);
+		add(text, "%s{\"block_bytes\":%u,\"nr_blocks\":%llu}", comma,
+		    xl_classes[cls].block_bytes, (unsigned long long)count_of(&counts, cls));
 		comma = ",";
 	}
 	add(text, "],\"large\":{\"nr_blocks\":%zu,\"used_bytes\":%zu,\"idle_bytes\":%zu}}",
@@ -235,8 +258,12 @@ static int add_arena(struct text *text, struct xl_process *p, struct xalloc_aren
 	add_number(text, "refused", stat.refused);
 	add(text, "\"heaps\":[");
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		if (heap->tag & XL_TAG_CACHED)
+			continue;
 		add(text, "%s", comma);
-		add_heap(text, p, xl_entry(pos, struct xalloc_heap, link));
+		add_heap(text, p, heap);
 		comma = ",";
 	}
 	add(text, "]}");
@@ -271,7 +298,6 @@ int xalloc_stats_json(char *buffer, size_t size)
 
 	add(&text, "{");
 	if (p) {
-		xl_cache_settle(p);
 		pthread_mutex_lock(&p->lock);
 		ret = add_process(&text, p);
 		pthread_mutex_unlock(&p->lock);

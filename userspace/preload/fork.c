@@ -5,9 +5,9 @@
  * The child goes on with copies of all blocks: the kernel copies the arenas (XALLOC_ARENA_FORK),
  * the fork itself the metadata, and anonymous memory on the local backend. So that nothing half
  * done is copied the forking thread holds all locks over it. Other threads, which the child does
- * not have, may be at work on their caches, without a lock: the child forgets these, and takes
- * what is free from the bits of live blocks alone, which are right at any moment. A block such a
- * thread was just about to return, or to free, may stay taken: one for each thread.
+ * not have, may be at work on their caches, without a lock: the child forgets these, and all blocks
+ * are free that are not live, which their states say at any moment. A block such a thread was just
+ * about to return, or to free, may stay taken: one for each thread.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -129,7 +129,6 @@ static void child(void)
 		unlock_all();
 		_IO_list_resetlock();
 	}
-	xl_os_barrier_init();
 	xl_caches_recover(p);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);

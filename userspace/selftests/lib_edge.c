@@ -327,8 +327,24 @@ static void *use_and_leave(void *arg)
 	return NULL;
 }
 
+/* Blocks of the smallest size, wherever there can be any: then all tables are in use. */
+static void fill_and_free(struct xalloc_heap *heap)
+{
+	void **last = NULL, **ptr;
+
+	while ((ptr = heap ? xalloc_heap_malloc(heap, 16) : xalloc_malloc(16))) {
+		*ptr = last;
+		last = ptr;
+	}
+	for (; last; last = ptr) {
+		ptr = *last;
+		xalloc_free(last);
+	}
+}
+
 TEST_F(lib_edge, metadata_serves_again_and_again)
 {
+	struct xalloc_arena *arena = arena_of(32 * MIB, 0);
 	unsigned int round, nr_rounds = is_long_run() ? 20000 : is_local() ? 2000 : 60;
 	uint32_t seed = random_seed() | 1;
 	size_t before = 0, after;
@@ -336,6 +352,9 @@ TEST_F(lib_edge, metadata_serves_again_and_again)
 
 	SKIP_SANITIZED("has more memory of its own than what is measured");
 	TH_LOG("SEED=%u", seed);
+	fill_and_free(NULL);
+	fill_and_free(xalloc_heap_create(arena));
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	for (round = 0; round < nr_rounds; round++) {
 		if (round % 4) {
 			use_and_leave(&seed);

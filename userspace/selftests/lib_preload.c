@@ -222,6 +222,10 @@ static int child_of_threads(unsigned int round)
 	/* What stdio and the threads' stacks have, and what the threads had in hand. */
 	stat = stats_of(arena);
 	CHECK(stat.nr_blocks < 64 && stat.used_bytes < 1 << 20);
+	/* None of it is still in the caches of threads that are not there. */
+	CHECK(!xalloc_arena_trim(arena));
+	stat = stats_of(arena);
+	CHECK(stat.granted_bytes < 8 << 20);
 	return 0;
 }
 
