@@ -176,8 +176,8 @@ void *xalloc_aligned_alloc(size_t alignment, size_t size);
  * Aborts when @ptr is not the start of a live block. errno is kept. The memory may be given
  * out again at once: a device that still writes to it must be stopped first.
  *
- * When two threads free a block in the same instant both may keep it among their free blocks; then
- * the second of them that gives it out or puts it back, which is when it ends at the latest, aborts.
+ * When two threads free a block in the same instant both may keep it among their free blocks;
+ * then the second of them that gives it out or puts it back, when it ends at the latest, aborts.
  */
 void xalloc_free(void *ptr);
 

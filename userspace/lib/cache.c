@@ -2,11 +2,11 @@
 /*
  * Caches: the default heap as threads see it, and the paths without a lock.
  *
- * A thread has a heap of the default arena, from whose pages it takes blocks, and keeps addresses of
- * free blocks, a stack for each size class. To allocate is to pop one, to free is to push it, whoever
- * took it from its page: the byte that says whether it is live (XL_LIVE) is changed by who has the
- * block, so neither needs a lock nor an atomic instruction. Blocks that are too many go back to their
- * pages, under the lock of the heap each is from, many at once.
+ * A thread has a heap of the default arena, from whose pages it takes blocks, and keeps addresses
+ * of free blocks, a stack for each size class. To allocate is to pop one, to free is to push it,
+ * whoever took it from its page: the byte that says whether it is live (XL_LIVE) is changed by who
+ * has the block, so neither needs a lock nor an atomic instruction. Blocks that are too many go
+ * back to their pages, under the lock of the heap each is from, many at once.
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
  * stacks; when the second of them gives it out, or puts it back, the byte says that it is not there

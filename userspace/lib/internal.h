@@ -178,14 +178,14 @@ void xl_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /*
  * The state of a block: a byte of a table, in which one of these is added to the low byte of the
  * address, so that no address inside the block passes for its start. It is written by who has the
- * block: the heap under its lock, a cache, whoever frees it. All look at what it was before, so what
- * is freed twice is found when the second of the two gives it out or puts it back.
+ * block: the heap under its lock, a cache, whoever frees it. All look at what it was before, so
+ * what is freed twice is found when the second of the two gives it out or puts it back.
  */
 #define XL_FREE 0u /* in the free map of its page; zero whatever the address */
 #define XL_KEPT 1u /* taken out of the page, but not given out */
 #define XL_LIVE 2u /* given out */
 
-/* A byte for so much. Blocks of the first classes are smaller, and have bytes in a table of theirs. */
+/* A byte for so much. Blocks of the first classes are smaller, and have a table of theirs. */
 #define XL_STATE_BYTES 64
 #define XL_NR_TINY (XL_STATE_BYTES / XL_QUANTUM - 1)
 
@@ -196,9 +196,9 @@ struct xl_page;
  * once, and again when a child starts.
  */
 struct xl_map {
-	uintptr_t base;
-	size_t nr_units;        /* of XL_QUANTUM */
 	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, or 0 */
+	uintptr_t base;
+	size_t nr_units; /* of XL_QUANTUM */
 	struct xl_page *_Atomic *page_of;
 	struct xl_extent **extent_of; /* of a hardware page; by the lock of its heap */
 	/* Where the states would be of address 0: a byte for XL_STATE_BYTES, or XL_QUANTUM. */
@@ -227,8 +227,8 @@ static inline _Atomic uint8_t *xl_state_of(uintptr_t address, unsigned int cls)
 }
 
 /*
- * Makes it @to if it is @from, of XL_KEPT and XL_LIVE. Returns whether it was. @address is a multiple
- * of XL_QUANTUM, to which, if it is XL_KEPT, XL_FRESH may be added.
+ * Makes it @to if it is @from, of XL_KEPT and XL_LIVE. Returns whether it was. @address is a
+ * multiple of XL_QUANTUM, to which, if it is XL_KEPT, XL_FRESH may be added.
  */
 static inline bool xl_change_state(uintptr_t address, unsigned int cls, uint8_t from, uint8_t to)
 {

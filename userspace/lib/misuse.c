@@ -101,8 +101,8 @@ void xl_free_raced(const void *ptr)
 	enum xl_verdict verdict = xl_find(ptr, &where);
 
 	/*
-	 * Two threads have written its state, and locks may be held: no handler may go on from here.
-	 * The verdict is what they came to, or that its page is gone.
+	 * Two threads have written its state, and locks may be held: no handler may go on from
+	 * here. The verdict is what they came to, or that its page is gone.
 	 */
 	xalloc_set_misuse_handler(NULL);
 	xl_misuse("xalloc_free", ptr, verdict == XL_BLOCK ? XL_FREED : verdict, &where);

@@ -18,8 +18,8 @@
 #define XL_FOREBEARS 4
 
 /*
- * So that the states and the tags of the first blocks do not differ in their page alone: to many CPUs
- * a load then seems to depend on a store until their whole addresses are compared.
+ * So that the states and the tags of the first blocks do not differ in their page alone: to many
+ * CPUs a load then seems to depend on a store until their whole addresses are compared.
  */
 #define TAGS_OFFSET 250
 
@@ -280,13 +280,18 @@ struct xl_process *xl_process_get(void)
 	return p;
 }
 
+static bool is_own(const struct xl_adopted *a)
+{
+	return a->generation == ranges.nr_inherited;
+}
+
 /* The caller holds lock 1. */
 static struct xl_adopted *find_adopted(uintptr_t address, bool own)
 {
 	struct xl_adopted *a;
 
 	for (a = adopted; a; a = a->next)
-		if (holds(&a->range, address) && (a->generation == ranges.nr_inherited) == own)
+		if (holds(&a->range, address) && is_own(a) == own)
 			return a;
 	return NULL;
 }
@@ -313,8 +318,7 @@ int xl_adopted_add(const struct xalloc_arena *arena)
 	struct xl_adopted *a;
 
 	for (a = adopted; a; a = a->next)
-		if (a->generation == ranges.nr_inherited &&
-		    (holds(&a->range, first) || a->range.base - first < bytes))
+		if (is_own(a) && (holds(&a->range, first) || a->range.base - first < bytes))
 			return -EEXIST;
 	a = xl_os_lasting(sizeof(*a));
 	if (!a)
@@ -332,7 +336,7 @@ void xl_adopted_del(const struct xalloc_arena *arena)
 	struct xl_adopted **link = &adopted, *a;
 
 	for (; (a = *link); link = &a->next) {
-		if (a->generation == ranges.nr_inherited && a->shift == arena->shift &&
+		if (is_own(a) && a->shift == arena->shift &&
 		    a->range.base == (uintptr_t)arena->blocks.iov_base) {
 			*link = a->next;
 			xl_os_unreserve(a, sizeof(*a));

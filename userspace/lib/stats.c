@@ -14,7 +14,7 @@ struct counts {
 	int64_t nr[XL_NR_CLASSES];
 };
 
-/* Of a heap, which is locked: what is taken out of its pages, but for what its thread's cache holds. */
+/* Of a heap, which is locked: what is taken out of pages, but for what its thread's cache holds. */
 static void count_classes(const struct xalloc_heap *heap, struct counts *counts)
 {
 	unsigned int cls;

@@ -178,7 +178,7 @@ static void free_twice_at_once(const struct misuse *misuse)
 		_exit(3);
 	free_at_once(arg);
 	pthread_join(thread, NULL);
-	/* Both may have it in their caches: the second to put it back, or to give it out, sees it. */
+	/* Both may have it in their caches: the second to put it back or give it out sees it. */
 	xalloc_arena_trim(xalloc_arena_default());
 }
 

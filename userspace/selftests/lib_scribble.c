@@ -64,27 +64,29 @@ static void *scribble(void *arg)
 	static char bytes[2 * SLICE];
 	struct run *run = arg;
 	uint32_t seed = 12345, i;
+	/* From a file, which is copied: memory that is pinned would not go back at once. */
+	int fd = memfd_create("bytes", 0);
 
 	for (i = 0; i < sizeof(bytes); i++)
 		bytes[i] = random_next(&seed) >> 24;
+	if (fd < 0 || write(fd, bytes, sizeof(bytes)) != sizeof(bytes))
+		abort();
 	while (!atomic_load(&stop)) {
 		struct iovec *range = &ranges[random_next(&seed) % 2];
 		size_t length = 1 + random_next(&seed) % (SLICE >> random_next(&seed) % 16);
 		size_t at = ((uint64_t)random_next(&seed) << 12) % (range->iov_len - SLICE);
-		struct iovec to = {
-			.iov_base = (char *)range->iov_base + at + random_next(&seed) % KPAGE_BYTES,
-			.iov_len = length,
-		};
-		struct iovec from = { .iov_base = bytes + random_next(&seed) % SLICE };
+		char *to = (char *)range->iov_base + at + random_next(&seed) % KPAGE_BYTES;
+		uint32_t from = random_next(&seed) % SLICE;
 		char *ptr = atomic_load(&latest);
 
-		if (ptr && random_next(&seed) % 2)
-			to = (struct iovec){ .iov_base = ptr, .iov_len = 16 };
-		from.iov_len = to.iov_len;
-
-		if (syscall(SYS_process_vm_writev, getpid(), &from, 1, &to, 1, 0) > 0)
+		if (ptr && random_next(&seed) % 2) {
+			to = ptr;
+			length = 16;
+		}
+		if (syscall(SYS_pread64, fd, to, length, (loff_t)from) > 0)
 			atomic_fetch_add(run->nr_writes, 1);
 	}
+	close(fd);
 	return NULL;
 }
 
