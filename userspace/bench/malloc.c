@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * One workload on one allocator, as a process of its own: prints ns an operation and the most
- * memory that was resident, but for files, in KiB more than at the start. Built twice: with malloc()
- * as it is, for what LD_PRELOAD names, and with the calls of libxalloc in its place.
+ * memory that was resident, but for files, in KiB more than at the start. Built twice: with
+ * malloc() as it is, for what LD_PRELOAD names, and with the calls of libxalloc in its place.
  * scripts/bench runs it.
  */
 #include <pthread.h>
