@@ -231,7 +231,7 @@ static int child_of_threads(unsigned int round)
 
 static int fork_beside_threads(void)
 {
-	unsigned int i, nr_rounds = is_long_run() ? 1000 : 40;
+	unsigned int i, nr_rounds = is_long_run() ? 1000 : is_local() ? 40 : 12;
 	pthread_t threads[NR_THREADS];
 
 	CHECK(!fill_blocks(3));
@@ -367,7 +367,7 @@ static int fork_in_signal_handler(void)
 {
 	struct sigaction action = { .sa_handler = fork_in_handler, .sa_flags = SA_RESTART };
 	struct itimerval timer = { .it_interval.tv_usec = 3000, .it_value.tv_usec = 3000 };
-	unsigned int nr_rounds = is_long_run() ? 3000 : 200;
+	unsigned int nr_rounds = is_long_run() ? 3000 : is_local() ? 200 : 40;
 	uint64_t seed = 0;
 
 	alarm(120);
