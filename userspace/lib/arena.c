@@ -39,11 +39,13 @@ static uintptr_t find_gap(struct xl_process *p, size_t bytes, uintptr_t phase, s
 }
 
 /*
- * Adds @arena, of @arena->bytes, to the list of arenas with its place in the range, which is @phase
- * modulo as much as can be. Returns 0 or -errno.
+ * Adds @arena, of @arena->bytes, to the list of arenas with its place in the range, which for
+ * adopted memory agrees with where that lies modulo as much as can be. Returns 0 or -errno.
  */
-static int place(struct xl_process *p, struct xalloc_arena *arena, uintptr_t phase)
+static int place(struct xl_process *p, struct xalloc_arena *arena)
 {
+	uintptr_t phase =
+		arena->adopted ? (uintptr_t)arena->blocks.iov_base & ~(XL_SEGMENT - 1) : 0;
 	size_t alignment = (size_t)1 << (63 - __builtin_clzll(arena->bytes));
 	struct xl_list *next;
 
@@ -60,7 +62,13 @@ static int place(struct xl_process *p, struct xalloc_arena *arena, uintptr_t pha
 		return -ENOMEM;
 	}
 	xl_list_add_before(next, &arena->link);
-	arena->alignment_max = arena->adopted ? alignment : SIZE_MAX;
+	if (arena->adopted) {
+		arena->shift = phase - arena->base;
+		arena->alignment_max = alignment;
+	} else {
+		arena->blocks = (struct iovec){ (void *)arena->base, arena->bytes };
+		arena->alignment_max = SIZE_MAX;
+	}
 	return 0;
 }
 
@@ -80,10 +88,9 @@ static struct xalloc_arena *arena_get(struct xl_process *p, bool keep)
 /* Maps what the backend has created or attached to, or destroys it. Returns 0 or -errno. */
 static int map(struct xl_process *p, struct xalloc_arena *arena)
 {
-	int ret = place(p, arena, 0);
+	int ret = place(p, arena);
 
 	if (!ret) {
-		arena->blocks = (struct iovec){ (void *)arena->base, arena->bytes };
 		ret = arena->backend->map(arena);
 		if (!ret) {
 			atomic_store(&arena->alive, true);
@@ -329,32 +336,6 @@ struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags)
 	return arena;
 }
 
-/* What @arena, for which a backend is chosen, has to know of its memory. Returns 0 or -errno. */
-static int adopt(struct xl_process *p, struct xalloc_arena *arena, uintptr_t first, uintptr_t end)
-{
-	uintptr_t start = first & ~(XL_SEGMENT - 1);
-	int ret;
-
-	arena->blocks = (struct iovec){ (void *)first, end - first };
-	arena->bytes = xl_round_up(end - start, XL_SEGMENT);
-	arena->limit_bytes = arena->bytes;
-	ret = place(p, arena, start);
-	if (ret)
-		return ret;
-	arena->shift = start - arena->base;
-	ret = xl_adopted_add(arena);
-	if (!ret) {
-		ret = xl_local_adopt(arena);
-		if (!ret) {
-			atomic_store(&arena->alive, true);
-			return 0;
-		}
-		xl_adopted_del(arena);
-	}
-	xl_list_del(&arena->link);
-	return ret;
-}
-
 struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
 {
 	struct xl_process *p = xl_process_get();
@@ -381,7 +362,12 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
 	if (arena) {
 		arena->adopted = true;
 		arena->backend = &xl_adopted_backend;
-		ret = adopt(p, arena, first, end);
+		arena->blocks = (struct iovec){ (void *)first, end - first };
+		arena->bytes = xl_round_up(end - (first & ~(XL_SEGMENT - 1)), XL_SEGMENT);
+		arena->limit_bytes = arena->bytes;
+		ret = xl_local_adopt(arena);
+		if (!ret)
+			ret = map(p, arena);
 		if (ret)
 			arena = arena_put(arena, ret);
 	}
@@ -422,8 +408,6 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	while ((pos = arena->heaps.next) != &arena->heaps)
 		xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
 	arena->backend->destroy(arena);
-	if (arena->adopted)
-		xl_adopted_del(arena);
 	ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
 	/* Otherwise its place stays taken. */
 	if (!ret) {

@@ -60,9 +60,9 @@ static inline size_t xl_tables_bytes(const struct xalloc_arena *arena)
 
 extern const struct xl_backend xl_device_backend; /* device.c */
 extern const struct xl_backend xl_local_backend;  /* local.c */
-/* local.c: memory that is there and stays; without create() and map(). */
+/* local.c: memory that is there and stays; its map() only notes where it lies. */
 extern const struct xl_backend xl_adopted_backend;
-/* In their place: an arena with @blocks and its place in the range. Returns 0 or -errno. */
+/* In the place of create(): with @arena->blocks and its bytes. Returns 0 or -errno. */
 int xl_local_adopt(struct xalloc_arena *arena);
 
 #endif /* XL_BACKEND_H */

@@ -475,15 +475,15 @@ static noinline void push_slow(unsigned int cls, uintptr_t entry)
 	int error = errno;
 	uint32_t count;
 
-	if (!c->heap && !has_left)
-		c = start();
-	if (c && c->heap) {
+	if (!c->heap)
+		c = has_left ? NULL : start();
+	if (c) {
 		grow(p, c, cls);
 		count = xl_cache_count(c, cls);
 		if (count == limit_of(c, cls) && count)
 			put_oldest(p, c, cls, (count + 1) / 2);
 	}
-	if (!c || !c->heap || !push(c, cls, entry))
+	if (!c || !push(c, cls, entry))
 		xl_heap_put(p, &entry, 1);
 	errno = error;
 }

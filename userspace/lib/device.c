@@ -128,7 +128,8 @@ static int attach(struct xalloc_arena *arena, int old)
 
 /*
  * The program around the library may have closed its descriptors, and opened others in their
- * place, of which the preload library itself may be the cause: another arena's is looked at first.
+ * place: which they are is looked at when a call fails. In the preload library another arena may
+ * have come to the number, on which the call would not fail: there it is looked at before, too.
  */
 static int arena_call(struct xalloc_arena *arena, unsigned long request, void *arg)
 {

@@ -298,7 +298,7 @@ bool xl_inherited(uintptr_t address);
  * Notes, or forgets, where memory of an arena lies that is not in the range. The caller holds
  * lock 1. Returns 0 or -errno: -EEXIST if a part of it is noted already.
  */
-int xl_adopted_add(const struct xalloc_arena *arena);
+int xl_adopted_add(struct xalloc_arena *arena);
 void xl_adopted_del(const struct xalloc_arena *arena);
 /* Where in the range the address is accounted for; itself, if nowhere else. Takes lock 1. */
 uintptr_t xl_inside(uintptr_t address);

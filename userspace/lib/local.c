@@ -105,8 +105,7 @@ static void local_destroy(struct xalloc_arena *arena)
 /* What of the first and the last segment is not adopted, nobody is granted. */
 int xl_local_adopt(struct xalloc_arena *arena)
 {
-	uintptr_t start = arena->base + arena->shift, first = (uintptr_t)arena->blocks.iov_base;
-	uint32_t nr_before = (first - start) / XL_SLICE;
+	uint32_t nr_before = (uintptr_t)arena->blocks.iov_base % XL_SEGMENT / XL_SLICE;
 	uint32_t end = nr_before + arena->blocks.iov_len / XL_SLICE;
 	uint32_t nr_slices = arena->bytes / XL_SLICE;
 	struct xl_local *local;
@@ -126,6 +125,12 @@ int xl_local_adopt(struct xalloc_arena *arena)
 	if (ret)
 		local_destroy(arena);
 	return ret;
+}
+
+static void adopted_destroy(struct xalloc_arena *arena)
+{
+	xl_adopted_del(arena);
+	local_destroy(arena);
 }
 
 static int local_map(struct xalloc_arena *arena)
@@ -309,7 +314,8 @@ const struct xl_backend xl_local_backend = {
 };
 
 const struct xl_backend xl_adopted_backend = {
-	.destroy = local_destroy,
+	.destroy = adopted_destroy,
+	.map = xl_adopted_add,
 	.grant = local_grant,
 	.free = local_free,
 	.stat = local_stat,

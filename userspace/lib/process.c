@@ -60,6 +60,11 @@ static bool holds(const struct xl_range *range, uintptr_t address)
 	return address - range->base < range->bytes;
 }
 
+static bool overlaps(const struct xl_range *range, uintptr_t base, size_t bytes)
+{
+	return holds(range, base) || (range->bytes && range->base - base < bytes);
+}
+
 static bool is_inherited(uintptr_t address)
 {
 	unsigned int i;
@@ -75,9 +80,9 @@ static bool overlaps_inherited(uintptr_t base, size_t bytes)
 	unsigned int i;
 
 	for (i = 0; i < XL_FOREBEARS; i++)
-		if (ranges.inherited[i].bytes && ranges.inherited[i].base - base < bytes)
+		if (overlaps(&ranges.inherited[i], base, bytes))
 			return true;
-	return is_inherited(base);
+	return false;
 }
 
 static void reserve_again(const struct xl_range *range)
@@ -141,12 +146,6 @@ static void unmap_table(void *table, size_t bytes)
 		xl_os_unreserve(table, bytes);
 }
 
-/* Tables whose first byte is not for the first address, but for what lies at @base. */
-static struct {
-	char *states;
-	char *tiny_states;
-} tables;
-
 /*
  * The tables of the range. Those of a parent, which the fork has wiped, serve again if they are
  * large enough, and stay in any case: another thread may just look for an inherited block.
@@ -154,31 +153,32 @@ static struct {
 static int map_tables(uintptr_t base, size_t bytes)
 {
 	size_t nr_slices = bytes / XL_SLICE;
-	struct xl_map map;
+	struct xl_map map = xl_map;
 
-	if (bytes / XL_QUANTUM > xl_map.nr_units) {
+	if (bytes / XL_QUANTUM > map.nr_units) {
+		map.base = 0;
 		map.tags = xl_os_sparse((nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
 		map.extent_of = xl_os_sparse(bytes / XL_KPAGE * sizeof(*map.extent_of));
 		map.page_of = xl_os_sparse(nr_slices * sizeof(*map.page_of));
-		tables.states = xl_os_sparse(bytes / XL_STATE_BYTES);
-		tables.tiny_states = xl_os_sparse(bytes / XL_QUANTUM);
-		if (!map.tags || !map.extent_of || !map.page_of || !tables.states ||
-		    !tables.tiny_states) {
+		map.states = (uintptr_t)xl_os_sparse(bytes / XL_STATE_BYTES);
+		map.tiny_states = (uintptr_t)xl_os_sparse(bytes / XL_QUANTUM);
+		if (!map.tags || !map.extent_of || !map.page_of || !map.states ||
+		    !map.tiny_states) {
 			unmap_table(map.tags, (nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
 			unmap_table(map.extent_of, bytes / XL_KPAGE * sizeof(*map.extent_of));
 			unmap_table(map.page_of, nr_slices * sizeof(*map.page_of));
-			unmap_table(tables.states, bytes / XL_STATE_BYTES);
-			unmap_table(tables.tiny_states, bytes / XL_QUANTUM);
+			unmap_table((void *)map.states, bytes / XL_STATE_BYTES);
+			unmap_table((void *)map.tiny_states, bytes / XL_QUANTUM);
 			return -ENOMEM;
 		}
-		xl_map.tags = map.tags + TAGS_OFFSET;
-		xl_map.page_of = map.page_of;
-		xl_map.extent_of = map.extent_of;
+		map.tags += TAGS_OFFSET;
 	}
-	xl_map.states = (uintptr_t)tables.states - base / XL_STATE_BYTES;
-	xl_map.tiny_states = (uintptr_t)tables.tiny_states - base / XL_QUANTUM;
-	xl_map.nr_units = bytes / XL_QUANTUM;
-	xl_map.base = base;
+	/* Their first bytes are for what lies at @base. */
+	map.states += map.base / XL_STATE_BYTES - base / XL_STATE_BYTES;
+	map.tiny_states += map.base / XL_QUANTUM - base / XL_QUANTUM;
+	map.nr_units = bytes / XL_QUANTUM;
+	map.base = base;
+	xl_map = map;
 	return 0;
 }
 
@@ -311,14 +311,14 @@ bool xl_inherited(uintptr_t address)
 	return ret;
 }
 
-int xl_adopted_add(const struct xalloc_arena *arena)
+int xl_adopted_add(struct xalloc_arena *arena)
 {
 	uintptr_t first = (uintptr_t)arena->blocks.iov_base;
 	size_t bytes = arena->blocks.iov_len;
 	struct xl_adopted *a;
 
 	for (a = adopted; a; a = a->next)
-		if (is_own(a) && (holds(&a->range, first) || a->range.base - first < bytes))
+		if (is_own(a) && overlaps(&a->range, first, bytes))
 			return -EEXIST;
 	a = xl_os_lasting(sizeof(*a));
 	if (!a)

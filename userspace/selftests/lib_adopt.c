@@ -29,11 +29,6 @@ static bool lies_in(const void *ptr, size_t bytes, const char *memory, size_t si
 	return (const char *)ptr >= memory && (const char *)ptr + bytes <= memory + size;
 }
 
-static bool is_untouched(const char *memory, size_t size)
-{
-	return !size || (*memory == 0x5a && !memcmp(memory, memory + 1, size - 1));
-}
-
 TEST_F(lib_adopt, any_address_and_length)
 {
 	static const size_t sizes[] = {
@@ -77,9 +72,9 @@ TEST_F(lib_adopt, any_address_and_length)
 			ASSERT_EQ(0, xalloc_arena_destroy(arena));
 			/* What is not its own is as it was. */
 			first = range.iov_base;
-			ASSERT_TRUE(is_untouched(memory, first - memory));
+			ASSERT_TRUE(bytes_are(memory, first - memory, 0x5a));
 			first += range.iov_len;
-			ASSERT_TRUE(is_untouched(first, memory + ROOM - first));
+			ASSERT_TRUE(bytes_are(first, memory + ROOM - first, 0x5a));
 		}
 	}
 }

@@ -119,11 +119,16 @@ static inline bool bytes_same(const void *ptr, size_t bytes, uint64_t seed)
 	return true;
 }
 
-static inline bool bytes_zero(const void *ptr, size_t bytes)
+static inline bool bytes_are(const void *ptr, size_t bytes, unsigned char value)
 {
 	const unsigned char *p = ptr;
 
-	return !bytes || (!p[0] && !memcmp(p, p + 1, bytes - 1));
+	return !bytes || (p[0] == value && !memcmp(p, p + 1, bytes - 1));
+}
+
+static inline bool bytes_zero(const void *ptr, size_t bytes)
+{
+	return bytes_are(ptr, bytes, 0);
 }
 
 /*
