@@ -9,8 +9,8 @@
  * back to their pages, under the lock of the heap each is from, many at once.
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
- * stacks; when the second of them gives it out, or puts it back, the byte says that it is not there
- * to be had. Only if both give it out in the same instant both may have it.
+ * stacks; when the second of them gives it out, or puts it back, the byte or the free map says that
+ * it is not there to be had. Only if both give it out in the same instant both may have it.
  *
  * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
  * of a heap for each thread is mimalloc's; that of stacks of addresses which grow as they are used
@@ -322,7 +322,7 @@ static inline void *give_out(uintptr_t entry, unsigned int cls)
 {
 	void *ptr = (void *)(entry & ~(uintptr_t)XL_FRESH);
 
-	if (unlikely(!xl_change_state(entry, cls, XL_KEPT, XL_LIVE)))
+	if (unlikely(!xl_make_live(entry, cls)))
 		xl_free_raced(ptr);
 	return ptr;
 }
@@ -500,8 +500,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 		return;
 	}
 	cls = xl_tag(unit) - XL_TAG_CACHED;
-	if (unlikely(cls >= XL_NR_CLASSES) ||
-	    unlikely(!xl_change_state((uintptr_t)ptr, cls, XL_LIVE, XL_KEPT))) {
+	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!xl_make_kept((uintptr_t)ptr, cls))) {
 		free_slow(call, ptr);
 		return;
 	}

@@ -196,14 +196,6 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 	return nr;
 }
 
-/* Two threads freed the block, and one of them has put it back or given it out. */
-static _Noreturn void raced(struct xalloc_heap *heap, uintptr_t address)
-{
-	if (heap)
-		pthread_mutex_unlock(&heap->lock);
-	xl_free_raced((void *)address);
-}
-
 /* Of a block that a cache holds. */
 static struct xl_page *page_of(uintptr_t address)
 {
@@ -226,13 +218,13 @@ static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint6
 	/* They stay while a block is not in the free map. */
 	heap = page ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
 	if (!heap)
-		raced(NULL, address);
+		xl_page_raced(NULL, address);
 	xl_heap_lock(heap);
 	for (todo = left; todo; todo &= todo - 1) {
 		address = entries[__builtin_ctzll(todo)] & ~(uintptr_t)XL_FRESH;
 		page = page_of(address);
 		if (!page)
-			raced(heap, address);
+			xl_page_raced(heap, address);
 		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed))
 			continue;
 		left &= ~(todo & -todo);

@@ -227,24 +227,43 @@ static inline _Atomic uint8_t *xl_state_of(uintptr_t address, unsigned int cls)
 }
 
 /*
- * Makes it @to if it is @from, of XL_KEPT and XL_LIVE. Returns whether it was. @address is a
- * multiple of XL_QUANTUM, to which, if it is XL_KEPT, XL_FRESH may be added.
+ * Makes it XL_LIVE if it is XL_KEPT. Returns whether it was. XL_FRESH may be added to @address.
  */
-static inline bool xl_change_state(uintptr_t address, unsigned int cls, uint8_t from, uint8_t to)
+static inline bool xl_make_live(uintptr_t address, unsigned int cls)
 {
 	_Atomic uint8_t *state = xl_state_of(address, cls);
-	uint8_t old = address | from;
+	uint8_t kept = address | XL_KEPT;
 
-	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != old, 0))
+	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != kept, 0))
 		return false;
-	atomic_store_explicit(state, old ^ (from ^ to), memory_order_relaxed);
+	atomic_store_explicit(state, kept ^ (XL_KEPT ^ XL_LIVE), memory_order_relaxed);
 	return true;
+}
+
+/*
+ * Makes it XL_KEPT if it is XL_LIVE. Returns whether it was. One instruction, so that no thread is
+ * interrupted between the look and the write, and writes when another has put the block back
+ * already; without a lock of the bus, so two CPUs may still do it at once.
+ */
+static inline bool xl_make_kept(uintptr_t address, unsigned int cls)
+{
+	uint8_t *state = (uint8_t *)xl_state_of(address, cls);
+	uint8_t live = address | XL_LIVE, kept = live ^ (XL_KEPT ^ XL_LIVE);
+	bool was;
+
+	__asm__ volatile("cmpxchgb %3, %1" : "=@ccz"(was), "+m"(*state), "+a"(live) : "q"(kept));
+	return __builtin_expect(was, 1);
 }
 
 static inline bool xl_is_state(uintptr_t address, unsigned int cls, uint8_t state)
 {
 	return atomic_load_explicit(xl_state_of(address, cls), memory_order_relaxed) ==
 	       (uint8_t)(address | state);
+}
+
+static inline bool xl_is_free(uintptr_t address, unsigned int cls)
+{
+	return atomic_load_explicit(xl_state_of(address, cls), memory_order_relaxed) == XL_FREE;
 }
 
 static inline void xl_set_state(uintptr_t address, unsigned int cls, uint8_t state)

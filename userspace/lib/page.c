@@ -173,9 +173,17 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 	return offset;
 }
 
+void xl_page_raced(struct xalloc_heap *heap, uintptr_t address)
+{
+	if (heap)
+		pthread_mutex_unlock(&heap->lock);
+	xl_free_raced((void *)address);
+}
+
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 {
 	size_t block_bytes = xl_classes[page->cls].block_bytes;
+	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 	uintptr_t first = xl_block_address(page, 0);
 	uint32_t word = page->hint, done = 0, block;
 	uint64_t free;
@@ -185,6 +193,9 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 		for (; free && done < nr; free &= free - 1) {
 			block = word * MAP_BITS + __builtin_ctzll(free);
 			entries[done] = first + block * block_bytes;
+			/* Whoever frees it late may have written after it was put back. */
+			if (!xl_is_free(entries[done], page->cls))
+				xl_page_raced(heap, entries[done]);
 			xl_set_state(entries[done], page->cls, XL_KEPT);
 			if (block >= page->nr_old) {
 				page->nr_old = block + 1;
@@ -219,10 +230,14 @@ void xl_page_recover(struct xl_page *page)
 
 void xl_page_put(struct xl_page *page, uint32_t block)
 {
+	uint64_t bit = 1ULL << block % MAP_BITS;
 	uint32_t word = block / MAP_BITS;
 
+	if (page->free_map[word] & bit)
+		xl_page_raced(atomic_load_explicit(&page->heap, memory_order_relaxed),
+			      xl_block_address(page, block));
 	xl_set_state(xl_block_address(page, block), page->cls, XL_FREE);
-	page->free_map[word] |= 1ULL << block % MAP_BITS;
+	page->free_map[word] |= bit;
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;

@@ -24,8 +24,11 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
  * zeros. Their state is XL_KEPT. Returns how many.
  */
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);
-/* Puts it back. */
+/* Puts it back. This and xl_page_take() abort where two threads have freed a block. */
 void xl_page_put(struct xl_page *page, uint32_t block);
+
+/* Aborts, as two threads have freed the block. Unlocks @heap before, unless NULL. */
+_Noreturn void xl_page_raced(struct xalloc_heap *heap, uintptr_t address);
 
 /* What is not live is free. No other thread changes states. */
 void xl_page_recover(struct xl_page *page);
