@@ -147,6 +147,7 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 
 	xl_cache_flush(p);
 	pthread_mutex_lock(&p->lock);
+	xl_depots_flush(p);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 

@@ -6,7 +6,9 @@
  * of free blocks, a stack for each size class. To allocate is to pop one, to free is to push it,
  * whoever took it from its page: the byte that says whether it is live (XL_LIVE) is changed by who
  * has the block, so neither needs a lock nor an atomic instruction. Blocks that are too many go
- * back to their pages, under the lock of the heap each is from, many at once.
+ * back to their pages, under the lock of the heap each is from, many at once; with more threads
+ * than one to a depot first, from which threads whose stack is empty take them: what one thread
+ * allocates and another frees goes round without a look at its page.
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
  * stacks; when the second of them gives it out, or puts it back, the byte or the free map says that
@@ -14,7 +16,7 @@
  *
  * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
  * of a heap for each thread is mimalloc's; that of stacks of addresses which grow as they are used
- * and take what any thread allocated is tcmalloc's.
+ * and take what any thread allocated is tcmalloc's, that of the depot is Bonwick's.
  */
 #include <errno.h>
 #include <string.h>
@@ -26,10 +28,6 @@
 #include "page.h"
 
 #define STACK_MAX 128
-/* Most memory that a thread keeps in its stacks. */
-#define IDLE_BYTES ((size_t)1 << 20)
-/* No stack holds more than this, unless it holds one block. */
-#define STACK_BYTES ((size_t)96 << 10)
 
 /*
  * @entry, or 0, is the one that was pushed last; the others are in xl_cache.stacks[], behind a 0.
@@ -102,9 +100,13 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 {
 	uint32_t count = xl_cache_count(c, cls);
 	uintptr_t *stack = c->stacks[cls];
+	uint32_t done = 0;
 
 	stack[count] = c->of[cls].entry;
-	xl_heap_put(p, stack + 1, nr);
+	/* What is this thread's own shall not get between the blocks of others. */
+	if (!xl_heap_has(c->heap, stack[1]))
+		done = xl_depot_put(p, cls, stack + 1, nr);
+	xl_heap_put(p, stack + 1 + done, nr - done);
 	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
 	c->of[cls].entry = stack[count - nr];
 	set_count(c, cls, count - nr);
@@ -149,7 +151,7 @@ static void shrink_next(struct xl_process *p, struct xl_cache *c)
 static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 {
 	size_t bytes = xl_classes[cls].block_bytes;
-	size_t most = STACK_BYTES / bytes;
+	size_t most = XL_STACK_BYTES / bytes;
 	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1;
 
 	if (most > STACK_MAX - 1)
@@ -158,11 +160,11 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 		limit = most;
 	if (limit <= old)
 		return;
-	if (c->idle_bytes + (limit - old) * bytes > IDLE_BYTES)
+	if (c->idle_bytes + (limit - old) * bytes > XL_IDLE_BYTES)
 		shrink_next(p, c);
 	/* It may have been this one. */
 	old = limit_of(c, cls);
-	if (c->idle_bytes + (limit - old) * bytes <= IDLE_BYTES)
+	if (c->idle_bytes + (limit - old) * bytes <= XL_IDLE_BYTES)
 		set_limit(p, c, cls, limit);
 }
 
@@ -192,6 +194,8 @@ static void park(void *arg)
 	cache = &no_cache;
 	has_left = true;
 	pthread_mutex_lock(&p->lock);
+	if (atomic_fetch_sub_explicit(&p->nr_caches, 1, memory_order_relaxed) == 2)
+		xl_depots_flush(p);
 	pthread_mutex_lock(&c->heap->lock);
 	c->heap->cache = NULL;
 	pthread_mutex_unlock(&c->heap->lock);
@@ -253,8 +257,11 @@ static bool recover(struct xl_process *p, struct xalloc_heap *heap)
 
 void xl_caches_recover(struct xl_process *p)
 {
-	if (p->default_arena && each_cached(p, has_other))
-		each_cached(p, recover);
+	if (!p->default_arena || !each_cached(p, has_other))
+		return;
+	xl_depots_forget(p);
+	atomic_store_explicit(&p->nr_caches, cache->heap ? 1 : 0, memory_order_relaxed);
+	each_cached(p, recover);
 }
 
 int xl_caches_init(void)
@@ -278,6 +285,7 @@ static struct xalloc_heap *adopt_heap(struct xl_process *p, struct xl_cache *c)
 		pthread_mutex_lock(&heap->lock);
 		heap->cache = c;
 		pthread_mutex_unlock(&heap->lock);
+		atomic_fetch_add_explicit(&p->nr_caches, 1, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return heap;
@@ -369,8 +377,10 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	if (!c->of[cls].end)
 		start_stack(c, cls);
 	stack = c->stacks[cls];
-	nr = xl_heap_take(p, c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
-	if (error == -XL_ADD_CHUNK) {
+	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) / 2 + 1);
+	if (!nr)
+		nr = xl_heap_take(p, c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
+	if (!nr && error == -XL_ADD_CHUNK) {
 		error = xl_chunk_add(c->heap->arena);
 		if (!error) {
 			/* The hook may have allocated, too. */

@@ -16,21 +16,6 @@
 #include "os.h"
 #include "page.h"
 
-#define NR_SPINS 200
-
-/* Who holds the lock of a heap mostly lets it go sooner than a sleeper would wake up. */
-void xl_heap_lock(struct xalloc_heap *heap)
-{
-	int i;
-
-	for (i = 0; i < NR_SPINS; i++) {
-		if (!pthread_mutex_trylock(&heap->lock))
-			return;
-		__builtin_ia32_pause();
-	}
-	pthread_mutex_lock(&heap->lock);
-}
-
 static void init_classes(struct xalloc_heap *heap)
 {
 	unsigned int cls;
@@ -190,7 +175,7 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error)
 {
-	xl_heap_lock(heap);
+	xl_os_lock(&heap->lock);
 	nr = take_locked(p, heap, cls, entries, nr, error);
 	pthread_mutex_unlock(&heap->lock);
 	return nr;
@@ -207,6 +192,13 @@ static struct xl_page *page_of(uintptr_t address)
 				    memory_order_acquire);
 }
 
+bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t address)
+{
+	struct xl_page *page = page_of(address & ~(uintptr_t)XL_FRESH);
+
+	return page && atomic_load_explicit(&page->heap, memory_order_relaxed) == heap;
+}
+
 /* Puts blocks of the heap of the first one back. Returns the bits in @left of the others. */
 static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint64_t left)
 {
@@ -219,7 +211,7 @@ static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint6
 	heap = page ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
 	if (!heap)
 		xl_page_raced(NULL, address);
-	xl_heap_lock(heap);
+	xl_os_lock(&heap->lock);
 	for (todo = left; todo; todo &= todo - 1) {
 		address = entries[__builtin_ctzll(todo)] & ~(uintptr_t)XL_FRESH;
 		page = page_of(address);

@@ -19,6 +19,7 @@
  *	3. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
  *	   xl_chunks.lock	what is granted in chunks of an arena
+ *	   xl_depot.lock	blocks between caches
  *	4. xl_process.trace_lock	what checks.c keeps
  *	5. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
@@ -283,6 +284,15 @@ static inline uint32_t xl_tag(size_t unit)
 
 struct xl_page;
 
+#define XL_DEPOT_MAX 255
+
+/* Blocks of a class, XL_KEPT. All zero: there are none. */
+struct xl_depot {
+	pthread_mutex_t lock;
+	_Atomic uint32_t nr; /* changes with @lock */
+	uintptr_t entries[XL_DEPOT_MAX];
+} __attribute__((aligned(64)));
+
 struct xl_process {
 	pthread_mutex_t lock;
 	atomic_bool ready;
@@ -296,6 +306,8 @@ struct xl_process {
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
+	atomic_uint nr_caches;     /* changes with @lock */
+	atomic_size_t depot_bytes; /* in all of them */
 
 	pthread_mutex_t trace_lock;
 	struct xl_trace **traces; /* by address; NULL before the first */
@@ -305,6 +317,8 @@ struct xl_process {
 	char *chunk; /* of metadata, not yet used */
 	size_t chunk_bytes;
 	void *pools[XL_NR_POOLS]; /* free items, linked by their first word */
+
+	struct xl_depot depots[XL_NR_CLASSES];
 };
 
 /* The process, started, or NULL with errno set. */
@@ -465,8 +479,6 @@ struct xalloc_heap {
 
 /* The caller holds lock 1. @cached: for threads. */
 struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached);
-/* Takes lock 2, and waits without sleep at first. */
-void xl_heap_lock(struct xalloc_heap *heap);
 /* Takes lock 2; the caller holds lock 1. */
 void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
@@ -483,6 +495,8 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
  * hold is free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
+/* Whether a block that a cache holds is of @heap. XL_FRESH may be added to @address. */
+bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t address);
 /* Puts blocks back that were taken from heaps of threads, whichever. Takes their locks. */
 void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
 /*
@@ -580,5 +594,24 @@ void xl_cache_flush(struct xl_process *p);
 void xl_caches_recover(struct xl_process *p);
 /* How many blocks of @cls @cache holds; true for a moment. */
 uint32_t xl_cache_count(const struct xl_cache *cache, unsigned int cls);
+
+/* Most memory that a thread keeps in its cache, and as much again all of them in depots. */
+#define XL_IDLE_BYTES ((size_t)1 << 20)
+/* No class has more of it in a cache, or a depot, unless it is one block. */
+#define XL_STACK_BYTES ((size_t)96 << 10)
+
+/* depot.c: blocks between caches. What is put there was taken from heaps of threads. */
+
+/* Returns how many of the blocks, the first ones, it took. */
+uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries,
+		      uint32_t nr);
+/* Returns how many there were, up to @nr. */
+uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entries, uint32_t nr);
+/* How many blocks of @cls there are; true for a moment. */
+uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls);
+/* Puts all of them back. The caller holds lock 1. */
+void xl_depots_flush(struct xl_process *p);
+/* In a child of fork(): they are free in their heaps. */
+void xl_depots_forget(struct xl_process *p);
 
 #endif /* XL_INTERNAL_H */

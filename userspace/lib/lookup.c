@@ -18,7 +18,7 @@ struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 		*heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 		if (!*heap)
 			continue;
-		xl_heap_lock(*heap);
+		xl_os_lock(&(*heap)->lock);
 		/* Released, and perhaps granted again, before the lock was had? */
 		if (atomic_load_explicit(&xl_map.page_of[slice], memory_order_relaxed) == page &&
 		    atomic_load_explicit(&page->heap, memory_order_relaxed) == *heap)

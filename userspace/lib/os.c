@@ -24,6 +24,8 @@
 
 #define XL_OS_PAGE 4096
 
+#define NR_SPINS 200
+
 int xl_os_open(const char *path)
 {
 	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
@@ -284,4 +286,16 @@ int xl_os_write(int fd, const char *text, size_t bytes)
 		}
 	}
 	return 0;
+}
+
+void xl_os_lock(pthread_mutex_t *lock)
+{
+	int i;
+
+	for (i = 0; i < NR_SPINS; i++) {
+		if (!pthread_mutex_trylock(lock))
+			return;
+		__builtin_ia32_pause();
+	}
+	pthread_mutex_lock(lock);
 }

@@ -6,6 +6,7 @@
 #ifndef XL_OS_H
 #define XL_OS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +74,8 @@ size_t xl_os_memlock(void);
 size_t xl_os_address_space(void);
 /* Whether RLIMIT_MEMLOCK does not bind this process. */
 bool xl_os_memlock_exempt(void);
+/* For a lock that is mostly let go sooner than a sleeper would wake up. */
+void xl_os_lock(pthread_mutex_t *lock);
 /* Sleeps until a signal comes. */
 void xl_os_pause(void);
 /* One write(2) to stderr. */

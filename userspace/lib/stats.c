@@ -36,11 +36,12 @@ static uint64_t count_of(const struct counts *counts, unsigned int cls)
  * Those of threads, which are parts of the default heap: a cache may hold blocks of any of them, so
  * none can be counted alone. The caller holds lock 1.
  */
-static void count_cached(const struct xalloc_arena *arena, struct counts *counts)
+static void count_cached(struct xl_process *p, struct counts *counts)
 {
-	const struct xl_list *pos;
+	const struct xl_list *heaps = &p->default_arena->heaps, *pos;
+	unsigned int cls;
 
-	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
+	for (pos = heaps->next; pos != heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
 
 		if (!(heap->tag & XL_TAG_CACHED))
@@ -49,16 +50,20 @@ static void count_cached(const struct xalloc_arena *arena, struct counts *counts
 		count_classes(heap, counts);
 		pthread_mutex_unlock(&heap->lock);
 	}
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		counts->nr[cls] -= xl_depot_count(p, cls);
 }
 
 /* The caller holds lock 1. */
-static void count_heaps(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
+static void count_heaps(struct xl_process *p, struct xalloc_arena *arena,
+			struct xalloc_arena_stat *stat)
 {
 	struct counts counts = { 0 };
 	struct xl_list *pos;
 	unsigned int cls;
 
-	count_cached(arena, &counts);
+	if (arena == p->default_arena)
+		count_cached(p, &counts);
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
 
@@ -108,7 +113,7 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 	if (!p || !atomic_load(&arena->alive))
 		return -ESTALE;
 	pthread_mutex_lock(&p->lock);
-	count_heaps(arena, &stat);
+	count_heaps(p, arena, &stat);
 	pthread_mutex_unlock(&p->lock);
 	ret = read_arena(arena, &stat);
 	if (ret)
@@ -191,7 +196,7 @@ static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap
 	unsigned int cls;
 
 	if (heap == shared)
-		count_cached(heap->arena, &counts);
+		count_cached(p, &counts);
 	pthread_mutex_lock(&heap->lock);
 	count_classes(heap, &counts);
 	add(text, "{\"kind\":\"%s\",\"classes\":[", heap == shared ? "default" : "own");
@@ -241,7 +246,7 @@ static int add_arena(struct text *text, struct xl_process *p, struct xalloc_aren
 	ret = read_arena(arena, &stat);
 	if (ret)
 		return ret;
-	count_heaps(arena, &stat);
+	count_heaps(p, arena, &stat);
 	add(text, "{");
 	add_number(text, "arena_id", stat.arena_id);
 	add(text, "\"default\":%s,", arena == p->default_arena ? "true" : "false");

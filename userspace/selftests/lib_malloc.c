@@ -3,6 +3,8 @@
  * Description: the malloc-shaped calls of libxalloc on the default heap give blocks of any
  * size and alignment, zeroed where asked, kept over realloc, and refuse what cannot be had.
  */
+#include <pthread.h>
+
 #include "libtest.h"
 
 #define LIMIT_MIB 64
@@ -441,6 +443,57 @@ TEST_F(lib_malloc, freed_blocks_are_used_again_before_memory_is_taken)
 		}
 	}
 	ASSERT_EQ(0, stats_of(xalloc_arena_default()).nr_blocks);
+}
+
+static void *handed_over[1000];
+static pthread_barrier_t turn;
+
+static void *free_handed_over(void *nr_rounds)
+{
+	uintptr_t round;
+	size_t i;
+
+	for (round = 0; round < (uintptr_t)nr_rounds; round++) {
+		pthread_barrier_wait(&turn);
+		for (i = 0; i < ARRAY_SIZE(handed_over); i++)
+			xalloc_free(handed_over[i]);
+		pthread_barrier_wait(&turn);
+	}
+	return NULL;
+}
+
+TEST_F(lib_malloc, what_another_thread_frees_comes_back)
+{
+	static const size_t sizes[] = { 64, 700, 9000 };
+	const uintptr_t nr_rounds = 20;
+	size_t granted, i, k, before;
+	pthread_t thread;
+	uintptr_t round;
+
+	ASSERT_EQ(0, pthread_barrier_init(&turn, NULL, 2));
+	xalloc_free(xalloc_malloc(1));
+	xalloc_arena_trim(xalloc_arena_default());
+	before = stats_of(xalloc_arena_default()).granted_bytes;
+	for (k = 0; k < ARRAY_SIZE(sizes); k++) {
+		ASSERT_EQ(0, pthread_create(&thread, NULL, free_handed_over, (void *)nr_rounds));
+		for (round = 0; round < nr_rounds; round++) {
+			for (i = 0; i < ARRAY_SIZE(handed_over); i++) {
+				ASSERT_NE(NULL, handed_over[i] = xalloc_malloc(sizes[k]));
+				memset(handed_over[i], 1, sizes[k]);
+			}
+			if (round == 1)
+				granted = stats_of(xalloc_arena_default()).granted_bytes;
+			ASSERT_EQ(i, stats_of(xalloc_arena_default()).nr_blocks);
+			pthread_barrier_wait(&turn);
+			pthread_barrier_wait(&turn);
+			ASSERT_EQ(0, stats_of(xalloc_arena_default()).nr_blocks);
+		}
+		/* Once caches are full, no more memory is taken. */
+		ASSERT_GE(granted, stats_of(xalloc_arena_default()).granted_bytes);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		xalloc_arena_trim(xalloc_arena_default());
+		ASSERT_EQ(before, stats_of(xalloc_arena_default()).granted_bytes);
+	}
 }
 
 TEST_HARNESS_MAIN

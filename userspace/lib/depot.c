@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Depots: blocks on their way from the cache of one thread to that of another.
+ *
+ * A thread that frees what others allocated has more and more of their blocks, while they run out
+ * of them. Each way through the pages takes the lock of a heap, and for each block a look at the
+ * page, its free map and its state. A depot, one for each class, takes them as they are: XL_KEPT,
+ * so that their pages stay and those that were freed twice are found as in a cache. What a thread
+ * took from its own heap goes there instead, so that blocks of threads which share nothing do not
+ * get mixed. The depot of magazines in Solaris's kernel memory allocator is the model.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls)
+{
+	return atomic_load_explicit(&p->depots[cls].nr, memory_order_relaxed);
+}
+
+uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries, uint32_t nr)
+{
+	struct xl_depot *depot = &p->depots[cls];
+	size_t bytes = xl_classes[cls].block_bytes;
+	uint32_t most = XL_STACK_BYTES / bytes, held;
+
+	/* Nobody else would take them. */
+	if (atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2)
+		return 0;
+	if (most > XL_DEPOT_MAX)
+		most = XL_DEPOT_MAX;
+	xl_os_lock(&depot->lock);
+	held = xl_depot_count(p, cls);
+	if (nr > most - held)
+		nr = most - held;
+	if (atomic_fetch_add_explicit(&p->depot_bytes, nr * bytes, memory_order_relaxed) +
+		    nr * bytes >
+	    XL_IDLE_BYTES) {
+		atomic_fetch_sub_explicit(&p->depot_bytes, nr * bytes, memory_order_relaxed);
+		nr = 0;
+	}
+	memcpy(depot->entries + held, entries, nr * sizeof(*entries));
+	atomic_store_explicit(&depot->nr, held + nr, memory_order_relaxed);
+	pthread_mutex_unlock(&depot->lock);
+	return nr;
+}
+
+uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entries, uint32_t nr)
+{
+	struct xl_depot *depot = &p->depots[cls];
+	uint32_t held;
+
+	if (!xl_depot_count(p, cls))
+		return 0;
+	xl_os_lock(&depot->lock);
+	held = xl_depot_count(p, cls);
+	if (nr > held)
+		nr = held;
+	memcpy(entries, depot->entries + held - nr, nr * sizeof(*entries));
+	atomic_store_explicit(&depot->nr, held - nr, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&p->depot_bytes, (size_t)nr * xl_classes[cls].block_bytes,
+				  memory_order_relaxed);
+	pthread_mutex_unlock(&depot->lock);
+	return nr;
+}
+
+void xl_depots_flush(struct xl_process *p)
+{
+	uintptr_t entries[XL_DEPOT_MAX];
+	unsigned int cls;
+
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		xl_heap_put(p, entries, xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
+}
+
+void xl_depots_forget(struct xl_process *p)
+{
+	/* Another thread may have been at work in one. */
+	memset(p->depots, 0, sizeof(p->depots));
+	atomic_store_explicit(&p->depot_bytes, 0, memory_order_relaxed);
+}
