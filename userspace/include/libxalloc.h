@@ -35,8 +35,9 @@
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
  *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
- *	serve others when it ends. What is kept goes back when the kernel wants memory, as soon
- *	as the thread allocates what it has not at hand.
+ *	serve others when it ends; as much again is passed on between threads. What is kept
+ *	goes back when the kernel wants memory, as soon as the thread allocates what it has
+ *	not at hand.
  *
  * fork
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
@@ -427,8 +428,8 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
  * xalloc_arena_trim() - give back what an arena keeps without need
  * @arena: the arena
  *
- * Memory without a block that heaps keep, what this thread keeps for itself, and chunks without
- * a block. The library does so itself when memory is refused.
+ * Memory without a block that heaps keep, what this thread keeps for itself or threads pass on,
+ * and chunks without a block. The library does so itself when memory is refused.
  *
  * Return: 0, or -errno.
  */

@@ -12,7 +12,8 @@
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
  * stacks; when the second of them gives it out, or puts it back, the byte or the free map says that
- * it is not there to be had. Only if both give it out in the same instant both may have it.
+ * it is not there to be had. Only if one gives it out between the other's look at the byte and the
+ * write that follows both may have it.
  *
  * The heap of a thread that ends is parked, with its pages, and serves the next thread. The idea
  * of a heap for each thread is mimalloc's; that of stacks of addresses which grow as they are used
@@ -28,6 +29,8 @@
 #include "page.h"
 
 #define STACK_MAX 128
+/* No stack holds more than this, unless it holds one block. */
+#define STACK_BYTES ((size_t)96 << 10)
 
 /*
  * @entry, or 0, is the one that was pushed last; the others are in xl_cache.stacks[], behind a 0.
@@ -103,7 +106,7 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	uint32_t done = 0;
 
 	stack[count] = c->of[cls].entry;
-	/* What is this thread's own shall not get between the blocks of others. */
+	/* The first one speaks for all: who frees blocks of others mostly frees many. */
 	if (!xl_heap_has(c->heap, stack[1]))
 		done = xl_depot_put(p, cls, stack + 1, nr);
 	xl_heap_put(p, stack + 1 + done, nr - done);
@@ -151,7 +154,7 @@ static void shrink_next(struct xl_process *p, struct xl_cache *c)
 static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 {
 	size_t bytes = xl_classes[cls].block_bytes;
-	size_t most = XL_STACK_BYTES / bytes;
+	size_t most = STACK_BYTES / bytes;
 	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1;
 
 	if (most > STACK_MAX - 1)
@@ -194,7 +197,7 @@ static void park(void *arg)
 	cache = &no_cache;
 	has_left = true;
 	pthread_mutex_lock(&p->lock);
-	if (atomic_fetch_sub_explicit(&p->nr_caches, 1, memory_order_relaxed) == 2)
+	if (atomic_fetch_sub_explicit(&p->nr_caches, 1, memory_order_relaxed) <= 2)
 		xl_depots_flush(p);
 	pthread_mutex_lock(&c->heap->lock);
 	c->heap->cache = NULL;

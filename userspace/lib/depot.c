@@ -5,9 +5,13 @@
  * A thread that frees what others allocated has more and more of their blocks, while they run out
  * of them. Each way through the pages takes the lock of a heap, and for each block a look at the
  * page, its free map and its state. A depot, one for each class, takes them as they are: XL_KEPT,
- * so that their pages stay and those that were freed twice are found as in a cache. What a thread
- * took from its own heap goes there instead, so that blocks of threads which share nothing do not
- * get mixed. The depot of magazines in Solaris's kernel memory allocator is the model.
+ * so that their pages stay, and those that were freed twice are found as in a cache. Batches of
+ * what a thread took from its own heap go there instead: else the blocks of threads which share
+ * nothing would get mixed. The depot of magazines in Solaris's kernel memory allocator is the
+ * model.
+ *
+ * What waits in a class that is not used any more waits until memory is wanted back, so it is
+ * little: the classes share XL_IDLE_BYTES.
  */
 #include <string.h>
 
@@ -21,11 +25,10 @@ uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls)
 uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries, uint32_t nr)
 {
 	struct xl_depot *depot = &p->depots[cls];
-	size_t bytes = xl_classes[cls].block_bytes;
-	uint32_t most = XL_STACK_BYTES / bytes, held;
+	uint32_t most = XL_IDLE_BYTES / XL_NR_CLASSES / xl_classes[cls].block_bytes, held;
 
 	/* Nobody else would take them. */
-	if (atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2)
+	if (!most || atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2)
 		return 0;
 	if (most > XL_DEPOT_MAX)
 		most = XL_DEPOT_MAX;
@@ -33,12 +36,6 @@ uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *e
 	held = xl_depot_count(p, cls);
 	if (nr > most - held)
 		nr = most - held;
-	if (atomic_fetch_add_explicit(&p->depot_bytes, nr * bytes, memory_order_relaxed) +
-		    nr * bytes >
-	    XL_IDLE_BYTES) {
-		atomic_fetch_sub_explicit(&p->depot_bytes, nr * bytes, memory_order_relaxed);
-		nr = 0;
-	}
 	memcpy(depot->entries + held, entries, nr * sizeof(*entries));
 	atomic_store_explicit(&depot->nr, held + nr, memory_order_relaxed);
 	pthread_mutex_unlock(&depot->lock);
@@ -58,8 +55,6 @@ uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entrie
 		nr = held;
 	memcpy(entries, depot->entries + held - nr, nr * sizeof(*entries));
 	atomic_store_explicit(&depot->nr, held - nr, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&p->depot_bytes, (size_t)nr * xl_classes[cls].block_bytes,
-				  memory_order_relaxed);
 	pthread_mutex_unlock(&depot->lock);
 	return nr;
 }
@@ -75,7 +70,11 @@ void xl_depots_flush(struct xl_process *p)
 
 void xl_depots_forget(struct xl_process *p)
 {
-	/* Another thread may have been at work in one. */
-	memset(p->depots, 0, sizeof(p->depots));
-	atomic_store_explicit(&p->depot_bytes, 0, memory_order_relaxed);
+	static const struct xl_depot empty;
+	struct xl_depot *depot = p->depots;
+
+	/* Another thread may have been at work in one. What was never used is not touched. */
+	for (; depot < p->depots + XL_NR_CLASSES; depot++)
+		if (memcmp(depot, &empty, offsetof(struct xl_depot, entries)))
+			memset(depot, 0, offsetof(struct xl_depot, entries));
 }

@@ -244,14 +244,17 @@ static inline bool xl_make_live(uintptr_t address, unsigned int cls)
 /*
  * Makes it XL_KEPT if it is XL_LIVE. Returns whether it was. One instruction, so that no thread is
  * interrupted between the look and the write, and writes when another has put the block back
- * already; without a lock of the bus, so two CPUs may still do it at once.
+ * already; without a lock of the bus, so two CPUs may still do it at once. The look before it is
+ * for what is no live block, as cmpxchg writes what it saw when it does not exchange.
  */
 static inline bool xl_make_kept(uintptr_t address, unsigned int cls)
 {
-	uint8_t *state = (uint8_t *)xl_state_of(address, cls);
+	_Atomic uint8_t *state = xl_state_of(address, cls);
 	uint8_t live = address | XL_LIVE, kept = live ^ (XL_KEPT ^ XL_LIVE);
 	bool was;
 
+	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != live, 0))
+		return false;
 	__asm__ volatile("cmpxchgb %3, %1" : "=@ccz"(was), "+m"(*state), "+a"(live) : "q"(kept));
 	return __builtin_expect(was, 1);
 }
@@ -306,8 +309,7 @@ struct xl_process {
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
-	atomic_uint nr_caches;     /* changes with @lock */
-	atomic_size_t depot_bytes; /* in all of them */
+	atomic_uint nr_caches; /* changes with @lock */
 
 	pthread_mutex_t trace_lock;
 	struct xl_trace **traces; /* by address; NULL before the first */
@@ -588,7 +590,7 @@ int xl_caches_init(void);
 /* In the default heap; as xl_heap_alloc(). */
 void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 
-/* Puts back all that the cache of this thread holds. */
+/* Puts back all that the cache of this thread holds, or puts it into depots. */
 void xl_cache_flush(struct xl_process *p);
 /* In a child of fork(): the heaps of threads that it does not have are free for others. */
 void xl_caches_recover(struct xl_process *p);
@@ -597,8 +599,6 @@ uint32_t xl_cache_count(const struct xl_cache *cache, unsigned int cls);
 
 /* Most memory that a thread keeps in its cache, and as much again all of them in depots. */
 #define XL_IDLE_BYTES ((size_t)1 << 20)
-/* No class has more of it in a cache, or a depot, unless it is one block. */
-#define XL_STACK_BYTES ((size_t)96 << 10)
 
 /* depot.c: blocks between caches. What is put there was taken from heaps of threads. */
 
@@ -609,7 +609,7 @@ uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *e
 uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entries, uint32_t nr);
 /* How many blocks of @cls there are; true for a moment. */
 uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls);
-/* Puts all of them back. The caller holds lock 1. */
+/* Puts all of them back. The caller holds lock 1, so that no fork finds it at work. */
 void xl_depots_flush(struct xl_process *p);
 /* In a child of fork(): they are free in their heaps. */
 void xl_depots_forget(struct xl_process *p);

@@ -7,7 +7,7 @@
  *
  *	nr_free == number of bits set in the free map
  *	the bit of a block is set  <=>  its state is zero
- *	it is not  =>  the page stays, for the block is live or some cache's
+ *	it is not  =>  the page stays, for the block is live, or in a cache or a depot
  *	a slab is on the partial list of its class  <=>  nr_free > 0
  *	page_of[] of each of its slices is the page, tags[] the heap's and the class
  *

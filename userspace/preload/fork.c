@@ -4,10 +4,10 @@
  *
  * The child goes on with copies of all blocks: the kernel copies the arenas (XALLOC_ARENA_FORK),
  * the fork itself the metadata, and anonymous memory on the local backend. So that nothing half
- * done is copied the forking thread holds all locks over it. Other threads, which the child does
- * not have, may be at work on their caches, without a lock: the child forgets these, and all blocks
- * are free that are not live, which their states say at any moment. A block such a thread was just
- * about to return, or to free, may stay taken: one for each thread.
+ * done is copied the forking thread holds the locks over it. Other threads, which the child does
+ * not have, may be at work on their caches, without a lock, or in depots: the child forgets these,
+ * and all blocks are free that are not live, which their states say at any moment. A block such a
+ * thread was just about to return, or to free, may stay taken: one for each thread.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -37,7 +37,7 @@ static void each_heap(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 	}
 }
 
-/* Locks 3 to 5. */
+/* Locks 3 to 5, but for those of depots: who is in one has a cache, or holds lock 1. */
 static void each_inner(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 {
 	struct xl_list *pos;
@@ -128,8 +128,8 @@ static void child(void)
 	if (locked) {
 		unlock_all();
 		_IO_list_resetlock();
+		xl_caches_recover(p);
 	}
-	xl_caches_recover(p);
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
