@@ -52,29 +52,48 @@ static bool wait_pooled(int device, uint64_t bytes)
 	return stat_of(device).pooled_bytes == bytes;
 }
 
-/* What a user waits for: grant, map, and touch every 4 KiB. Returns ns, 0 on failure. */
-static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
+static uint64_t touch(unsigned char *map, unsigned char value)
 {
-	uint64_t start = now_ns(), taken;
-	struct xalloc_page_grant page;
-	unsigned char *map;
+	uint64_t start = now_ns();
 	size_t at;
 
+	for (at = 0; at < WARM_BYTES; at += KPAGE_BYTES)
+		map[at] = value;
+	return now_ns() - start;
+}
+
+/*
+ * What a user waits for: grant, map, and touch every 4 KiB; less what it takes to touch memory that is
+ * in a new mapping already, which is next to nothing but where the CPU is emulated: there it is most
+ * of the time. Returns ns, 0 on failure.
+ */
+static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
+{
+	const int prot = PROT_READ | PROT_WRITE;
+	uint64_t start = now_ns(), taken, touching;
+	struct xalloc_page_grant page;
+	unsigned char *map;
+
 	EXPECT_EQ(1, grant_page(arena, WARM_SLICES, 0, &page));
-	map = arena_map_at(arena, page.offset, WARM_BYTES, PROT_READ | PROT_WRITE);
+	map = arena_map_at(arena, page.offset, WARM_BYTES, prot);
 	EXPECT_NE(NULL, map);
 	if (!map)
 		return 0;
-	for (at = 0; at < WARM_BYTES; at += KPAGE_BYTES)
-		map[at] = 1;
+	touch(map, 1);
 	taken = now_ns() - start;
 	EXPECT_TRUE(page.flags & XALLOC_PAGE_ZERO);
-	for (at = 0; at < WARM_BYTES; at += KPAGE_BYTES)
-		map[at] = 0;
+	map = mmap(map, WARM_BYTES, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, arena,
+		   page.offset);
+	EXPECT_NE(MAP_FAILED, map);
+	if (map == MAP_FAILED)
+		return 0;
+	touching = touch(map, 0);
+	TH_LOG("%llu us, of it %llu for touching", (unsigned long long)taken / 1000,
+	       (unsigned long long)touching / 1000);
 	EXPECT_EQ(-1, nonzero_find(map, WARM_BYTES));
 	munmap(map, WARM_BYTES);
 	EXPECT_EQ(1, free_page(arena, page.offset));
-	return taken;
+	return taken > touching ? taken - touching : 1;
 }
 
 /*
