@@ -245,7 +245,8 @@ static inline bool xl_make_live(uintptr_t address, unsigned int cls)
  * Makes it XL_KEPT if it is XL_LIVE. Returns whether it was. One instruction, so that no thread is
  * interrupted between the look and the write, and writes when another has put the block back
  * already; without a lock of the bus, so two CPUs may still do it at once. The look before it is
- * for what is no live block, as cmpxchg writes what it saw when it does not exchange.
+ * for what is no live block, as cmpxchg writes what it saw when it does not exchange. The prefetch
+ * has a line that another CPU wrote come once, to be written, not first to be looked at.
  */
 static inline bool xl_make_kept(uintptr_t address, unsigned int cls)
 {
@@ -253,6 +254,7 @@ static inline bool xl_make_kept(uintptr_t address, unsigned int cls)
 	uint8_t live = address | XL_LIVE, kept = live ^ (XL_KEPT ^ XL_LIVE);
 	bool was;
 
+	__asm__ volatile("prefetchw %0" : : "m"(*state));
 	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != live, 0))
 		return false;
 	__asm__ volatile("cmpxchgb %3, %1" : "=@ccz"(was), "+m"(*state), "+a"(live) : "q"(kept));
