@@ -63,9 +63,9 @@ static uint64_t touch(unsigned char *map, unsigned char value)
 }
 
 /*
- * What a user waits for: grant, map, and touch every 4 KiB; less what it takes to touch memory that is
- * in a new mapping already, which is next to nothing but where the CPU is emulated: there it is most
- * of the time. Returns ns, 0 on failure.
+ * What a user waits for: grant, map, and touch every 4 KiB; less what it takes to touch memory
+ * that is in a new mapping already, which is next to nothing but where the CPU is emulated: there
+ * it is most of the time. Returns ns, 0 on failure.
  */
 static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
 {
