@@ -328,14 +328,21 @@ static struct xl_cache *start(void)
 
 /* --- allocating */
 
+static noinline void *give_out_slow(uintptr_t entry, unsigned int cls)
+{
+	void *ptr = (void *)xl_address_of(entry);
+
+	if (!(entry & XL_FRESH) || !xl_make_live(entry - XL_FRESH, cls))
+		xl_free_raced(ptr);
+	return ptr;
+}
+
 /* What was in a stack. */
 static inline void *give_out(uintptr_t entry, unsigned int cls)
 {
-	void *ptr = (void *)(entry & ~(uintptr_t)XL_FRESH);
-
 	if (unlikely(!xl_make_live(entry, cls)))
-		xl_free_raced(ptr);
-	return ptr;
+		return give_out_slow(entry, cls);
+	return (void *)(entry - XL_KEPT);
 }
 
 static inline struct stack *stack_of(struct xl_cache *c, unsigned int cls)
@@ -506,6 +513,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	uintptr_t offset = (uintptr_t)ptr - xl_map.base;
 	/* What is no multiple of the quantum becomes more than any unit. */
 	size_t unit = offset / XL_QUANTUM | offset << 60;
+	uintptr_t entry = (uintptr_t)ptr + XL_KEPT;
 	uint32_t cls;
 
 	if (unlikely(unit >= xl_map.nr_units)) {
@@ -513,12 +521,12 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 		return;
 	}
 	cls = xl_tag(unit) - XL_TAG_CACHED;
-	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!xl_make_kept((uintptr_t)ptr, cls))) {
+	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!xl_make_kept(entry, cls))) {
 		free_slow(call, ptr);
 		return;
 	}
-	if (unlikely(!push(cache, cls, (uintptr_t)ptr)))
-		push_slow(cls, (uintptr_t)ptr);
+	if (unlikely(!push(cache, cls, entry)))
+		push_slow(cls, entry);
 }
 
 void xalloc_free(void *ptr)

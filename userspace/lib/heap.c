@@ -182,8 +182,9 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
 }
 
 /* Of a block that a cache holds. */
-static struct xl_page *page_of(uintptr_t address)
+static struct xl_page *page_of(uintptr_t entry)
 {
+	uintptr_t address = xl_address_of(entry);
 	uint32_t tag = xl_tag(xl_unit(address));
 
 	if (!(tag & XL_TAG_CACHED) || !xl_is_state(address, tag % XL_TAG_STEP, XL_KEPT))
@@ -192,9 +193,9 @@ static struct xl_page *page_of(uintptr_t address)
 				    memory_order_acquire);
 }
 
-bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t address)
+bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry)
 {
-	struct xl_page *page = page_of(address & ~(uintptr_t)XL_FRESH);
+	struct xl_page *page = page_of(entry);
 
 	return page && atomic_load_explicit(&page->heap, memory_order_relaxed) == heap;
 }
@@ -202,26 +203,26 @@ bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t address)
 /* Puts blocks of the heap of the first one back. Returns the bits in @left of the others. */
 static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint64_t left)
 {
-	uintptr_t address = entries[__builtin_ctzll(left)] & ~(uintptr_t)XL_FRESH;
-	struct xl_page *page = page_of(address);
+	uintptr_t entry = entries[__builtin_ctzll(left)];
+	struct xl_page *page = page_of(entry);
 	struct xalloc_heap *heap;
 	uint64_t todo;
 
 	/* They stay while a block is not in the free map. */
 	heap = page ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
 	if (!heap)
-		xl_page_raced(NULL, address);
+		xl_page_raced(NULL, xl_address_of(entry));
 	xl_os_lock(&heap->lock);
 	for (todo = left; todo; todo &= todo - 1) {
-		address = entries[__builtin_ctzll(todo)] & ~(uintptr_t)XL_FRESH;
-		page = page_of(address);
+		entry = entries[__builtin_ctzll(todo)];
+		page = page_of(entry);
 		if (!page)
-			xl_page_raced(heap, address);
+			xl_page_raced(heap, xl_address_of(entry));
 		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed))
 			continue;
 		left &= ~(todo & -todo);
-		xl_page_put(page,
-			    xl_class_divide(page->cls, address - xl_page_address(heap, page)));
+		xl_page_put(page, xl_class_divide(page->cls, xl_address_of(entry) -
+								     xl_page_address(heap, page)));
 		came_back(p, heap, page);
 	}
 	pthread_mutex_unlock(&heap->lock);
@@ -269,7 +270,7 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 			      size_t alignment, size_t size, bool *zero, int *error)
 {
 	struct xl_extent *extent;
-	uintptr_t entry = 0;
+	uintptr_t entry, address;
 
 	if (cls == XL_CLASS_LARGE) {
 		*error = xl_large_alloc(p, heap, alignment, size, &extent);
@@ -281,9 +282,9 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 	if (!take_locked(p, heap, cls, &entry, 1, error))
 		return 0;
 	*zero = entry & XL_FRESH;
-	entry &= ~(uintptr_t)XL_FRESH;
-	xl_set_state(entry, cls, XL_LIVE);
-	return entry;
+	address = xl_address_of(entry);
+	xl_set_state(address, cls, XL_LIVE);
+	return address;
 }
 
 void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)

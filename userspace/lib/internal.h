@@ -228,16 +228,25 @@ static inline _Atomic uint8_t *xl_state_of(uintptr_t address, unsigned int cls)
 }
 
 /*
- * Makes it XL_LIVE if it is XL_KEPT. Returns whether it was. XL_FRESH may be added to @address.
+ * A block that a cache holds is an entry: its address + XL_KEPT, so that no more than the low byte
+ * is to be compared, and + XL_FRESH if the block has only zeros.
  */
-static inline bool xl_make_live(uintptr_t address, unsigned int cls)
+#define XL_FRESH 4u
+
+static inline uintptr_t xl_address_of(uintptr_t entry)
 {
-	_Atomic uint8_t *state = xl_state_of(address, cls);
-	uint8_t kept = address | XL_KEPT;
+	return entry & -(uintptr_t)XL_QUANTUM;
+}
+
+/* Makes it XL_LIVE if it is XL_KEPT. Returns whether it was; false if it is XL_FRESH. */
+static inline bool xl_make_live(uintptr_t entry, unsigned int cls)
+{
+	_Atomic uint8_t *state = xl_state_of(entry, cls);
+	uint8_t kept = entry;
 
 	if (__builtin_expect(atomic_load_explicit(state, memory_order_relaxed) != kept, 0))
 		return false;
-	atomic_store_explicit(state, kept ^ (XL_KEPT ^ XL_LIVE), memory_order_relaxed);
+	atomic_store_explicit(state, kept + XL_LIVE - XL_KEPT, memory_order_relaxed);
 	return true;
 }
 
@@ -248,10 +257,10 @@ static inline bool xl_make_live(uintptr_t address, unsigned int cls)
  * for what is no live block, as cmpxchg writes what it saw when it does not exchange. The prefetch
  * has a line that another CPU wrote come once, to be written, not first to be looked at.
  */
-static inline bool xl_make_kept(uintptr_t address, unsigned int cls)
+static inline bool xl_make_kept(uintptr_t entry, unsigned int cls)
 {
-	_Atomic uint8_t *state = xl_state_of(address, cls);
-	uint8_t live = address | XL_LIVE, kept = live ^ (XL_KEPT ^ XL_LIVE);
+	_Atomic uint8_t *state = xl_state_of(entry, cls);
+	uint8_t live = entry + XL_LIVE - XL_KEPT, kept = entry;
 	bool was;
 
 	__asm__ volatile("prefetchw %0" : : "m"(*state));
@@ -488,10 +497,8 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 /*
- * Takes up to @nr blocks of @cls for a cache: their addresses, with XL_FRESH set if the block is
- * zero. Returns how many; with none, *@error is -errno.
+ * Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is -errno.
  */
-#define XL_FRESH 1u
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error);
 /*
@@ -499,8 +506,8 @@ uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned i
  * hold is free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
-/* Whether a block that a cache holds is of @heap. XL_FRESH may be added to @address. */
-bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t address);
+/* Whether a block that a cache holds is of @heap. */
+bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry);
 /* Puts blocks back that were taken from heaps of threads, whichever. Takes their locks. */
 void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
 /*

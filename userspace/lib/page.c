@@ -186,20 +186,22 @@ uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
 	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 	uintptr_t first = xl_block_address(page, 0);
 	uint32_t word = page->hint, done = 0, block;
+	uintptr_t address;
 	uint64_t free;
 
 	for (; done < nr && page->nr_free; word++) {
 		free = page->free_map[word];
 		for (; free && done < nr; free &= free - 1) {
 			block = word * MAP_BITS + __builtin_ctzll(free);
-			entries[done] = first + block * block_bytes;
+			address = first + block * block_bytes;
 			/* Whoever frees it late may have written after it was put back. */
-			if (!xl_is_free(entries[done], page->cls))
-				xl_page_raced(heap, entries[done]);
-			xl_set_state(entries[done], page->cls, XL_KEPT);
+			if (!xl_is_free(address, page->cls))
+				xl_page_raced(heap, address);
+			xl_set_state(address, page->cls, XL_KEPT);
+			entries[done] = address + XL_KEPT;
 			if (block >= page->nr_old) {
 				page->nr_old = block + 1;
-				entries[done] |= page->zero ? XL_FRESH : 0;
+				entries[done] += page->zero ? XL_FRESH : 0;
 			}
 			done++;
 			page->nr_free--;

@@ -19,10 +19,7 @@ uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct x
 /* Gives @nr offsets, at most XALLOC_BATCH_MAX, back to the kernel. */
 void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
 
-/*
- * Takes up to @nr blocks out of the free map: their addresses, with XL_FRESH if the block has only
- * zeros. Their state is XL_KEPT. Returns how many.
- */
+/* Takes up to @nr blocks out of the free map, which are XL_KEPT then. Returns how many. */
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);
 /* Puts it back. This and xl_page_take() abort where two threads have freed a block. */
 void xl_page_put(struct xl_page *page, uint32_t block);
