@@ -469,12 +469,9 @@ void *xalloc_malloc(size_t size)
 	unsigned int cls;
 	uintptr_t entry;
 
-	if (likely(size <= XL_SMALL))
-		cls = xl_class_of_small[(size + XL_QUANTUM - 1) / XL_QUANTUM];
-	else if (likely(size <= XL_SLICE))
-		cls = xl_class_of_medium[(size + XL_STEP - 1) / XL_STEP];
-	else
+	if (unlikely(size > XL_SLICE))
 		return xl_default_alloc(XL_QUANTUM, size, NULL);
+	cls = xl_class_of_size[(size + XL_QUANTUM - 1) / XL_QUANTUM];
 	entry = pop(cache, cls);
 	return likely(entry) ? give_out(entry, cls) : xl_default_alloc(XL_QUANTUM, size, NULL);
 }

@@ -12,8 +12,7 @@
 #define MAX_SLAB_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 
 struct xl_class xl_classes[XL_NR_CLASSES];
-uint8_t xl_class_of_small[XL_SMALL / XL_QUANTUM + 1];
-uint8_t xl_class_of_medium[XALLOC_SLICE_BYTES / XL_STEP + 1];
+uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 
 static uint32_t class_bytes(unsigned int cls)
 {
@@ -66,10 +65,8 @@ void xl_classes_init(void)
 		c->nr_blocks = c->nr_slices * XL_SLICE / c->block_bytes;
 		c->inverse = ((1ULL << 32) + c->block_bytes - 1) / c->block_bytes;
 	}
-	for (i = 1; i <= XL_SMALL / XL_QUANTUM; i++)
-		xl_class_of_small[i] = class_of_size(i * XL_QUANTUM);
-	for (i = 1; i <= XALLOC_SLICE_BYTES / XL_STEP; i++)
-		xl_class_of_medium[i] = class_of_size(i * XL_STEP);
+	for (i = 1; i <= XALLOC_SLICE_BYTES / XL_QUANTUM; i++)
+		xl_class_of_size[i] = class_of_size(i * XL_QUANTUM);
 }
 
 unsigned int xl_class_of(size_t alignment, size_t size)

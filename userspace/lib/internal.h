@@ -101,14 +101,8 @@ static inline void xl_list_del(struct xl_list *entry)
 /* Of large pages; follows the slab classes wherever classes are counted. */
 #define XL_CLASS_LARGE XL_NR_CLASSES
 
-/*
- * The class of sizes up to one slice: up to XL_SMALL by (size + 15) / 16, then, as all classes are
- * multiples of XL_STEP there, by (size + XL_STEP - 1) / XL_STEP. All zero before the start.
- */
-#define XL_SMALL 1024
-#define XL_STEP 128
-extern uint8_t xl_class_of_small[XL_SMALL / XL_QUANTUM + 1];
-extern uint8_t xl_class_of_medium[XALLOC_SLICE_BYTES / XL_STEP + 1];
+/* The class of sizes up to one slice, by (size + 15) / 16. All zero before the start. */
+extern uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 
 struct xl_class {
 	uint32_t block_bytes;
