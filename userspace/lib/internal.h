@@ -490,9 +490,7 @@ struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached);
 void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
-/*
- * Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is -errno.
- */
+/* Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is -errno. */
 uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
 		      uintptr_t *entries, uint32_t nr, int *error);
 /*
