@@ -188,13 +188,17 @@ void xl_checks_free(const char *call, void *ptr, struct xl_where *where)
 void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_t size)
 {
 	struct xl_process *p = where->process;
+	uint16_t *slack = p->options.canary ? slack_of(p, where->heap->arena, ptr) : NULL;
 	size_t old = xl_block_bytes(where);
 
 	if (p->options.canary)
 		check_canary(call, ptr, where);
+	if (!p->options.zero_on_free || size >= old)
+		return;
 	/* What becomes free here; if the block moves or stays, it is free soon or not used. */
-	if (p->options.zero_on_free && size < old)
-		memset((char *)ptr + size, 0, old - size);
+	memset((char *)ptr + size, 0, old - size);
+	if (slack)
+		*slack = 0;
 }
 
 void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size)

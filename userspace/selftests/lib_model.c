@@ -106,12 +106,11 @@ static bool block_realloc(struct block *block, uint32_t *seed)
 	return true;
 }
 
-TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
+static void random_calls(struct __test_metadata *_metadata, uint32_t nr)
 {
 	static struct block blocks[NR_BLOCKS];
 	struct xalloc_arena *arena, *arenas[2];
-	uint32_t seed = random_seed() | 1, nr = is_long_run() ? 300000 : 20000, i, k;
-	uint32_t nr_refused = 0;
+	uint32_t seed = random_seed() | 1, nr_refused = 0, i, k;
 
 	TH_LOG("SEED=%u", seed);
 	/* So little that it runs out now and then. */
@@ -170,6 +169,17 @@ TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
 		ASSERT_EQ(0, xalloc_heap_destroy(heaps[i]));
 	ASSERT_EQ(0, stats_of(arena).committed_bytes);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
+{
+	random_calls(_metadata, is_long_run() ? 300000 : 20000);
+}
+
+TEST_F_TIMEOUT(lib_model, random_calls_with_options_that_look_at_each_block, TEST_TIMEOUT_LONG)
+{
+	setenv("XALLOC_OPTIONS", "canary=1,zero_on_free=1,trace=7", 1);
+	random_calls(_metadata, is_long_run() ? 100000 : 5000);
 }
 
 /* Where a thread leaves a block for any other to check and free. */

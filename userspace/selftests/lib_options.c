@@ -193,6 +193,28 @@ TEST_F(lib_options, zero_on_free_leaves_nothing_behind)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+/* What is cut off and zeroed held the canary. */
+TEST_F(lib_options, zero_on_free_and_canary_let_realloc_make_less_of_a_block)
+{
+	struct xalloc_heap *heap;
+	size_t size, less;
+	char *ptr;
+
+	setenv("XALLOC_OPTIONS", "zero_on_free=1,canary=1", 1);
+	heap = own_heap();
+	for (size = 1; size < 300000; size = size * 3 / 2 + 1) {
+		for (less = size; less; less /= 3) {
+			ptr = size % 2 ? xalloc_malloc(size) : xalloc_heap_malloc(heap, size);
+			ASSERT_NE(NULL, ptr);
+			bytes_fill(ptr, size, size);
+			ptr = xalloc_realloc(ptr, less);
+			ASSERT_EQ(less, xalloc_usable_size(ptr));
+			ASSERT_TRUE(bytes_same(ptr, less, size));
+			xalloc_free(ptr);
+		}
+	}
+}
+
 /* --- leaks and traces */
 
 static __attribute__((noinline)) void *allocate_here(size_t size)
