@@ -201,8 +201,8 @@ static int run_misuse(void *arg)
 	CHECK(arena);
 	heap = xalloc_heap_create(arena);
 	CHECK(heap);
-	/* So that the page stays. */
-	CHECK(xalloc_heap_malloc(heap, misuse->size));
+	/* So that the page stays: a large block is what another has left of its own. */
+	CHECK(xalloc_realloc(xalloc_heap_malloc(heap, 4 * misuse->size), misuse->size));
 	ptr = xalloc_heap_malloc(heap, misuse->size);
 	CHECK(ptr);
 	memset(ptr, 1, misuse->size + misuse->written);
