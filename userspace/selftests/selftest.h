@@ -540,18 +540,30 @@ static inline bool is_thp_kernel(void)
 	return !access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK);
 }
 
-/* It holds freed objects back, taxes each access, and never forgets a stack. */
-static inline bool kernel_has_kasan(void)
+/* Whether a line of the file has @text in it. */
+static inline bool file_says(const char *path, const char *text)
 {
-	FILE *symbols = fopen("/proc/kallsyms", "re");
+	FILE *file = fopen(path, "re");
 	bool found = false;
 	char line[256];
 
-	while (symbols && !found && fgets(line, sizeof(line), symbols))
-		found = strstr(line, " kasan_quarantine_reduce");
-	if (symbols)
-		fclose(symbols);
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = strstr(line, text);
+	if (file)
+		fclose(file);
 	return found;
+}
+
+/* It holds freed objects back, taxes each access, and never forgets a stack. */
+static inline bool kernel_has_kasan(void)
+{
+	return file_says("/proc/kallsyms", " kasan_quarantine_reduce");
+}
+
+/* A fault and each touch cost tens of times what they do on a CPU; clearing memory does not. */
+static inline bool cpu_is_emulated(void)
+{
+	return file_says("/proc/cpuinfo", "QEMU TCG");
 }
 
 static inline bool write_text(const char *path, const char *text)
