@@ -5,7 +5,8 @@
  * The runs of a heap are cut into extents, each a block or free, without regard to where one run
  * ends and the next begins: where two runs touch, a block may lie in both. Free neighbours are
  * merged at once. What is free is found by its length in lists, eight to a doubling, as TLSF does
- * it. A run without a block goes back: at once, or, in the default heap, after a while.
+ * it; of the first list that has it the smallest is taken. A run without a block goes back: at
+ * once, or, in the default heap, after a while or before another is granted.
  *
  * Under the lock of the heap, for all of its extents:
  *
@@ -34,6 +35,9 @@
 
 /* Arenas with a limit from this one on are granted whole segments, in which blocks pack well. */
 #define SEGMENTS_LIMIT (32 * XL_SEGMENT)
+
+/* Up to so much is joined with what is free: if that fails, it is granted for nothing. */
+#define JOINED_BYTES (4 * XL_SEGMENT)
 
 /* So many extents of a list are looked at before the next list. */
 #define NR_PROBES 32
@@ -273,24 +277,29 @@ static size_t place_in(const struct xl_extent *e, size_t nr, size_t alignment)
 	return skip <= e->nr && e->nr - skip >= nr ? e->first + skip : SIZE_MAX;
 }
 
+/* Of extents that are as long it is the lowest. */
 static struct xl_extent *find_free(struct xalloc_heap *heap, size_t nr, size_t alignment,
 				   size_t *at)
 {
+	struct xl_extent *best = NULL;
 	unsigned int list, probes;
 
-	for (list = list_of(nr); list < XL_NR_FREE_LISTS; list++) {
+	for (list = list_of(nr); list < XL_NR_FREE_LISTS && !best; list++) {
 		struct xl_list *head = &heap->large.free[list], *pos;
 
 		for (pos = head->next, probes = 0; pos != head && probes < NR_PROBES;
 		     pos = pos->next, probes++) {
 			struct xl_extent *e = xl_entry(pos, struct xl_extent, free);
+			size_t place = place_in(e, nr, alignment);
 
-			*at = place_in(e, nr, alignment);
-			if (*at != SIZE_MAX)
-				return e;
+			if (place != SIZE_MAX && (!best || e->nr < best->nr ||
+						  (e->nr == best->nr && e->first < best->first))) {
+				best = e;
+				*at = place;
+			}
 		}
 	}
-	return NULL;
+	return best;
 }
 
 /* Makes a block of @nr hardware pages from @at on out of the free extent @e. */
@@ -332,21 +341,16 @@ static int carve(struct xl_process *p, struct xalloc_heap *heap, struct xl_exten
 	return 0;
 }
 
-/* Has a run granted in which @nr hardware pages can be had at @alignment. */
-static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t nr, size_t alignment)
+/* Has a run of @bytes granted, which is free. */
+static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t bytes, size_t alignment)
 {
-	size_t bytes = nr * XL_KPAGE, whole = xl_round_up(bytes, XL_SEGMENT);
+	struct xl_extent *e = extent_get(heap);
 	struct xl_page *page;
-	struct xl_extent *e;
-	int ret = -ENOSPC;
+	int ret;
 
-	e = extent_get(heap);
 	if (!e)
 		return -ENOMEM;
-	if (heap->arena->limit_bytes >= SEGMENTS_LIMIT && whole <= heap->arena->bytes)
-		ret = xl_page_create(p, heap, XL_CLASS_LARGE, alignment, whole, &page);
-	if (ret)
-		ret = xl_page_create(p, heap, XL_CLASS_LARGE, alignment, bytes, &page);
+	ret = xl_page_create(p, heap, XL_CLASS_LARGE, alignment, bytes, &page);
 	if (ret) {
 		extent_put(e);
 		return ret;
@@ -357,6 +361,36 @@ static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t nr, si
 	e->zero = page->zero;
 	settle(p, heap, e);
 	return 0;
+}
+
+/*
+ * Has memory granted in which @nr hardware pages can be had at @alignment. What is idle was of no
+ * use, so it goes back first. If what is free elsewhere makes up for it, a segment less is tried,
+ * and then one more: they are granted from the lowest on, so they mostly touch what is free.
+ */
+static int add_room(struct xl_process *p, struct xalloc_heap *heap, size_t nr, size_t alignment,
+		    struct xl_extent **extent, size_t *at)
+{
+	size_t bytes = nr * XL_KPAGE, whole = xl_round_up(bytes, XL_SEGMENT);
+	size_t parts[] = { whole - XL_SEGMENT, XL_SEGMENT, whole, bytes };
+	unsigned int i = 0;
+	int ret;
+
+	xl_large_trim(p, heap, true);
+	if (whole > JOINED_BYTES || whole <= XL_SEGMENT ||
+	    !find_free(heap, kpages(bytes - parts[0]), XL_KPAGE, at))
+		i = 2;
+	if (heap->arena->limit_bytes < SEGMENTS_LIMIT || whole > heap->arena->bytes)
+		i = 3;
+	do {
+		ret = add_run(p, heap, parts[i], i < 2 ? XL_SLICE : alignment);
+		*extent = ret ? NULL : find_free(heap, nr, alignment, at);
+		if (*extent)
+			return 0;
+		if (i)
+			xl_large_trim(p, heap, true);
+	} while (++i < sizeof(parts) / sizeof(parts[0]));
+	return ret ? ret : -ENOSPC;
 }
 
 int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignment, size_t size,
@@ -375,12 +409,9 @@ int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignm
 	xl_large_trim(p, heap, false);
 	e = find_free(heap, nr, alignment, &at);
 	if (!e) {
-		ret = add_run(p, heap, nr, alignment);
+		ret = add_room(p, heap, nr, alignment, &e, &at);
 		if (ret)
 			return ret;
-		e = find_free(heap, nr, alignment, &at);
-		if (!e)
-			return -ENOSPC;
 	}
 	ret = carve(p, heap, e, at, nr);
 	if (ret)

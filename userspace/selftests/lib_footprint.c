@@ -12,6 +12,7 @@
 #define LARGEST (8 * MIB)
 /* Committed bytes for a thousand requested ones. */
 #define MOST_PER_MILLE 1150
+#define MOST_ODD_PER_MILLE 1320
 
 LIBTEST_FIXTURE(lib_footprint, "64M")
 
@@ -140,6 +141,45 @@ TEST_F_TIMEOUT(lib_footprint, large_blocks_fill_what_is_committed, TEST_TIMEOUT_
 	ASSERT_NE(NULL, arena);
 	ASSERT_TRUE(sweep(_metadata, arena, by_default, SLICE, LARGEST, 17));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+/* The most that is committed in thousandths of the most that is in use, of odd sizes. */
+static size_t most_for_odd_sizes(uint32_t seed)
+{
+	size_t committed = 0, used = 0;
+	void *odd[24] = { NULL };
+	unsigned int i, k;
+
+	for (i = 0; i < 3000; i++) {
+		struct xalloc_arena_stat stat;
+
+		k = random_next(&seed) % ARRAY_SIZE(odd);
+		xalloc_free(odd[k]);
+		odd[k] = xalloc_malloc((65536U << random_next(&seed) % 6) +
+				       random_next(&seed) % 65536);
+		if (!odd[k])
+			return 0;
+		stat = stats_of(xalloc_arena_default());
+		committed = stat.committed_bytes > committed ? stat.committed_bytes : committed;
+		used = stat.used_bytes > used ? stat.used_bytes : used;
+	}
+	for (k = 0; k < ARRAY_SIZE(odd); k++)
+		xalloc_free(odd[k]);
+	return committed * 1000 / used;
+}
+
+TEST_F_TIMEOUT(lib_footprint, large_blocks_of_odd_sizes_pack, TEST_TIMEOUT_LONG)
+{
+	size_t most, sum = 0;
+	uint32_t seed;
+
+	for (seed = 1; seed <= 8; seed++) {
+		most = most_for_odd_sizes(seed);
+		ASSERT_NE(0, most);
+		sum += most;
+	}
+	TH_LOG("%zu/1000 on average", sum / 8);
+	ASSERT_GE(MOST_ODD_PER_MILLE, sum / 8);
 }
 
 TEST_F(lib_footprint, up_to_128_bytes_a_block_takes_the_next_multiple_of_16)
