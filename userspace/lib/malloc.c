@@ -29,6 +29,7 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 		return NULL;
 	}
 	limit = lower(limit, lower(most, p->bytes / 2));
+	limit = limit < XL_SEGMENT ? XL_SEGMENT : limit - limit % XL_SEGMENT;
 	config.limit_bytes = limit;
 	config.arena_bytes = limit <= p->bytes / 4 ? lower(2 * limit, most) : limit;
 	arena = xl_arena_create(p, &config);

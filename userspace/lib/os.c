@@ -163,8 +163,13 @@ int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes)
 	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 
-	if (got == MAP_FAILED)
-		return -errno;
+	if (got == MAP_FAILED) {
+		int error = errno;
+
+		/* 6.1 has unmapped what was there before it refuses. */
+		xl_os_reserve_free(addr, bytes);
+		return -error;
+	}
 	if (!XL_PRELOAD && madvise(addr, bytes, MADV_DONTFORK)) {
 		int error = errno;
 

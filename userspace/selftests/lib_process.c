@@ -184,6 +184,74 @@ TEST_F(lib_process, a_full_range_is_enomem_and_one_line)
 	ASSERT_EQ(text + strlen(text) - 1, strchr(text, '\n'));
 }
 
+TEST_F(lib_process, the_default_arena_of_a_small_range_is_whole_segments)
+{
+	struct xalloc_arena_stat stat;
+	struct iovec range;
+	char *ptr;
+
+	setenv("XALLOC_RANGE", "2M", 1);
+	ptr = xalloc_malloc(SLICE);
+	ASSERT_NE(NULL, ptr);
+	*ptr = 1;
+	stat = stats_of(xalloc_arena_default());
+	ASSERT_EQ(2 * MIB, stat.arena_bytes);
+	ASSERT_EQ(2 * MIB, stat.limit_bytes);
+	ASSERT_EQ(0, xalloc_arena_range(xalloc_arena_default(), &range));
+	ASSERT_EQ(2 * MIB, range.iov_len);
+	xalloc_free(ptr);
+}
+
+TEST_F(lib_process, the_default_arena_of_an_odd_range_is_whole_segments)
+{
+	setenv("XALLOC_RANGE", "6M", 1);
+	xalloc_free(xalloc_malloc(1));
+	ASSERT_EQ(2 * MIB, stats_of(xalloc_arena_default()).arena_bytes);
+}
+
+#define OVERCOMMIT "/proc/sys/vm/overcommit_memory"
+
+/* A kernel that counts what is mapped refuses it; 6.1 after it has unmapped what was there. */
+static int arena_is_more_than_memory(void *arg)
+{
+	struct xalloc_arena *arena;
+	struct iovec range;
+	size_t at;
+
+	(void)arg;
+	setenv("XALLOC_BACKEND", "local", 1);
+	setenv("XALLOC_LIMIT", "16M", 1);
+	/* What is known of each block of it counts as well. */
+	setenv("XALLOC_RANGE", "6G", 1);
+	arena = arena_of(2 * MIB, 0);
+	CHECK(arena);
+	CHECK(!xalloc_arena_range(arena, &range));
+	CHECK(write_text(OVERCOMMIT, "2"));
+	errno = 0;
+	CHECK(!arena_of(4096 * MIB, 0));
+	CHECK(errno == ENOMEM);
+	for (at = 2 * MIB; at < 4096 * MIB; at += 64 * MIB) {
+		errno = 0;
+		CHECK(mmap((char *)range.iov_base + at, KPAGE_BYTES, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED);
+		CHECK(errno == EEXIST);
+	}
+	return 0;
+}
+
+TEST_F(lib_process, an_arena_that_is_refused_leaves_no_hole_in_the_range)
+{
+	char text[1024];
+	int status;
+
+	SKIP_LOCAL("changes vm.overcommit_memory, which is for guests");
+	status = run_child(arena_is_more_than_memory, NULL, text, sizeof(text));
+	EXPECT_TRUE(write_text(OVERCOMMIT, "0"));
+	ASSERT_EQ(0, status) {
+		TH_LOG("%s", text);
+	}
+}
+
 static int range_is_too_much(void *arg)
 {
 	struct rlimit limit = { .rlim_cur = 1UL << 30, .rlim_max = RLIM_INFINITY };
