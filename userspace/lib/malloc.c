@@ -145,6 +145,7 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	bool fits, stays;
 	void *moved;
 
+	size += !size;
 	verdict = xl_find(ptr, &where);
 	if (verdict == XL_INHERITED) {
 		errno = ESTALE;

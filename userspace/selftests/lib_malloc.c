@@ -255,6 +255,23 @@ TEST_F(lib_malloc, realloc_stays_where_the_class_stays)
 	xalloc_free_sized(ptr, SLICE + 1);
 }
 
+TEST_F(lib_malloc, realloc_to_nothing_keeps_the_byte_that_it_counts_as)
+{
+	static const size_t sizes[] = { 1, 10, 1000, 100000 };
+	volatile size_t nothing = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		char *ptr = xalloc_malloc(sizes[i]);
+
+		*ptr = 'x';
+		ptr = xalloc_realloc(ptr, nothing);
+		ASSERT_NE(NULL, ptr);
+		ASSERT_EQ('x', *ptr);
+		xalloc_free_sized(ptr, nothing);
+	}
+}
+
 TEST_F(lib_malloc, realloc_to_less_does_not_fail_when_memory_is_out)
 {
 	size_t bytes = (LIMIT_MIB - 2) * MIB;
