@@ -41,6 +41,11 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	where->page = xl_page_lock((address - p->base) / XL_SLICE, &where->heap);
 	if (!where->page)
 		return XL_NO_PAGE;
+	/* Where adopted memory is accounted for there is none. */
+	if (address + where->heap->arena->shift != (uintptr_t)ptr) {
+		pthread_mutex_unlock(&where->heap->lock);
+		return XL_NO_PAGE;
+	}
 
 	if (where->page->cls == XL_CLASS_LARGE) {
 		where->extent = xl_large_find(p, where->heap, address);

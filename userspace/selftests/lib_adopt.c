@@ -232,6 +232,33 @@ TEST_F(lib_adopt, misuse_is_found)
 	}
 }
 
+/* Where in the range adopted memory is accounted for there is no memory, and so no block. */
+static int free_a_stale_address(void *arg)
+{
+	struct xalloc_arena *arena = arena_of(4 * MIB, 0);
+	char *stale = xalloc_heap_malloc(xalloc_heap_create(arena), 100), *memory;
+
+	(void)arg;
+	CHECK(stale);
+	CHECK(!xalloc_arena_destroy(arena));
+	memory = memory_of_another();
+	arena = xalloc_arena_adopt(memory + (-(uintptr_t)memory & (4 * MIB - 1)), 4 * MIB);
+	CHECK(arena);
+	CHECK(xalloc_heap_malloc(xalloc_heap_create(arena), 100));
+	xalloc_free(stale);
+	return 0;
+}
+
+TEST_F(lib_adopt, a_stale_address_does_not_lead_to_adopted_memory)
+{
+	char text[4096];
+
+	EXPECT_EQ(256 + SIGABRT, run_child(free_a_stale_address, NULL, text, sizeof(text)));
+	EXPECT_NE(NULL, strstr(text, "no block is there")) {
+		TH_LOG("%s", text);
+	}
+}
+
 /* A child has the memory, as it is private, but not the arena; it may have one of its own there. */
 static int child_frees(void *ptr)
 {
