@@ -188,8 +188,7 @@ void xl_checks_free(const char *call, void *ptr, struct xl_where *where)
 void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_t size)
 {
 	struct xl_process *p = where->process;
-	uint16_t *slack = p->options.canary ? slack_of(p, where->heap->arena, ptr) : NULL;
-	size_t old = xl_block_bytes(where);
+	size_t old = xl_checks_usable(ptr, where);
 
 	if (p->options.canary)
 		check_canary(call, ptr, where);
@@ -197,14 +196,24 @@ void xl_checks_resize(const char *call, void *ptr, struct xl_where *where, size_
 		return;
 	/* What becomes free here; if the block moves or stays, it is free soon or not used. */
 	memset((char *)ptr + size, 0, old - size);
-	if (slack)
-		*slack = 0;
 }
 
 void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size)
 {
-	if (where->process->options.canary)
-		set_canary(where->process, where->heap->arena, ptr, size, xl_block_bytes(where));
+	struct xl_process *p = where->process;
+	struct xl_trace *trace;
+
+	if (p->options.canary)
+		set_canary(p, where->heap->arena, ptr, size, xl_block_bytes(where));
+	if (!p->options.trace)
+		return;
+	pthread_mutex_lock(&p->trace_lock);
+	trace = p->traces ? *bucket_of(p, (uintptr_t)ptr) : NULL;
+	while (trace && trace->address != (uintptr_t)ptr)
+		trace = trace->next;
+	if (trace)
+		trace->size = size;
+	pthread_mutex_unlock(&p->trace_lock);
 }
 
 size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
@@ -216,21 +225,54 @@ size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
 	return xl_block_bytes(where) - (slack ? *slack : 0);
 }
 
-void xl_checks_page_gone(const struct xalloc_heap *heap, const struct xl_page *page)
+static void clear_blocks(const struct xalloc_heap *heap, const struct xl_page *page)
+{
+	uintptr_t address;
+	uint32_t block;
+
+	if (page->cls == XL_CLASS_LARGE)
+		return;
+	for (block = 0; block < xl_classes[page->cls].nr_blocks; block++) {
+		address = xl_block_address(page, block);
+		if (xl_is_state(address, page->cls, XL_LIVE))
+			memset((void *)(address + heap->arena->shift), 0,
+			       xl_classes[page->cls].block_bytes);
+	}
+}
+
+static void drop_traces_of_page(struct xl_process *p, const struct xalloc_heap *heap,
+				const struct xl_page *page)
 {
 	uintptr_t first = xl_page_address(heap, page) + heap->arena->shift;
-	uintptr_t end = first + page->nr_slices * XL_SLICE;
-	struct xl_process *p = xl_process_peek();
 	unsigned int bucket;
 
-	if (p->options.zero_on_free && !heap->arena->leaving)
-		memset((void *)first, 0, end - first);
-	if (!p->options.trace)
-		return;
 	pthread_mutex_lock(&p->trace_lock);
 	for (bucket = 0; p->traces && bucket < NR_BUCKETS; bucket++)
-		drop_traces(&p->traces[bucket], first, end);
+		drop_traces(&p->traces[bucket], first, first + page->nr_slices * XL_SLICE);
 	pthread_mutex_unlock(&p->trace_lock);
+}
+
+void xl_checks_heap_gone(const struct xalloc_heap *heap)
+{
+	struct xl_process *p = xl_process_peek();
+	bool clears = p->options.zero_on_free && !heap->arena->leaving;
+	const struct xl_list *pos;
+
+	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
+		const struct xl_page *page = xl_entry(pos, struct xl_page, all);
+
+		if (clears)
+			clear_blocks(heap, page);
+		if (p->options.trace)
+			drop_traces_of_page(p, heap, page);
+	}
+	for (pos = heap->large.all.next; clears && pos != &heap->large.all; pos = pos->next) {
+		const struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
+
+		if (e->used)
+			memset((void *)(xl_map.base + e->first * XL_KPAGE + heap->arena->shift), 0,
+			       e->nr * XL_KPAGE);
+	}
 }
 
 /* --- the report */

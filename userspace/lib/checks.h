@@ -23,6 +23,6 @@ void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size);
 /* How much of a block may be used, its heap locked. */
 size_t xl_checks_usable(const void *ptr, const struct xl_where *where);
 /* The page goes with all its blocks. */
-void xl_checks_page_gone(const struct xalloc_heap *heap, const struct xl_page *page);
+void xl_checks_heap_gone(const struct xalloc_heap *heap);
 
 #endif /* XL_CHECKS_H */

@@ -56,10 +56,10 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 
 	pthread_mutex_lock(&heap->lock);
 	atomic_store(&heap->alive, false);
+	if (xl_checks)
+		xl_checks_heap_gone(heap);
 	xl_large_destroy(heap);
 	while ((pos = heap->pages.next) != &heap->pages) {
-		if (xl_checks)
-			xl_checks_page_gone(heap, xl_entry(pos, struct xl_page, all));
 		offsets[nr++] = xl_page_detach(p, heap, xl_entry(pos, struct xl_page, all));
 		if (nr == XALLOC_BATCH_MAX) {
 			xl_page_free_offsets(heap->arena, offsets, nr);

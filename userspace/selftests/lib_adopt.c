@@ -259,6 +259,30 @@ TEST_F(lib_adopt, a_stale_address_does_not_lead_to_adopted_memory)
 	}
 }
 
+TEST_F(lib_adopt, destroying_it_with_zero_on_free_clears_blocks_alone)
+{
+	static const size_t sizes[] = { 16, 100, 5000, 70000 };
+	char *memory = memory_of_another();
+	struct xalloc_arena *arena;
+	struct xalloc_heap *heap;
+	size_t i, at, nr = 0;
+
+	setenv("XALLOC_OPTIONS", "zero_on_free=1", 1);
+	arena = xalloc_arena_adopt(memory, ROOM);
+	ASSERT_NE(NULL, arena);
+	heap = xalloc_heap_create(arena);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		char *ptr = xalloc_heap_malloc(heap, sizes[i]);
+
+		ASSERT_NE(NULL, ptr);
+		nr += xalloc_usable_size(ptr);
+	}
+	EXPECT_EQ(0, xalloc_arena_destroy(arena));
+	for (at = 0; at < ROOM; at++)
+		nr -= !memory[at];
+	EXPECT_EQ(0, nr);
+}
+
 /* A child has the memory, as it is private, but not the arena; it may have one of its own there. */
 static int child_frees(void *ptr)
 {

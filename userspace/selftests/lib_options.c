@@ -215,6 +215,24 @@ TEST_F(lib_options, zero_on_free_and_canary_let_realloc_make_less_of_a_block)
 	}
 }
 
+TEST_F(lib_options, a_realloc_that_fails_leaves_the_canary)
+{
+	struct xalloc_heap *heap;
+	char *ptr;
+
+	setenv("XALLOC_OPTIONS", "zero_on_free=1,canary=1", 1);
+	heap = xalloc_heap_create(arena_of(2 * MIB, 0));
+	ASSERT_NE(NULL, heap);
+	ptr = xalloc_heap_aligned_alloc(heap, 1024, 10);
+	while (xalloc_heap_malloc(heap, SLICE) || xalloc_heap_malloc(heap, 512))
+		;
+	/* More than was asked for, less than there is, and of another class. */
+	ASSERT_EQ(NULL, xalloc_realloc(ptr, 500));
+	ASSERT_EQ(ENOMEM, errno);
+	ASSERT_EQ(10, xalloc_usable_size(ptr));
+	xalloc_free(ptr);
+}
+
 /* --- leaks and traces */
 
 static __attribute__((noinline)) void *allocate_here(size_t size)
@@ -315,6 +333,19 @@ static int read_report(char *text, size_t bytes)
 	close(pipes[0]);
 	close(pipes[1]);
 	return ret;
+}
+
+TEST_F(lib_options, a_trace_has_the_size_that_realloc_made_in_place)
+{
+	char text[8192], *ptr;
+
+	setenv("XALLOC_OPTIONS", "trace=1", 1);
+	ptr = xalloc_malloc(200000);
+	ASSERT_EQ(ptr, xalloc_realloc(ptr, 70000));
+	ASSERT_EQ(0, read_report(text, sizeof(text)));
+	ASSERT_EQ(1, count(text, " of 70000 bytes, allocated by\n")) {
+		TH_LOG("%s", text);
+	}
 }
 
 TEST_F(lib_options, the_report_goes_where_it_is_asked_for)
