@@ -60,8 +60,10 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	}
 	c = &xl_classes[where->page->cls];
 	inside = address - xl_page_address(where->heap, where->page);
-	if (inside / c->block_bytes >= c->nr_blocks)
+	if (inside / c->block_bytes >= c->nr_blocks) {
+		where->inside = inside - (size_t)c->nr_blocks * c->block_bytes;
 		return XL_NO_BLOCK;
+	}
 	where->block = inside / c->block_bytes;
 	where->inside = inside % c->block_bytes;
 	is_free = !xl_is_state(xl_block_address(where->page, where->block), where->page->cls,

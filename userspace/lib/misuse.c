@@ -21,25 +21,26 @@ void xalloc_set_misuse_handler(void (*new_handler)(const struct xalloc_misuse *m
 /* Where a pointer is, in words, when the lock is gone. */
 struct place {
 	char text[64];
-	size_t block_bytes; /* or 0 */
+	size_t block_bytes; /* 0: of no block */
 	const void *page;
 };
 
 /* Of a verdict about a page, whose heap is locked: unlocks it. */
-static struct place unlock(struct xl_where *where)
+static struct place unlock(struct xl_where *where, enum xl_verdict verdict)
 {
 	uintptr_t page = xl_page_address(where->heap, where->page) + where->heap->arena->shift;
 	struct place place = { .page = (void *)page };
+	bool is_large = where->page->cls == XL_CLASS_LARGE;
+	size_t bytes = is_large && !where->extent ? 0 : xl_block_bytes(where);
 
-	if (where->page->cls != XL_CLASS_LARGE || where->extent)
-		place.block_bytes = xl_block_bytes(where);
-	if (where->page->cls != XL_CLASS_LARGE)
-		snprintf(place.text, sizeof(place.text), "a block of size class %zu",
-			 place.block_bytes);
-	else
+	if (verdict != XL_NO_BLOCK && (!is_large || where->extent->used))
+		place.block_bytes = bytes;
+	if (is_large)
 		snprintf(place.text, sizeof(place.text), "%s of %zu bytes",
-			 where->extent && where->extent->used ? "a large block" : "free memory",
-			 place.block_bytes);
+			 place.block_bytes ? "a large block" : "free memory", bytes);
+	else
+		snprintf(place.text, sizeof(place.text), "%s of size class %zu",
+			 place.block_bytes ? "a block" : "the rest of a slab", bytes);
 	pthread_mutex_unlock(&where->heap->lock);
 	return place;
 }
@@ -57,13 +58,13 @@ static _Noreturn void stop(const char *call, const void *ptr, const struct place
 		.message = message,
 	};
 	void (*own)(const struct xalloc_misuse *misuse) = atomic_load(&handler);
+	int i;
 
 	if (own)
 		own(&misuse);
-	/* What one thread says is enough. */
-	if (atomic_flag_test_and_set(&aborting))
-		for (;;)
-			xl_os_pause();
+	/* What one thread says is enough; unless it lives on: SIGABRT can be survived. */
+	for (i = 0; atomic_flag_test_and_set(&aborting) && i < 100; i++)
+		xl_os_sleep(10);
 	xl_say("%s\n", message);
 	abort();
 }
@@ -87,7 +88,7 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 	if (verdict > XL_NO_BLOCK) {
 		snprintf(message, sizeof(message), "xalloc: %s(%p): %s", call, ptr, what[verdict]);
 	} else {
-		place = unlock(where);
+		place = unlock(where, verdict);
 		snprintf(message, sizeof(message),
 			 "xalloc: %s(%p): %s; +%zu bytes in %s, in the page at %p", call, ptr,
 			 what[verdict], inside, place.text, place.page);
@@ -110,7 +111,7 @@ void xl_free_raced(const void *ptr)
 
 void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where)
 {
-	struct place place = unlock(where);
+	struct place place = unlock(where, XL_BLOCK);
 	char message[256];
 
 	snprintf(message, sizeof(message),
@@ -121,7 +122,7 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 
 void xl_overrun(const char *call, const void *ptr, size_t size, size_t at, struct xl_where *where)
 {
-	struct place place = unlock(where);
+	struct place place = unlock(where, XL_BLOCK);
 	char message[256];
 
 	snprintf(message, sizeof(message),

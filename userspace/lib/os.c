@@ -265,9 +265,11 @@ bool xl_os_memlock_exempt(void)
 	return data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK);
 }
 
-void xl_os_pause(void)
+void xl_os_sleep(unsigned int ms)
 {
-	syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
+	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+
+	syscall(SYS_ppoll, NULL, 0, &time, NULL, 0);
 }
 
 void xl_os_say(const char *text, size_t bytes)

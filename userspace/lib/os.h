@@ -76,8 +76,8 @@ size_t xl_os_address_space(void);
 bool xl_os_memlock_exempt(void);
 /* For a lock that is mostly let go sooner than a sleeper would wake up. */
 void xl_os_lock(pthread_mutex_t *lock);
-/* Sleeps until a signal comes. */
-void xl_os_pause(void);
+/* No longer if a signal comes. */
+void xl_os_sleep(unsigned int ms);
 /* One write(2) to stderr. */
 void xl_os_say(const char *text, size_t bytes);
 /* All of it. Returns 0 or -errno. */

@@ -323,6 +323,63 @@ TEST_F(lib_misuse, a_handler_may_leave_and_all_goes_on)
 		xalloc_free(blocks[i]);
 }
 
+TEST_F(lib_misuse, a_handler_is_told_the_length_of_blocks_alone)
+{
+	struct xalloc_arena *arena = arena_of(8 * MIB, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct iovec range;
+	char *ptr;
+
+	ASSERT_EQ(0, xalloc_arena_range(arena, &range));
+	ptr = xalloc_heap_malloc(heap, 48);
+	ASSERT_EQ(range.iov_base, ptr);
+	xalloc_set_misuse_handler(leave);
+	/* Where a slab has no room for another block. */
+	MISUSE(xalloc_free(ptr + SLICE - 16));
+	ASSERT_EQ(0, last.block_bytes);
+	ASSERT_EQ(ptr, last.page);
+	ASSERT_NE(NULL, strstr(last_message, "where no block can be"));
+	ASSERT_NE(NULL, strstr(last_message, "in the rest of a slab of size class 48"));
+	ptr = xalloc_heap_malloc(heap, 100000);
+	MISUSE(xalloc_free(ptr + 4096));
+	ASSERT_EQ(102400, last.block_bytes);
+	MISUSE(xalloc_free(ptr + 102400));
+	ASSERT_EQ(0, last.block_bytes);
+	ASSERT_NE(NULL, strstr(last_message, "free memory of"));
+}
+
+static int aborts_survived;
+
+static void survive(int signal)
+{
+	(void)signal;
+	if (++aborts_survived < 3)
+		siglongjmp(misused, 1);
+}
+
+static int misuse_again_and_again(void *arg)
+{
+	(void)arg;
+	signal(SIGABRT, survive);
+	sigsetjmp(misused, 1);
+	fprintf(stderr, "misuse %d\n", aborts_survived);
+	xalloc_free(arg);
+	return 0;
+}
+
+/* A test framework that goes on after SIGABRT. */
+TEST_F(lib_misuse, the_next_is_said_by_who_survived_the_first)
+{
+	char text[4096];
+	int on_the_stack;
+
+	ASSERT_EQ(256 + SIGABRT,
+		  run_child(misuse_again_and_again, &on_the_stack, text, sizeof(text)));
+	ASSERT_NE(NULL, strstr(text, "misuse 2\nxalloc: xalloc_free")) {
+		TH_LOG("%s", text);
+	}
+}
+
 static void count_misuse(const struct xalloc_misuse *misuse)
 {
 	fprintf(stderr, "handler: %zu\n", misuse->block_bytes);
