@@ -246,8 +246,10 @@ static int add(struct xalloc_arena *arena)
 int xl_chunk_add(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
-	int ret;
+	int ret, cancel;
 
+	/* The chunk would be ADDING for ever, or c->lock kept. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&c->lock);
 	c->nr_adding++;
 	pthread_mutex_unlock(&c->lock);
@@ -261,6 +263,7 @@ int xl_chunk_add(struct xalloc_arena *arena)
 		ret = c->nr_adding ? ret : 0;
 	}
 	pthread_mutex_unlock(&c->lock);
+	pthread_setcancelstate(cancel, NULL);
 	return ret;
 }
 
@@ -273,7 +276,9 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
 	uint32_t i;
+	int cancel;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	for (i = 0; c && i < c->nr; i++) {
 		struct chunk *chunk = &c->chunks[i];
 		uint64_t offset = i * arena->chunk_bytes;
@@ -293,6 +298,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 		set_state(c, chunk, NONE);
 		c->backend->free(arena, &offset, 1);
 	}
+	pthread_setcancelstate(cancel, NULL);
 }
 
 /* Calls @on_remove for the first @nr chunks, as far as there are any. */
@@ -309,9 +315,12 @@ static void remove_first(struct xalloc_arena *arena, uint32_t nr,
 void xl_chunks_leave(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
+	int cancel;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	if (c)
 		remove_first(arena, c->nr, c->on_remove, c->ctx);
+	pthread_setcancelstate(cancel, NULL);
 }
 
 /* --- the hook */
@@ -353,26 +362,15 @@ static int use_chunks(struct xalloc_arena *arena)
 	return 0;
 }
 
-int xalloc_set_chunk_hook(struct xalloc_arena *arena,
-			  int (*on_add)(void *ctx, void *address, size_t bytes),
-			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+/* Tells the new hook of the chunks there are, and then the old one that they go. */
+static int replace_hook(struct xalloc_arena *arena,
+			int (*on_add)(void *ctx, void *address, size_t bytes),
+			void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
 {
-	struct xl_process *p = xl_process_peek();
-	struct xl_chunks *c;
+	struct xl_chunks *c = arena->chunks;
 	uint32_t i;
 	int ret = 0;
 
-	if (!p || !atomic_load(&arena->alive))
-		return -ESTALE;
-	if (arena->adopted)
-		return -EOPNOTSUPP;
-	pthread_mutex_lock(&p->lock);
-	if (!arena->chunks)
-		ret = use_chunks(arena);
-	pthread_mutex_unlock(&p->lock);
-	if (ret)
-		return ret;
-	c = arena->chunks;
 	for (i = 0; on_add && i < c->nr && !ret; i++)
 		if (c->chunks[i].state == READY)
 			ret = on_add(ctx, address_of(arena, i), arena->chunk_bytes);
@@ -385,6 +383,29 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
 	c->on_remove = on_remove;
 	c->ctx = ctx;
 	return 0;
+}
+
+int xalloc_set_chunk_hook(struct xalloc_arena *arena,
+			  int (*on_add)(void *ctx, void *address, size_t bytes),
+			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+{
+	struct xl_process *p = xl_process_peek();
+	int ret = 0, cancel;
+
+	if (!p || !atomic_load(&arena->alive))
+		return -ESTALE;
+	if (arena->adopted)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&p->lock);
+	if (!arena->chunks)
+		ret = use_chunks(arena);
+	pthread_mutex_unlock(&p->lock);
+	if (ret)
+		return ret;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	ret = replace_hook(arena, on_add, on_remove, ctx);
+	pthread_setcancelstate(cancel, NULL);
+	return ret;
 }
 
 int xalloc_arena_trim(struct xalloc_arena *arena)

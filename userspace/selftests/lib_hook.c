@@ -4,6 +4,8 @@
  * goes; what it refuses is not used.
  */
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 
 #include "libtest.h"
 
@@ -19,7 +21,27 @@ struct device {
 	int error;                 /* what on_add says from now on */
 	unsigned int delay_ms;
 	struct xalloc_heap *nested; /* on_add allocates there */
+	bool stops;                 /* the next hook says so and waits */
+	sem_t stopped, go;
 };
+
+static void stop_next(struct device *device)
+{
+	sem_init(&device->stopped, 0, 0);
+	sem_init(&device->go, 0, 0);
+	device->stops = true;
+}
+
+/* Also where a thread would be cancelled. */
+static void stop(struct device *device)
+{
+	pthread_testcancel();
+	if (!device->stops)
+		return;
+	device->stops = false;
+	sem_post(&device->stopped);
+	sem_wait(&device->go);
+}
 
 static int add(void *ctx, void *address, size_t bytes)
 {
@@ -33,6 +55,7 @@ static int add(void *ctx, void *address, size_t bytes)
 		if (!xalloc_heap_malloc(heap, 100) || !xalloc_malloc(100))
 			abort();
 	}
+	stop(device);
 	sleep_ms(device->delay_ms);
 	if (device->error)
 		return device->error;
@@ -51,6 +74,7 @@ static void drop(void *ctx, void *address, size_t bytes)
 	struct device *device = ctx;
 	int i;
 
+	stop(device);
 	*(volatile char *)address = 0;
 	pthread_mutex_lock(&device->lock);
 	for (i = 0; device->known[i].iov_base != address || device->known[i].iov_len != bytes; i++)
@@ -323,6 +347,94 @@ TEST_F(lib_hook, threads_wait_for_the_chunk_that_another_adds)
 	ASSERT_EQ(1, device.nr_added);
 	ASSERT_EQ(1, second.nr_added);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+/* A thread that allocates one block. */
+struct one {
+	struct xalloc_heap *heap;
+	bool is_cancelled; /* before that */
+	atomic_int tid;
+	void *ptr;
+	int error;
+};
+
+static void *allocate_one(void *arg)
+{
+	struct one *one = arg;
+
+	if (one->is_cancelled)
+		pthread_cancel(pthread_self());
+	atomic_store(&one->tid, gettid());
+	one->ptr = xalloc_heap_malloc(one->heap, 100);
+	one->error = errno;
+	pthread_testcancel();
+	return NULL;
+}
+
+TEST_F(lib_hook, a_thread_is_not_cancelled_where_it_waits_for_a_chunk)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 8 * MIB, 0);
+	struct device device = { 0 };
+	struct one first = { .heap = xalloc_heap_create(arena) };
+	struct one second = { .heap = first.heap, .is_cancelled = true };
+	pthread_t threads[2];
+	void *result;
+
+	stop_next(&device);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, pthread_create(&threads[0], NULL, allocate_one, &first));
+	sem_wait(&device.stopped);
+	ASSERT_EQ(0, pthread_create(&threads[1], NULL, allocate_one, &second));
+	wait_until_asleep(&second.tid);
+	ASSERT_EQ(EBUSY, pthread_tryjoin_np(threads[1], &result));
+	sem_post(&device.go);
+	ASSERT_EQ(0, pthread_join(threads[0], &result));
+	ASSERT_NE(NULL, first.ptr);
+	ASSERT_EQ(0, pthread_join(threads[1], &result));
+	ASSERT_EQ(PTHREAD_CANCELED, result);
+	ASSERT_NE(NULL, second.ptr);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+struct cancelled {
+	struct xalloc_arena *arena;
+	struct xalloc_heap *heap;
+	struct device first, second;
+	bool went_on;
+};
+
+/* Each call of a hook, with a cancellation pending. */
+static void *call_hooks_cancelled(void *arg)
+{
+	struct cancelled *cancelled = arg;
+
+	pthread_cancel(pthread_self());
+	xalloc_free(xalloc_heap_malloc(cancelled->heap, 100));
+	xalloc_arena_trim(cancelled->arena);
+	xalloc_free(xalloc_heap_malloc(cancelled->heap, 100));
+	xalloc_set_chunk_hook(cancelled->arena, add, drop, &cancelled->second);
+	xalloc_arena_destroy(cancelled->arena);
+	cancelled->went_on = true;
+	pthread_testcancel();
+	return NULL;
+}
+
+TEST_F(lib_hook, a_thread_is_not_cancelled_in_a_hook)
+{
+	struct cancelled cancelled = { .arena = arena_with(16 * MIB, 0, 8 * MIB) };
+	pthread_t thread;
+	void *result;
+
+	cancelled.heap = xalloc_heap_create(cancelled.arena);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(cancelled.arena, add, drop, &cancelled.first));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, call_hooks_cancelled, &cancelled));
+	ASSERT_EQ(0, pthread_join(thread, &result));
+	ASSERT_EQ(PTHREAD_CANCELED, result);
+	ASSERT_TRUE(cancelled.went_on);
+	ASSERT_EQ(2, cancelled.first.nr_added);
+	ASSERT_EQ(2, cancelled.first.nr_removed);
+	ASSERT_EQ(1, cancelled.second.nr_added);
+	ASSERT_EQ(1, cancelled.second.nr_removed);
 }
 
 TEST_HARNESS_MAIN

@@ -12,6 +12,7 @@
 #define XALLOC_LIBTEST_H
 
 #include <libxalloc.h>
+#include <stdatomic.h>
 
 #include "selftest.h"
 
@@ -158,6 +159,25 @@ static inline size_t resident_outside(struct xalloc_arena *arena)
 	}
 	fclose(file);
 	return sum;
+}
+
+/* Until the thread waits for another, or has ended; *@tid is zero before it has begun. */
+static inline void wait_until_asleep(const atomic_int *tid)
+{
+	char path[64], line[256], state = 0;
+	FILE *file;
+
+	for (; state != 'S'; sleep_ms(1)) {
+		if (!atomic_load(tid))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", atomic_load(tid));
+		file = fopen(path, "r");
+		if (!file)
+			return;
+		/* Behind the name. */
+		state = fgets(line, sizeof(line), file) ? strrchr(line, ')')[2] : 0;
+		fclose(file);
+	}
 }
 
 /* In what runs in a child, and returns its exit status: 0 if all is well. */
