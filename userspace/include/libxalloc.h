@@ -485,11 +485,12 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
  * @used_bytes: what blocks hold of @granted_bytes; sum of their usable sizes
  * @nr_blocks: live blocks of all heaps of this process
  * @nr_heaps: heaps of this process
- * @nr_refused: how often the kernel refused memory to an allocation, which then failed
+ * @nr_refused: how often the kernel, or a chunk hook, refused memory to an allocation, which then
+ *	failed
  * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,
  *	ENOBUFS RLIMIT_MEMLOCK, EUSERS the module's limit for the creator, ENOSR the module's
  *	limit for all arenas, ENOSPC no free run of that length in the offset space,
- *	ENOMEM the machine has no memory for it, EFBIG larger than the arena
+ *	ENOMEM the machine has no memory for it, EFBIG larger than the arena; or the hook's
  */
 struct xalloc_arena_stat {
 	size_t size;

@@ -178,7 +178,7 @@ void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen)
 		xl_arena_trim(arena, 0, seen);
 }
 
-int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
+int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook)
 {
 	struct xl_process *p = xl_process_peek();
 	void (*say)(const char *format, ...) = xl_explain;
@@ -189,6 +189,11 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error)
 	/* Programs that do not know of the library seldom say what they could not have. */
 	if (!atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed) && XL_PRELOAD)
 		say = xl_say;
+	if (by_hook) {
+		say("xalloc: %zu bytes in arena %llu refused by its chunk hook: error %d\n", bytes,
+		    (unsigned long long)arena->id, error);
+		return error;
+	}
 	switch (error) {
 	case EDQUOT:
 		heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);

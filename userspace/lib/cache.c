@@ -375,6 +375,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	struct xl_cache *c = cache->heap ? cache : start();
 	struct xl_process *p;
 	uintptr_t *stack, entry;
+	bool by_hook = false;
 	uint32_t nr;
 	int error;
 
@@ -391,14 +392,14 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	if (!nr)
 		nr = xl_heap_take(p, c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
 	if (!nr && error == -XL_ADD_CHUNK) {
-		error = xl_chunk_add(c->heap->arena);
+		error = xl_chunk_add(c->heap->arena, &by_hook);
 		if (!error) {
 			/* The hook may have allocated, too. */
 			entry = pop(c, cls);
 			return entry ? entry : refill(cls, size);
 		}
 	}
-	if (!nr) {
+	if (!nr && !by_hook) {
 		int refused = error;
 
 		xl_arena_trim(c->heap->arena, error, &c->generation);
@@ -407,7 +408,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 			error = refused;
 	}
 	if (!nr) {
-		errno = xl_arena_refused(c->heap->arena, size, -error);
+		errno = xl_arena_refused(c->heap->arena, size, -error, by_hook);
 		return 0;
 	}
 	set_count(c, cls, nr - 1);

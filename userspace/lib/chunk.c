@@ -208,7 +208,7 @@ static int call_on_add(struct xalloc_arena *arena, uint32_t i)
 	return ret;
 }
 
-static int add(struct xalloc_arena *arena)
+static int add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
 	struct xl_grant grant;
@@ -227,6 +227,7 @@ static int add(struct xalloc_arena *arena)
 	} else {
 		set_state(c, chunk, ADDING);
 		ret = call_on_add(arena, i);
+		*by_hook = ret < 0;
 	}
 	if (ret < 0) {
 		if (chunk->state == ADDING)
@@ -243,7 +244,7 @@ static int add(struct xalloc_arena *arena)
 	return 0;
 }
 
-int xl_chunk_add(struct xalloc_arena *arena)
+int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
 	int ret, cancel;
@@ -253,12 +254,13 @@ int xl_chunk_add(struct xalloc_arena *arena)
 	pthread_mutex_lock(&c->lock);
 	c->nr_adding++;
 	pthread_mutex_unlock(&c->lock);
-	ret = add(arena);
+	*by_hook = false;
+	ret = add(arena, by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_adding--;
 	pthread_cond_broadcast(&c->added);
 	/* Perhaps refused because another thread has the memory, of which there is enough then. */
-	while (ret < 0 && c->nr_adding && !in_hook) {
+	while (ret < 0 && !*by_hook && c->nr_adding && !in_hook) {
 		pthread_cond_wait(&c->added, &c->lock);
 		ret = c->nr_adding ? ret : 0;
 	}

@@ -11,10 +11,11 @@
 #define XL_ADD_CHUNK 4096
 
 /*
- * These call the program's hook: no lock is held. xl_chunk_add() returns 0 or -errno; then
- * the allocation is tried again, as the hook or another thread may have used the chunk up.
+ * These call the program's hook: no lock is held. After xl_chunk_add() the allocation is tried
+ * again, as the hook or another thread may have used the chunk up. Or it returns -errno; if
+ * @by_hook it is the hook's and that of the allocation, for no other try would help.
  */
-int xl_chunk_add(struct xalloc_arena *arena);
+int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook);
 /* Gives back the chunks that no page is in. Nothing happens to an arena without a hook. */
 void xl_chunks_trim(struct xalloc_arena *arena);
 /* Lock 3 of the chunks, for a fork. */

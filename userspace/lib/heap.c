@@ -292,7 +292,7 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 	struct xl_process *p = xl_process_peek();
 	struct xalloc_arena *arena;
 	uintptr_t address = 0;
-	bool ignored, again;
+	bool ignored, again, by_hook = false;
 	unsigned int cls;
 	int error = 0;
 
@@ -324,19 +324,19 @@ void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, boo
 					   (void *)address;
 		}
 		if (error == -XL_ADD_CHUNK) {
-			error = xl_chunk_add(arena);
+			error = xl_chunk_add(arena, &by_hook);
 			if (!error) {
 				again = false;
 				continue;
 			}
 		}
-		if (again || error == -EFBIG)
+		if (again || by_hook || error == -EFBIG)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
 		xl_arena_trim(arena, error, &arena->generation);
 		again = true;
 	}
-	errno = xl_arena_refused(arena, size, -error);
+	errno = xl_arena_refused(arena, size, -error, by_hook);
 	return NULL;
 }
 

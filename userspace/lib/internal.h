@@ -405,8 +405,11 @@ uint64_t xl_arena_generation(struct xalloc_arena *arena);
 void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen);
 /* Of all arenas, if the generation has grown since. */
 void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen);
-/* Notes and explains that @bytes were refused with @error, an errno. Returns the caller's errno. */
-int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error);
+/*
+ * Notes and explains that @bytes were refused with @error, an errno, by the kernel or by the
+ * arena's hook. Returns the caller's errno.
+ */
+int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook);
 
 /* heap.c: heaps, their pages and blocks */
 

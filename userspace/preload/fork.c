@@ -165,7 +165,7 @@ static bool can_fork(struct xl_process *p)
 	if (!ret)
 		return true;
 	if (!refused->backend->stat(refused, &stat))
-		xl_arena_refused(refused, stat.committed_bytes, -ret);
+		xl_arena_refused(refused, stat.committed_bytes, -ret, false);
 	prepare_locked(p, true, &refused);
 	errno = ENOMEM;
 	return false;

@@ -17,7 +17,7 @@ LIBTEST_FIXTURE(lib_hook, "32M")
 struct device {
 	pthread_mutex_t lock;
 	struct iovec known[NR_CHUNKS];
-	int nr, nr_added, nr_removed;
+	int nr, nr_asked, nr_added, nr_removed;
 	int error;                 /* what on_add says from now on */
 	unsigned int delay_ms;
 	struct xalloc_heap *nested; /* on_add allocates there */
@@ -57,8 +57,10 @@ static int add(void *ctx, void *address, size_t bytes)
 	}
 	stop(device);
 	sleep_ms(device->delay_ms);
-	if (device->error)
+	if (device->error) {
+		device->nr_asked++;
 		return device->error;
+	}
 	/* All of it is there. */
 	for (at = 0; at < bytes; at += SEGMENT)
 		*((volatile char *)address + at) = 0;
@@ -192,6 +194,39 @@ TEST_F(lib_hook, an_error_of_the_hook_is_that_of_the_allocation)
 	ASSERT_EQ(EFBIG, stats_of(arena).refused);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	ASSERT_EQ(0, device.nr);
+}
+
+/* Also one that the kernel has for its own refusals; and only what it refuses is tried again. */
+TEST_F(lib_hook, any_error_of_the_hook_is_passed_on)
+{
+	static const int errors[] = { EDQUOT, ENOBUFS, EUSERS, ENOSR, ENOSPC, EFBIG, EIO };
+	struct xalloc_arena *arena;
+	struct xalloc_heap *heap;
+	struct device device = { 0 };
+	size_t i;
+
+	setenv("XALLOC_LIMIT", "2M", 1);
+	arena = arena_with(4 * MIB, 0, 2 * MIB);
+	heap = xalloc_heap_create(arena);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &device));
+	for (i = 0; i < ARRAY_SIZE(errors); i++) {
+		device.error = -errors[i];
+		device.nr_asked = 0;
+		errno = 0;
+		ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 100));
+		ASSERT_EQ(errors[i], errno);
+		ASSERT_EQ(1, device.nr_asked);
+		errno = 0;
+		ASSERT_EQ(NULL, xalloc_malloc(100));
+		ASSERT_EQ(errors[i], errno);
+		ASSERT_EQ(2, device.nr_asked);
+		ASSERT_EQ(errors[i], stats_of(arena).refused);
+		ASSERT_EQ(i + 1, stats_of(arena).nr_refused);
+		ASSERT_EQ(i + 1, stats_of(xalloc_arena_default()).nr_refused);
+	}
+	ASSERT_EQ(0, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
 TEST_F(lib_hook, calloc_zeroes_what_was_used_in_a_chunk_before)
