@@ -452,8 +452,9 @@ int xalloc_arena_trim(struct xalloc_arena *arena);
  * EFBIG.
  *
  * Hooks are called by the thread that allocates, trims or destroys, without a lock: @on_add may
- * allocate, in this arena too. Those of two chunks may run at the same time. A thread that is
- * cancelled meanwhile goes on to the next cancellation point after the call.
+ * allocate, in this arena too. Those of two chunks may run at the same time, and an allocation that
+ * would be refused waits for those of other threads. A thread that is cancelled meanwhile goes on
+ * to the next cancellation point after the call.
  *
  * A second hook takes the place of the first: @on_add is called for each chunk, then the @on_remove
  * of the first. Nobody else may use the arena during that. NULL for both ends it. At exit

@@ -35,6 +35,9 @@ struct chunk {
 /* This thread is in a hook: what it waits for may be itself. */
 static __thread bool in_hook __attribute__((tls_model("initial-exec")));
 
+/* nr_changed when this thread's last grant found no room. */
+static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
+
 /* @lock is lock 3. */
 struct xl_chunks {
 	void *next_free; /* xl_meta_put() */
@@ -43,9 +46,10 @@ struct xl_chunks {
 	int (*on_add)(void *ctx, void *address, size_t bytes);
 	void (*on_remove)(void *ctx, void *address, size_t bytes);
 	void *ctx;
-	uint64_t nr_granted;    /* slices */
-	unsigned int nr_adding; /* threads in xl_chunk_add() */
-	pthread_cond_t added;
+	uint64_t nr_granted;      /* slices */
+	unsigned int nr_changing; /* threads in xl_chunk_add(), and chunks that go */
+	uint64_t nr_changed;      /* chunks that came or went */
+	pthread_cond_t changed;
 	uint32_t nr;
 	struct chunk *chunks;
 	uint32_t *nr_slices; /* of the page that begins with this slice, or 0 */
@@ -108,6 +112,7 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 			.zero = mark_dirty(c, slice, nr_slices) && c->chunks[i].zero,
 		};
 	}
+	nr_seen = c->nr_changed;
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -208,6 +213,18 @@ static int call_on_add(struct xalloc_arena *arena, uint32_t i)
 	return ret;
 }
 
+static void call_on_remove(struct xalloc_arena *arena, uint32_t i)
+{
+	struct xl_chunks *c = arena->chunks;
+	bool outer = in_hook;
+
+	if (!c->on_remove)
+		return;
+	in_hook = true;
+	c->on_remove(c->ctx, address_of(arena, i), arena->chunk_bytes);
+	in_hook = outer;
+}
+
 static int add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
@@ -247,22 +264,28 @@ static int add(struct xalloc_arena *arena, bool *by_hook)
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
+	uint64_t seen = nr_seen;
 	int ret, cancel;
 
 	/* The chunk would be ADDING for ever, or c->lock kept. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&c->lock);
-	c->nr_adding++;
+	c->nr_changing++;
 	pthread_mutex_unlock(&c->lock);
 	*by_hook = false;
 	ret = add(arena, by_hook);
 	pthread_mutex_lock(&c->lock);
-	c->nr_adding--;
-	pthread_cond_broadcast(&c->added);
-	/* Perhaps refused because another thread has the memory, of which there is enough then. */
-	while (ret < 0 && !*by_hook && c->nr_adding && !in_hook) {
-		pthread_cond_wait(&c->added, &c->lock);
-		ret = c->nr_adding ? ret : 0;
+	c->nr_changing--;
+	c->nr_changed += !ret || *by_hook;
+	pthread_cond_broadcast(&c->changed);
+	if (ret < 0 && !*by_hook) {
+		bool waits = c->nr_changing && !in_hook;
+
+		/* Perhaps another thread has, or had, the memory: there is enough then. */
+		while (waits && c->nr_changing && c->nr_changed == seen)
+			pthread_cond_wait(&c->changed, &c->lock);
+		if (waits || c->nr_changed != seen)
+			ret = 0;
 	}
 	pthread_mutex_unlock(&c->lock);
 	pthread_setcancelstate(cancel, NULL);
@@ -288,17 +311,23 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 
 		pthread_mutex_lock(&c->lock);
 		idle = chunk->state == READY && !chunk->nr_used;
-		if (idle)
+		if (idle) {
 			chunk->state = REMOVING;
+			c->nr_changing++;
+		}
 		pthread_mutex_unlock(&c->lock);
 		if (!idle)
 			continue;
-		if (c->on_remove)
-			c->on_remove(c->ctx, address_of(arena, i), arena->chunk_bytes);
+		call_on_remove(arena, i);
 		xalloc_placement_fini(&chunk->placement);
 		/* Before anybody can be granted it again. */
 		set_state(c, chunk, NONE);
 		c->backend->free(arena, &offset, 1);
+		pthread_mutex_lock(&c->lock);
+		c->nr_changing--;
+		c->nr_changed++;
+		pthread_cond_broadcast(&c->changed);
+		pthread_mutex_unlock(&c->lock);
 	}
 	pthread_setcancelstate(cancel, NULL);
 }

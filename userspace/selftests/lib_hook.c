@@ -21,6 +21,7 @@ struct device {
 	int error;                 /* what on_add says from now on */
 	unsigned int delay_ms;
 	struct xalloc_heap *nested; /* on_add allocates there */
+	struct xalloc_heap *last;   /* on_remove, in vain */
 	bool stops;                 /* the next hook says so and waits */
 	sem_t stopped, go;
 };
@@ -76,6 +77,8 @@ static void drop(void *ctx, void *address, size_t bytes)
 	struct device *device = ctx;
 	int i;
 
+	if (device->last && xalloc_heap_malloc(device->last, 100))
+		abort();
 	stop(device);
 	*(volatile char *)address = 0;
 	pthread_mutex_lock(&device->lock);
@@ -338,6 +341,7 @@ TEST_F(lib_hook, a_hook_may_allocate)
 }
 
 struct together {
+	struct xalloc_arena *arena;
 	struct xalloc_heap *heap;
 	pthread_barrier_t barrier;
 	struct device *device;
@@ -429,6 +433,86 @@ TEST_F(lib_hook, a_thread_is_not_cancelled_where_it_waits_for_a_chunk)
 	ASSERT_EQ(PTHREAD_CANCELED, result);
 	ASSERT_NE(NULL, second.ptr);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+static void *trim(void *arg)
+{
+	xalloc_arena_trim(arg);
+	return NULL;
+}
+
+/* There is memory for one chunk, which the hook is being told that it goes. */
+TEST_F(lib_hook, an_allocation_waits_for_the_chunk_that_is_given_back)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 8 * MIB, 0);
+	struct one one = { .heap = xalloc_heap_create(arena) };
+	struct device device = { .last = one.heap };
+	pthread_t trims, allocates;
+
+	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	xalloc_free(xalloc_heap_malloc(one.heap, 100));
+	stop_next(&device);
+	ASSERT_EQ(0, pthread_create(&trims, NULL, trim, arena));
+	sem_wait(&device.stopped);
+	device.last = NULL;
+	ASSERT_EQ(0, pthread_create(&allocates, NULL, allocate_one, &one));
+	wait_until_asleep(&one.tid);
+	sem_post(&device.go);
+	ASSERT_EQ(0, pthread_join(allocates, NULL));
+	ASSERT_EQ(0, pthread_join(trims, NULL));
+	ASSERT_NE(NULL, one.ptr)
+	{
+		TH_LOG("errno %d", one.error);
+	}
+	ASSERT_EQ(2, device.nr_added);
+	ASSERT_EQ(1, device.nr_removed);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+static void *take_turns(void *arg)
+{
+	struct together *together = arg;
+	int i, nr_turns = is_fast() ? 500 : 20;
+	long nr_bad = 0;
+	void *ptr;
+
+	pthread_barrier_wait(&together->barrier);
+	for (i = 0; i < nr_turns; i++) {
+		ptr = xalloc_heap_malloc(together->heap, 100);
+		nr_bad += !ptr;
+		xalloc_free(ptr);
+		xalloc_arena_trim(together->arena);
+		ptr = xalloc_malloc(100);
+		nr_bad += !ptr;
+		xalloc_free(ptr);
+		xalloc_arena_trim(xalloc_arena_default());
+	}
+	return (void *)nr_bad;
+}
+
+/* Wherever the others are when one of them is refused. */
+TEST_F(lib_hook, threads_add_and_give_back_the_only_chunk)
+{
+	struct device device = { 0 }, second = { 0 };
+	struct together together = { 0 };
+	pthread_t threads[3];
+	void *nr_bad;
+	size_t i;
+
+	setenv("XALLOC_LIMIT", "2M", 1);
+	together.arena = arena_with(4 * MIB, 2 * MIB, 0);
+	together.heap = xalloc_heap_create(together.arena);
+	ASSERT_EQ(0, xalloc_set_chunk_hook(together.arena, add, drop, &device));
+	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	pthread_barrier_init(&together.barrier, NULL, ARRAY_SIZE(threads));
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, take_turns, &together));
+	for (i = 0; i < ARRAY_SIZE(threads); i++) {
+		pthread_join(threads[i], &nr_bad);
+		EXPECT_EQ(NULL, nr_bad);
+	}
+	ASSERT_EQ(0, xalloc_arena_destroy(together.arena));
+	ASSERT_EQ(device.nr_added, device.nr_removed);
 }
 
 struct cancelled {
