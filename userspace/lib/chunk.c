@@ -27,8 +27,9 @@ enum state {
 
 struct chunk {
 	enum state state;
-	bool zero;        /* but for what is dirty */
-	uint32_t nr_used; /* slices */
+	const bool *in_hook; /* of the thread that adds or removes it */
+	bool zero;           /* but for what is dirty */
+	uint32_t nr_used;    /* slices */
 	struct xalloc_placement placement;
 };
 
@@ -242,6 +243,7 @@ static int add(struct xalloc_arena *arena, bool *by_hook)
 	if (grant.offset % arena->chunk_bytes) {
 		ret = -ENOSPC;
 	} else {
+		chunk->in_hook = &in_hook;
 		set_state(c, chunk, ADDING);
 		ret = call_on_add(arena, i);
 		*by_hook = ret < 0;
@@ -297,6 +299,33 @@ pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c)
 	return &c->lock;
 }
 
+void xl_chunks_recover(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	uint32_t i;
+
+	if (!c)
+		return;
+	/* Others may have been leaving it. */
+	c->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+	if (!c->nr_changing)
+		return;
+	c->nr_changing = 0;
+	for (i = 0; i < c->nr; i++) {
+		struct chunk *chunk = &c->chunks[i];
+		uint64_t offset = i * arena->chunk_bytes;
+
+		if (chunk->state != ADDING && chunk->state != REMOVING)
+			continue;
+		if (chunk->in_hook == &in_hook) {
+			c->nr_changing++;
+			continue;
+		}
+		chunk->state = NONE;
+		c->backend->free(arena, &offset, 1);
+	}
+}
+
 void xl_chunks_trim(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
@@ -313,6 +342,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 		idle = chunk->state == READY && !chunk->nr_used;
 		if (idle) {
 			chunk->state = REMOVING;
+			chunk->in_hook = &in_hook;
 			c->nr_changing++;
 		}
 		pthread_mutex_unlock(&c->lock);

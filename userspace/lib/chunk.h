@@ -20,6 +20,11 @@ int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook);
 void xl_chunks_trim(struct xalloc_arena *arena);
 /* Lock 3 of the chunks, for a fork. */
 pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c);
+/*
+ * In a child of fork(): what other threads were adding or removing goes back, without a call of the
+ * hook. What this thread is in a hook for stays.
+ */
+void xl_chunks_recover(struct xalloc_arena *arena);
 /* Before the arena is destroyed: all of them are about to go. */
 void xl_chunks_leave(struct xalloc_arena *arena);
 

@@ -7,7 +7,8 @@
  * done is copied the forking thread holds the locks over it. Other threads, which the child does
  * not have, may be at work on their caches, without a lock, or in depots: the child forgets these,
  * and all blocks are free that are not live, which their states say at any moment. A block such a
- * thread was just about to return, or to free, may stay taken: one for each thread.
+ * thread was just about to return, or to free, may stay taken: one for each thread. A chunk of
+ * which such a thread was telling a hook goes back.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -121,11 +122,12 @@ static void parent(void)
 static void child(void)
 {
 	struct xl_process *p = xl_process_peek();
+	bool had_threads = locked;
 	struct xl_list *pos;
 
 	if (!p)
 		return;
-	if (locked) {
+	if (had_threads) {
 		unlock_all();
 		_IO_list_resetlock();
 		xl_caches_recover(p);
@@ -135,6 +137,8 @@ static void child(void)
 
 		if (arena->backend->fork_child)
 			arena->backend->fork_child(arena);
+		if (had_threads)
+			xl_chunks_recover(arena);
 	}
 }
 

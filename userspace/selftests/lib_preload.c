@@ -8,6 +8,7 @@
  */
 #include <malloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/time.h>
@@ -401,6 +402,139 @@ static int fork_without_handlers(void)
 	return expect_blocks(1);
 }
 
+/* While another thread is in a chunk hook, or from one. */
+
+#define CHUNK_BYTES (2 << 20)
+
+static struct xalloc_arena *hooked;
+static struct xalloc_heap *hooked_heap;
+static bool hook_stops, hook_forks; /* the next one */
+static sem_t stopped, go;
+static pid_t child_of_hook = -1;
+
+static void in_hook(void)
+{
+	if (hook_forks) {
+		hook_forks = false;
+		child_of_hook = fork();
+	}
+	if (hook_stops) {
+		hook_stops = false;
+		sem_post(&stopped);
+		sem_wait(&go);
+	}
+}
+
+static int on_add(void *ctx, void *address, size_t bytes)
+{
+	(void)ctx;
+	(void)address;
+	(void)bytes;
+	in_hook();
+	return 0;
+}
+
+static void on_remove(void *ctx, void *address, size_t bytes)
+{
+	on_add(ctx, address, bytes);
+}
+
+static void *allocate_hooked(void *arg)
+{
+	if (arg)
+		atomic_store((atomic_int *)arg, gettid());
+	return xalloc_heap_malloc(hooked_heap, CHUNK_BYTES);
+}
+
+static void *trim_hooked(void *arg)
+{
+	xalloc_arena_trim(hooked);
+	return arg;
+}
+
+/* So many there are, and the next one is refused without a wait for threads that are not there. */
+static int allocate_chunks(unsigned int nr)
+{
+	alarm(60);
+	for (; nr; nr--)
+		CHECK(xalloc_heap_malloc(hooked_heap, CHUNK_BYTES));
+	CHECK(!xalloc_heap_malloc(hooked_heap, CHUNK_BYTES) && errno == ENOMEM);
+	return 0;
+}
+
+/* A thread adds the last chunk and another one waits for it: here, and in a child meanwhile. */
+static int wait_for_last_chunk(unsigned int generation)
+{
+	pthread_t adds, waits;
+	atomic_int tid = 0;
+	void *ptr, *none;
+
+	alarm(60);
+	hook_stops = true;
+	CHECK(!pthread_create(&adds, NULL, allocate_hooked, NULL) && !sem_wait(&stopped));
+	CHECK(!pthread_create(&waits, NULL, allocate_hooked, &tid));
+	wait_until_asleep(&tid);
+	if (!generation)
+		CHECK(!forks(wait_for_last_chunk, 1));
+	CHECK(!sem_post(&go));
+	CHECK(!pthread_join(adds, &ptr) && !pthread_join(waits, &none));
+	CHECK(!!ptr + !!none == 1);
+	xalloc_free(ptr ?: none);
+	return 0;
+}
+
+static int fork_beside_hook(void)
+{
+	struct xalloc_arena_config config = {
+		.size = sizeof(config),
+		.arena_bytes = 8 * CHUNK_BYTES,
+		.limit_bytes = (is_local() ? 2 : 4) * CHUNK_BYTES,
+		.chunk_bytes = CHUNK_BYTES,
+	};
+	/* What one chunk of the parent leaves: on the device the limit is for both. */
+	unsigned int nr = is_local() ? 2 : 3;
+	pthread_t thread;
+	void *ptr, *other;
+
+	alarm(60);
+	CHECK(!sem_init(&stopped, 0, 0) && !sem_init(&go, 0, 0));
+	hooked = xalloc_arena_create(&config);
+	CHECK(hooked);
+	hooked_heap = xalloc_heap_create(hooked);
+	CHECK(hooked_heap && !xalloc_set_chunk_hook(hooked, on_add, on_remove, NULL));
+
+	hook_stops = true;
+	CHECK(!pthread_create(&thread, NULL, allocate_hooked, NULL) && !sem_wait(&stopped));
+	CHECK(!forks(allocate_chunks, nr));
+	CHECK(!sem_post(&go) && !pthread_join(thread, &ptr) && ptr);
+
+	/* On the device there must be room for copies, so nobody would wait. */
+	CHECK(!is_local() || !wait_for_last_chunk(0));
+
+	xalloc_free(ptr);
+	CHECK(!xalloc_arena_trim(hooked));
+	ptr = xalloc_heap_malloc(hooked_heap, CHUNK_BYTES);
+	CHECK(ptr);
+	xalloc_free(ptr);
+	hook_stops = true;
+	CHECK(!pthread_create(&thread, NULL, trim_hooked, NULL) && !sem_wait(&stopped));
+	CHECK(!forks(allocate_chunks, nr));
+	CHECK(!sem_post(&go) && !pthread_join(thread, NULL));
+
+	/* What the forking thread adds is added in the child too. */
+	hook_stops = true;
+	CHECK(!pthread_create(&thread, NULL, allocate_hooked, NULL) && !sem_wait(&stopped));
+	hook_forks = true;
+	ptr = xalloc_heap_malloc(hooked_heap, CHUNK_BYTES);
+	CHECK(ptr);
+	memset(ptr, 1, CHUNK_BYTES);
+	if (!child_of_hook)
+		_exit(allocate_chunks(1));
+	CHECK(child_of_hook > 0 && !child_status(child_of_hook));
+	CHECK(!sem_post(&go) && !pthread_join(thread, &other) && other && other != ptr);
+	return !bytes_are(ptr, CHUNK_BYTES, 1);
+}
+
 /* --- descriptors */
 
 static int grow_and_shrink(uint64_t seed)
@@ -544,6 +678,7 @@ static const struct {
 	{ "handlers_allocate", handlers_allocate },
 	{ "fork_in_signal_handler", fork_in_signal_handler },
 	{ "fork_without_handlers", fork_without_handlers },
+	{ "fork_beside_hook", fork_beside_hook },
 	{ "closed_descriptors", closed_descriptors },
 	{ "closed_descriptors_of_two", closed_descriptors_of_two },
 	{ "high_descriptors", high_descriptors },
@@ -648,6 +783,12 @@ TEST_F(lib_preload, fork_without_handlers)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_without_handlers");
+}
+
+TEST_F(lib_preload, fork_beside_a_chunk_hook)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("fork_beside_hook");
 }
 
 TEST_F(lib_preload, fork_is_refused_where_there_is_no_memory_for_the_copy)
