@@ -340,6 +340,30 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 }
 
 /**
+ * xalloc_arena_vacate() - give back what is in an arena that nobody can reach any more
+ * @arena: the first one of a family, whose inode the copies still hold; without a client
+ *
+ * What is exported stays while it is.
+ *
+ * Context: Process context, may sleep; mm->mmap_lock may be held.
+ */
+void xalloc_arena_vacate(struct xalloc_arena *arena)
+{
+	struct xalloc_page *page, *next;
+
+	mutex_lock(&arena->lock);
+	arena->reserve_low = 0;
+	arena->reserve_high = 0;
+	list_for_each_entry_safe(page, next, &arena->orphans.pages, link) {
+		xalloc_page_end(arena, page);
+		cond_resched();
+	}
+	xalloc_arena_reap(arena, 0);
+	xalloc_arena_reap_soon(arena);
+	mutex_unlock(&arena->lock);
+}
+
+/**
  * xalloc_arena_destroy() - destroy an arena that has no client and no mapping any more
  * @arena: the arena; not to be used after this
  *

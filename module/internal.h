@@ -353,6 +353,7 @@ void xalloc_arena_fini(void);
 u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
 struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from);
+void xalloc_arena_vacate(struct xalloc_arena *arena);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
 u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
 void xalloc_arena_reap_soon(struct xalloc_arena *arena);

@@ -6,7 +6,7 @@
  * inherits. What an address space sees there is its view: the first arena, or, where it came to
  * be by fork, a copy. So there is at most one view for a family and an address space; files
  * that it opened and its mappings refer to it, and a copy goes with the last of them. The first
- * arena is the inode's, which each of them holds.
+ * arena is the inode's, which each of them holds; what is in it goes with the last of its own.
  *
  * A mapping whose vm_mm is not that of its view was just made by fork. Nothing else can be
  * asked: vm_ops->open() is called for splits too, by whoever splits.
@@ -73,7 +73,7 @@ void xalloc_view_get(struct xalloc_view *view)
 }
 
 /**
- * xalloc_view_put() - drop a reference; the last one ends a copy
+ * xalloc_view_put() - drop a reference; the last one ends a copy, or empties the first arena
  * @view: the view, not to be used after this
  *
  * Context: Process context, may sleep; mm->mmap_lock may be held.
@@ -97,6 +97,8 @@ void xalloc_view_put(struct xalloc_view *view)
 		xalloc_copy_destroy(view->heir);
 	else if (view->is_copy)
 		xalloc_arena_destroy(arena);
+	else
+		xalloc_arena_vacate(arena);
 	free_view(view);
 }
 

@@ -337,6 +337,54 @@ TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 	close(again);
 }
 
+/* What a daemon does; it keeps nothing of its parent's. Returns whether just the copy is left. */
+static bool lives_on_its_copy(int device, int arena, unsigned char *map)
+{
+	uint64_t end = now_ms() + 60000, others;
+	int own = attach_at(device, map, 0, NULL);
+
+	others = stat_of(device).committed_bytes - 4 * XALLOC_SEGMENT_BYTES;
+	close(arena);
+	munmap(map, ARENA_BYTES);
+	map = arena_map(own, ARENA_BYTES);
+	if (!map || map[0] != 5 || stat_of(own).committed_bytes != 2 * XALLOC_SEGMENT_BYTES)
+		return false;
+	while (stat_of(device).committed_bytes != others + 2 * XALLOC_SEGMENT_BYTES) {
+		if (now_ms() > end)
+			return false;
+		sleep_ms(20);
+	}
+	return map[0] == 5 && grant_page(own, 2 * SEGMENT_SLICES, 0, NULL) == 1;
+}
+
+TEST_F(fork_copy, what_a_parent_leaves_goes_when_it_dies)
+{
+	char result = 0;
+	int ends[2];
+
+	ASSERT_EQ(0, pipe(ends));
+	EXPECT_EQ(0, in_child({
+		int arena = family_create(self->device, ARENA_BYTES, 4 * XALLOC_SEGMENT_BYTES);
+		unsigned char *map = arena_map(arena, ARENA_BYTES);
+		pid_t parent = getpid();
+
+		require(map);
+		require(grant_page(arena, 2 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL) == 1);
+		map[0] = 5;
+		if (!fork()) {
+			while (getppid() == parent)
+				sleep_ms(5);
+			result = lives_on_its_copy(self->device, arena, map) ? 'y' : 'n';
+			require(write(ends[1], &result, 1) == 1);
+			_exit(0);
+		}
+	}));
+	close(ends[1]);
+	EXPECT_EQ(1, read(ends[0], &result, 1));
+	EXPECT_EQ('y', result);
+	close(ends[0]);
+}
+
 TEST_F(fork_copy, prepared_fork_takes_what_was_prepared)
 {
 	unsigned char *map = self->map;
