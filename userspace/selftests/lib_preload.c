@@ -301,12 +301,18 @@ static int child_of_readers(unsigned int round)
 	return 0;
 }
 
+/* Seconds. Who gets a lock of stdio is luck, and the machine may be slow. */
+static unsigned int patience(void)
+{
+	return is_long_run() ? 1000 : 200;
+}
+
 static int fork_beside_stdio(void)
 {
 	unsigned int i, nr_rounds = is_long_run() ? 2000 : is_local() ? 200 : 20;
 	pthread_t flushes, reads;
 
-	alarm(is_long_run() ? 1000 : 60);
+	alarm(patience());
 	CHECK(!pthread_create(&flushes, NULL, flush_all, NULL));
 	CHECK(!pthread_create(&reads, NULL, read_lines, NULL));
 	for (i = 0; i < nr_rounds; i++)
@@ -337,7 +343,7 @@ static int handlers_allocate(void)
 	pthread_t thread;
 	int i;
 
-	alarm(60);
+	alarm(patience());
 	CHECK(!pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler));
 	for (i = 0; i < 2; i++) {
 		CHECK(!forks(child_of_readers, 1));
@@ -371,7 +377,7 @@ static int fork_in_signal_handler(void)
 	unsigned int nr_rounds = is_long_run() ? 3000 : is_local() ? 200 : 40;
 	uint64_t seed = 0;
 
-	alarm(120);
+	alarm(patience());
 	CHECK(!fill_blocks(seed));
 	CHECK(!sigaction(SIGVTALRM, &action, NULL));
 	CHECK(!setitimer(ITIMER_VIRTUAL, &timer, NULL));
@@ -761,19 +767,19 @@ TEST_F(lib_preload, fork_beside_threads_that_allocate)
 	EXPECT_CASE("fork_beside_threads");
 }
 
-TEST_F(lib_preload, fork_beside_threads_in_stdio)
+TEST_F_TIMEOUT(lib_preload, fork_beside_threads_in_stdio, TEST_TIMEOUT_LONG)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_beside_stdio");
 }
 
-TEST_F(lib_preload, handlers_of_fork_may_allocate)
+TEST_F_TIMEOUT(lib_preload, handlers_of_fork_may_allocate, TEST_TIMEOUT_LONG)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("handlers_allocate");
 }
 
-TEST_F(lib_preload, fork_in_a_signal_handler)
+TEST_F_TIMEOUT(lib_preload, fork_in_a_signal_handler, TEST_TIMEOUT_LONG)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("fork_in_signal_handler");
