@@ -220,44 +220,80 @@ static void strip_numbers(char *text)
 	*to = 0;
 }
 
-TEST_F_TIMEOUT(lib_scribble, wild_writes_change_no_answer, TEST_TIMEOUT_LONG)
-{
-	uint32_t nr = is_long_run() ? 2000000 : 20000, i, k, nr_refused = 0;
-	size_t bytes = nr * sizeof(struct answer);
+/* The sequence without the thread and with it: answers and last message of each. */
+struct outcome {
 	struct answer *answers[2];
 	char texts[2][4096];
+};
+
+static void run_both(struct __test_metadata *_metadata, struct run *run, struct outcome *outcome)
+{
+	int i;
+
+	atomic_store(run->nr_writes, 0);
+	for (i = 0; i < 2; i++) {
+		char *text = outcome->texts[i];
+		int status;
+
+		run->answers = outcome->answers[i];
+		run->scribble = i;
+		status = run_child(run_sequence, run, text, sizeof(outcome->texts[i]));
+		ASSERT_EQ(256 + SIGABRT, status) {
+			TH_LOG("%s scribbling: %s", i ? "while" : "without", text);
+		}
+		strip_numbers(text);
+	}
+}
+
+/* Whether all answers are the same; tells of the first that are not. */
+static bool is_same(struct __test_metadata *_metadata, const struct outcome *outcome, uint32_t nr)
+{
+	uint32_t k;
+
+	for (k = 0; k < nr; k++) {
+		const struct answer *a = &outcome->answers[0][k], *b = &outcome->answers[1][k];
+
+		if (!memcmp(a, b, sizeof(*a)))
+			continue;
+		TH_LOG("call %u (%u): %llx %llu %llx error %d; %llx %llu %llx error %d", k, a->call,
+		       (unsigned long long)a->offset, (unsigned long long)a->usable,
+		       (unsigned long long)a->more, a->error, (unsigned long long)b->offset,
+		       (unsigned long long)b->usable, (unsigned long long)b->more, b->error);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * A fault of the thread may hold memory of the device for a moment, and what is freed then
+ * counts as pinned for 50 ms, which answers tell. That does not happen each time.
+ */
+TEST_F_TIMEOUT(lib_scribble, wild_writes_change_no_answer, TEST_TIMEOUT_LONG)
+{
+	uint32_t nr = is_long_run() ? 2000000 : 20000, k, nr_refused = 0;
+	int tries = is_local() ? 1 : 3, i;
+	size_t bytes = nr * sizeof(struct answer);
 	struct run run = { .seed = random_seed() | 1, .nr = nr };
+	struct outcome outcome;
+	bool same = false;
 
 	TH_LOG("SEED=%u", run.seed);
 	run.nr_writes = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 			     -1, 0);
 	ASSERT_NE(MAP_FAILED, run.nr_writes);
 	for (i = 0; i < 2; i++) {
-		answers[i] = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-				  -1, 0);
-		ASSERT_NE(MAP_FAILED, answers[i]);
-		run.answers = answers[i];
-		run.scribble = i;
-		ASSERT_EQ(256 + SIGABRT,
-			  run_child(run_sequence, &run, texts[i], sizeof(texts[i]))) {
-			TH_LOG("%s scribbling: %s", i ? "while" : "without", texts[i]);
-		}
-		strip_numbers(texts[i]);
+		outcome.answers[i] = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+					  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, outcome.answers[i]);
 	}
-	for (k = 0; k < nr; k++) {
-		const struct answer *a = &answers[0][k], *b = &answers[1][k];
-
-		nr_refused += a->error == ENOMEM;
-		ASSERT_EQ(0, memcmp(a, b, sizeof(*a))) {
-			TH_LOG("call %u (%u): %llx %llu %llx error %d; %llx %llu %llx error %d", k,
-			       a->call, (unsigned long long)a->offset,
-			       (unsigned long long)a->usable, (unsigned long long)a->more,
-			       a->error, (unsigned long long)b->offset,
-			       (unsigned long long)b->usable, (unsigned long long)b->more,
-			       b->error);
-		}
+	for (i = 0; i < tries && !same; i++) {
+		run_both(_metadata, &run, &outcome);
+		same = is_same(_metadata, &outcome, nr);
 	}
-	ASSERT_STREQ(texts[0], texts[1]);
+	ASSERT_TRUE(same);
+	ASSERT_STREQ(outcome.texts[0], outcome.texts[1]);
+	for (k = 0; k < nr; k++)
+		nr_refused += outcome.answers[0][k].error == ENOMEM;
 	TH_LOG("%u answers, %u of them ENOMEM, with %llu writes", nr, nr_refused,
 	       (unsigned long long)*run.nr_writes);
 	ASSERT_NE(0, nr_refused);
