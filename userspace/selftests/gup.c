@@ -230,7 +230,7 @@ TEST_F(gup, io_uring_fixed_buffers)
 		EXPECT_EQ(-EOPNOTSUPP, rc);
 		io_uring_queue_exit(&ring);
 		ASSERT_EQ(1, free_page(self->arena, 0));
-		EXPECT_TRUE(pinned_wait(self->arena, 0, 10000));
+		EXPECT_TRUE(pinned_wait(_metadata, self->arena, 0, 10000));
 		expect_arena(_metadata, self->arena, 0, 0, 0);
 		return;
 	}
@@ -276,7 +276,7 @@ TEST_F(gup, io_uring_registers_no_hole)
 	ASSERT_EQ(1, grant_page(self->arena, 3 * SEGMENT_SLICES, 0, NULL));
 	EXPECT_GT(0, io_uring_register_buffers(&ring, &whole, 1));
 	ASSERT_EQ(1, free_page(self->arena, 0));
-	EXPECT_TRUE(pinned_wait(self->arena, 0, 10000));
+	EXPECT_TRUE(pinned_wait(_metadata, self->arena, 0, 10000));
 	expect_arena(_metadata, self->arena, 0, 0, 0);
 	io_uring_queue_exit(&ring);
 }

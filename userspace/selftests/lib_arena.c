@@ -353,7 +353,7 @@ TEST_F(lib_arena, memory_that_is_referenced_elsewhere_stays_what_it_is)
 	ASSERT_EQ(2 * MIB, stats_of(arena).pinned_bytes);
 	ASSERT_EQ((ssize_t)sizeof(seen), read(pipes[0], seen, sizeof(seen)));
 	ASSERT_TRUE(bytes_same(seen, sizeof(seen), 9));
-	ASSERT_TRUE(pinned_wait(xalloc_arena_fd(arena), 0, 5000));
+	ASSERT_TRUE(pinned_wait(_metadata, xalloc_arena_fd(arena), 0, 5000));
 	close(pipes[0]);
 	close(pipes[1]);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));

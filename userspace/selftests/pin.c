@@ -61,10 +61,10 @@ TEST_F(pin, freed_while_a_pipe_holds_it)
 	EXPECT_EQ(SIGBUS, touch_read(self->map + at, NULL));
 	EXPECT_EQ(-ENOENT, free_page(self->arena, at));
 	/* It stays so for as long as the pipe does. */
-	EXPECT_FALSE(pinned_wait(self->arena, 0, 300));
+	EXPECT_FALSE(pinned_wait(_metadata, self->arena, 0, 300));
 	expect_pipe_holds(_metadata, fd, 4 * KPAGE_BYTES, 9);
 	close(fd);
-	EXPECT_TRUE(pinned_wait(self->arena, 0, 10000)) {
+	EXPECT_TRUE(pinned_wait(_metadata, self->arena, 0, 10000)) {
 		TH_LOG("the pipe is gone, the segment is still called pinned");
 	}
 	expect_arena(_metadata, self->arena, 3, 3 * XALLOC_SEGMENT_BYTES, 0);
@@ -95,7 +95,7 @@ TEST_F(pin, granted_again_while_a_pipe_holds_it)
 	close(fd);
 	/* With the pipe gone it is a segment as any other. */
 	ASSERT_EQ(1, free_page(self->arena, at));
-	EXPECT_TRUE(pinned_wait(self->arena, 0, 10000));
+	EXPECT_TRUE(pinned_wait(_metadata, self->arena, 0, 10000));
 	expect_arena(_metadata, self->arena, 3, 3 * XALLOC_SEGMENT_BYTES, 0);
 }
 
@@ -225,7 +225,7 @@ TEST_F(pin, pages_of_a_dead_client_wait_for_the_pin)
 	EXPECT_NE(1, rc) {
 		TH_LOG("granted what a pipe of the dead client still held");
 	}
-	EXPECT_TRUE(pinned_wait(heir, 0, 10000));
+	EXPECT_TRUE(pinned_wait(_metadata, heir, 0, 10000));
 	EXPECT_EQ(1, grant_page(heir, SEGMENT_SLICES, 0, &page));
 	EXPECT_EQ(-1, nonzero_find(theirs, XALLOC_SEGMENT_BYTES));
 	munmap(theirs, XALLOC_SEGMENT_BYTES);
@@ -269,7 +269,7 @@ TEST_F(pin, freed_while_registered_with_io_uring)
 	ASSERT_EQ(1, free_page(self->arena, 0));
 	expect_arena(_metadata, self->arena, 0, ARENA_BYTES, ARENA_BYTES);
 	ASSERT_EQ(0, io_uring_unregister_buffers(&ring));
-	EXPECT_TRUE(pinned_wait(self->arena, 0, 10000));
+	EXPECT_TRUE(pinned_wait(_metadata, self->arena, 0, 10000));
 	expect_arena(_metadata, self->arena, 0, 0, 0);
 	io_uring_queue_exit(&ring);
 }

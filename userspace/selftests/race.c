@@ -176,7 +176,7 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
 		pthread_barrier_wait(&s.end);
 		if (copy >= 0)
 			close(copy);
-		if (!counters_wait(self->device, &self->before, 2000))
+		if (!counters_wait(self->device, &self->before, 10000))
 			note_wrong(&s, __LINE__, round);
 	}
 	atomic_store(&s.stop, true);
@@ -417,7 +417,7 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	if (with.pinned) {
 		pthread_join(threads[2], NULL);
 		EXPECT_LT(0, atomic_load(&s.nr_spliced));
-		EXPECT_TRUE(pinned_wait(s.arena, 0, 10000));
+		EXPECT_TRUE(pinned_wait(_metadata, s.arena, 0, 10000));
 	}
 	TH_LOG("%ld grants, %ld SIGBUS, %ld times in a pipe", atomic_load(&s.nr_done),
 	       atomic_load(&s.nr_faults), atomic_load(&s.nr_spliced));

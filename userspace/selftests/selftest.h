@@ -278,24 +278,27 @@ static inline bool counters_equal(const struct xalloc_ioc_stat *a,
 	       a->reserved_bytes == b->reserved_bytes;
 }
 
+#define POLL_MS 5
+
 /*
  * Waits until the counters are @want: references to memory are dropped by others (a
  * worker of io_uring, a task that is being reaped) a little after the call that made
- * them do so has returned. Returns whether they got there in time.
+ * them do so has returned. Returns whether they got there in @ms of sleep: those others
+ * sleep, too, while the machine stalls.
  */
 static inline bool counters_wait(int fd, const struct xalloc_ioc_stat *want, unsigned int ms)
 {
-	uint64_t end = now_ms() + ms;
 	struct xalloc_ioc_stat seen;
+	unsigned int left;
 
-	for (;;) {
+	for (left = ms / POLL_MS;; left--) {
 		if (counters_read(fd, &seen))
 			return false;
 		if (counters_equal(&seen, want))
 			return true;
-		if (now_ms() >= end)
+		if (!left)
 			return false;
-		sleep_ms(5);
+		sleep_ms(POLL_MS);
 	}
 }
 
@@ -322,20 +325,20 @@ static inline void counters_expect(struct __test_metadata *_metadata, int fd,
 	counters_expect_now(_metadata, fd, want);
 }
 
-/* Waits for @pinned_bytes of the arena or device behind @fd. */
-static inline bool pinned_wait(int fd, uint64_t pinned_bytes, unsigned int ms)
+/* Waits, as counters_wait() does, for @pinned_bytes of the arena or device behind @fd. */
+static inline bool pinned_wait(struct __test_metadata *_metadata, int fd, uint64_t pinned_bytes,
+			       unsigned int ms)
 {
-	uint64_t end = now_ms() + ms;
 	struct xalloc_ioc_stat seen;
+	unsigned int left;
 
-	for (;;) {
-		if (counters_read(fd, &seen))
-			return false;
+	for (left = ms / POLL_MS;; left--) {
+		ASSERT_EQ(0, counters_read(fd, &seen));
 		if (seen.pinned_bytes == pinned_bytes)
 			return true;
-		if (now_ms() >= end)
+		if (!left)
 			return false;
-		sleep_ms(5);
+		sleep_ms(POLL_MS);
 	}
 }
 
