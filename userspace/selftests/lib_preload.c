@@ -723,6 +723,8 @@ static int exec_preloaded(void *arg)
 	CHECK(!library_path(path, sizeof(path)));
 	setenv("LD_PRELOAD", path, 1);
 	setenv(CASE, arg, 1);
+	/* What the runner has left open is not the library's. */
+	closefrom(3);
 	execl("/proc/self/exe", "lib_preload", NULL);
 	return 1;
 }
