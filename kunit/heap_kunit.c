@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Heaps: blocks for kernel clients. Whatever changes a heap is followed by its validator. */
-#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -443,19 +442,24 @@ static void stock_waits_for_who_makes_room(struct kunit *test)
 
 static void worker_lets_time_pass_when_there_is_no_memory(struct kunit *test)
 {
+	unsigned long before;
 	void *block;
 
 	fx_make_heap(test, 1, false);
 	block = xalloc_heap_alloc(fx_heap, 28 * XALLOC_SLICE_BYTES, GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, block);
+	before = jiffies;
 	take_slab_of_stock(test);
 	flush_work(&fx_heap->work);
 	KUNIT_ASSERT_EQ(test, fx_heap->nr_stock, 3);
+	KUNIT_ASSERT_TRUE(test, time_after(READ_ONCE(fx_heap->fill_after), before));
+	/* Not the time itself, which may have passed by now. */
+	WRITE_ONCE(fx_heap->fill_after, jiffies + HZ * 60);
 	preempt_disable();
 	take_slab_of_stock(test);
 	KUNIT_EXPECT_FALSE(test, work_pending(&fx_heap->work));
 	preempt_enable();
-	msleep(200);
+	WRITE_ONCE(fx_heap->fill_after, jiffies);
 	preempt_disable();
 	take_slab_of_stock(test);
 	KUNIT_EXPECT_TRUE(test, work_pending(&fx_heap->work));
