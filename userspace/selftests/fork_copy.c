@@ -7,6 +7,7 @@
 #include "sharing.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 #define ARENA_BYTES (64 * MIB)
@@ -523,16 +524,45 @@ static void *write_on(void *arg)
 	return NULL;
 }
 
+struct grants {
+	int arena;
+	atomic_bool stop;
+	atomic_long nr_done;
+	atomic_int error;	/* what ended them before */
+};
+
+static void *grant_on(void *arg)
+{
+	struct grants *grants = arg;
+	struct xalloc_page_grant page;
+	int rc;
+
+	while (!atomic_load(&grants->stop)) {
+		rc = grant_page(grants->arena, SEGMENT_SLICES, 0, &page);
+		if (rc == 1)
+			rc = free_page(grants->arena, page.offset);
+		if (rc != 1) {
+			atomic_store(&grants->error, rc);
+			break;
+		}
+		atomic_fetch_add(&grants->nr_done, 1);
+	}
+	return NULL;
+}
+
 TEST_F(fork_copy, while_a_thread_writes_and_another_is_granted)
 {
+	struct grants grants = { .arena = self->arena };
+	pthread_t writes, is_granted;
 	unsigned char *map = self->map;
-	pthread_t thread;
 	int i;
 
 	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
 	map[0] = 1;
-	ASSERT_EQ(0, pthread_create(&thread, NULL, write_on, map));
-	for (i = 0; i < 30; i++)
+	ASSERT_EQ(0, pthread_create(&writes, NULL, write_on, map));
+	ASSERT_EQ(0, pthread_create(&is_granted, NULL, grant_on, &grants));
+	/* And until the other has been granted something, however long that takes. */
+	for (i = 0; i < 30 || (!atomic_load(&grants.nr_done) && !atomic_load(&grants.error)); i++)
 		EXPECT_EQ(0, in_child({
 			require(map[0] == 1);
 			memset(map, 9, XALLOC_SEGMENT_BYTES);
@@ -540,7 +570,12 @@ TEST_F(fork_copy, while_a_thread_writes_and_another_is_granted)
 			require(map[4097] == 9);
 		}));
 	map[0] = 0xff;
-	pthread_join(thread, NULL);
+	atomic_store(&grants.stop, true);
+	pthread_join(writes, NULL);
+	pthread_join(is_granted, NULL);
+	TH_LOG("%d forks, %ld grants", i, atomic_load(&grants.nr_done));
+	EXPECT_EQ(0, atomic_load(&grants.error));
+	EXPECT_LT(0, atomic_load(&grants.nr_done));
 }
 
 TEST_F(fork_copy, other_arenas_are_not_inherited)

@@ -597,19 +597,20 @@ TEST_F_TIMEOUT(race, one_of_two_frees_wins, TEST_TIMEOUT_LONG)
 	pthread_barrier_init(&s.end, NULL, 3);
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, free_the_same, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, free_the_same, &s));
-	while (now_ms() < end && !atomic_load(&s.wrong_line)) {
+	do {
 		int rc = grant_page(s.arena, SEGMENT_SLICES, 0, NULL);
 
 		check(&s, rc == 1, rc);
 		pthread_barrier_wait(&s.start);
 		pthread_barrier_wait(&s.end);
 		rounds++;
-	}
+	} while (now_ms() < end && !atomic_load(&s.wrong_line));
 	atomic_store(&s.stop, true);
 	pthread_barrier_wait(&s.start);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
 	expect_nothing_wrong(&s);
+	EXPECT_LT(0, rounds);
 	EXPECT_EQ(rounds, atomic_load(&s.nr_done));
 	close(s.arena);
 }
@@ -620,8 +621,9 @@ static void *grant_in_a_loop(void *arg)
 	struct shared *s = arg;
 	uint64_t turn = 0;
 
-	while (!atomic_load(&s->stop) && !atomic_load(&s->wrong_line))
+	do
 		grant_compare_free(s, SEGMENT_SLICES, ++turn);
+	while (!atomic_load(&s->stop) && !atomic_load(&s->wrong_line));
 	return NULL;
 }
 
@@ -641,7 +643,7 @@ TEST_F_TIMEOUT(race, fork_against_everything, TEST_TIMEOUT_LONG)
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, grant_in_a_loop, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, touch_both, &s));
 	ASSERT_EQ(0, pthread_create(&threads[2], NULL, map_and_unmap, &s));
-	while (now_ms() < end && !atomic_load(&s.wrong_line)) {
+	do {
 		pid_t pid = fork();
 		int status;
 
@@ -650,13 +652,15 @@ TEST_F_TIMEOUT(race, fork_against_everything, TEST_TIMEOUT_LONG)
 		status = pid < 0 ? -errno : child_status(pid);
 		check(&s, !status, status);
 		rounds++;
-	}
+	} while (now_ms() < end && !atomic_load(&s.wrong_line));
 	atomic_store(&s.stop, true);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
 	TH_LOG("%u forks, %ld grants", rounds, atomic_load(&s.nr_done));
 	expect_nothing_wrong(&s);
+	EXPECT_LT(0, rounds);
+	EXPECT_LT(0, atomic_load(&s.nr_done));
 	munmap(s.map, ARENA_BYTES);
 	munmap(s.second, ARENA_BYTES);
 	close(s.arena);

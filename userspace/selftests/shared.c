@@ -104,13 +104,16 @@ static void free_some(struct worker *w)
 	require(!nr || free_batch(w->arena, offsets, nr) == nr);
 }
 
-/* What a process that was killed has left behind. */
+/* What a process that was killed has left behind: its own from then on, as what it was granted. */
 static void adopt_some(struct worker *w)
 {
 	struct xalloc_page_info orphans[4];
 	uint64_t offset = 0;
-	int nr = list_some(w->arena, XALLOC_LIST_ORPHANS, 0, &offset, orphans, 4), i, rc;
+	int nr, i, rc;
 
+	if (w->nr_own + (int)ARRAY_SIZE(orphans) > NR_OWN)
+		free_some(w);
+	nr = list_some(w->arena, XALLOC_LIST_ORPHANS, 0, &offset, orphans, ARRAY_SIZE(orphans));
 	require(nr >= 0);
 	for (i = 0; i < nr; i++) {
 		rc = adopt(w->arena, orphans[i].offset);
@@ -119,8 +122,11 @@ static void adopt_some(struct worker *w)
 		if (rc != 1)
 			continue;
 		mark(w, orphans[i].offset, orphans[i].nr_slices, orphans[i].tag);
-		require(is_marked(w, orphans[i].offset, orphans[i].nr_slices, orphans[i].tag));
-		require(free_page(w->arena, orphans[i].offset) == 1);
+		w->own[w->nr_own++] = (struct xalloc_page_grant){
+			.offset = orphans[i].offset,
+			.nr_slices = orphans[i].nr_slices,
+			.tag = orphans[i].tag,
+		};
 	}
 }
 
