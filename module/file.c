@@ -84,6 +84,9 @@ static int file_open(struct inode *inode, struct file *file)
 	struct xalloc_client *client;
 	int err;
 
+	/* Or the VFS refuses it after this, and the release would end an heir's whole copy. */
+	if (file->f_flags & O_DIRECT)
+		return -EINVAL;
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return err;

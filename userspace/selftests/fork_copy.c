@@ -212,6 +212,22 @@ TEST_F(fork_copy, attach_that_cannot_be_told_leaves_the_copy)
 	munmap(arg, KPAGE_BYTES);
 }
 
+/* An open that fails is not the first descriptor: the copy is as it was. */
+TEST_F(fork_copy, failed_open_leaves_the_copy)
+{
+	unsigned char *map = self->map;
+
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
+	map[0] = 6;
+	EXPECT_EQ(-EINVAL, fd_reopen_flags(self->arena, O_RDWR | O_DIRECT));
+	EXPECT_EQ(0, in_child({
+		require(fd_reopen_flags(self->arena, O_RDWR | O_DIRECT) == -EINVAL);
+		require(touch_read(map, NULL) == 0 && map[0] == 6);
+		require(stat_of(fd_reopen(self->arena)).pages == 1);
+	}));
+	EXPECT_EQ(6, map[0]);
+}
+
 /* One that has neither the arena nor a copy opens a descriptor that it was passed. */
 TEST_F(fork_copy, another_process_cannot_open_it_again)
 {
