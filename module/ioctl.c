@@ -447,11 +447,16 @@ static long trim(struct file *file, union call_args *args, void __user *user)
 	u64 keep_bytes = min_t(u64, trim->keep_bytes,
 			       (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES);
 	u32 nr_keep;
+	int err;
 
 	if (trim->flags)
 		return -EOPNOTSUPP;
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EBADF;
+	/* What is given back cannot be had again. */
+	err = respond(user, args, sizeof(*trim));
+	if (err)
+		return err;
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	nr_keep = min_t(u64, DIV_ROUND_UP_ULL(keep_bytes, XALLOC_SEGMENT_BYTES),
@@ -477,10 +482,14 @@ static long meta(struct file *file, union call_args *args, void __user *user)
 	struct xalloc_client *client = file->private_data;
 	struct file *meta_file;
 	u64 bytes = meta->bytes;
-	int fd;
+	int err, fd;
 
 	if (meta->flags)
 		return -EOPNOTSUPP;
+	/* The first call gives the file its size for good. */
+	err = respond(user, args, sizeof(*meta));
+	if (err)
+		return err;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;

@@ -26,18 +26,31 @@ static struct file *create(u64 bytes)
 	return file;
 }
 
-/* The arena's, with a reference, or NULL; @fresh, unless NULL, becomes it if there is none. */
+/* The arena's, with a reference, or NULL; if it is NULL, @fresh, unless NULL, becomes it. */
 static struct file *get(struct xalloc_arena *arena, struct file *fresh)
 {
 	struct file *meta;
 
 	if (mutex_lock_killable(&arena->lock))
 		return ERR_PTR(-EINTR);
-	if (!arena->meta && fresh)
-		arena->meta = get_file(fresh);
 	meta = arena->meta ? get_file(arena->meta) : NULL;
+	if (!meta && fresh)
+		arena->meta = get_file(fresh);
 	mutex_unlock(&arena->lock);
 	return meta;
+}
+
+/* Opens @meta again, and drops the reference to it. */
+static struct file *open_again(struct file *meta, u64 *bytes, int flags)
+{
+	u64 is_bytes = i_size_read(file_inode(meta));
+	struct file *file = ERR_PTR(-EEXIST);
+
+	if (!*bytes || *bytes == is_bytes)
+		file = dentry_open(&meta->f_path, flags, current_cred());
+	fput(meta);
+	*bytes = is_bytes;
+	return file;
 }
 
 /**
@@ -53,7 +66,6 @@ static struct file *get(struct xalloc_arena *arena, struct file *fresh)
 struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags)
 {
 	struct file *meta, *fresh, *file;
-	u64 is_bytes;
 
 	if (!IS_ENABLED(CONFIG_SHMEM))
 		return ERR_PTR(-EOPNOTSUPP);
@@ -62,24 +74,25 @@ struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags)
 	if (*bytes > (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
 		return ERR_PTR(-EFBIG);
 	meta = get(arena, NULL);
-	if (!meta) {
-		if (!*bytes)
-			return ERR_PTR(-ENOENT);
-		if (flags != O_RDWR)
-			return ERR_PTR(-EBADF);
-		fresh = create(*bytes);
-		if (IS_ERR(fresh))
-			return fresh;
-		meta = get(arena, fresh);
-		fput(fresh);
-	}
 	if (IS_ERR(meta))
 		return meta;
-	is_bytes = i_size_read(file_inode(meta));
-	file = ERR_PTR(-EEXIST);
-	if (!*bytes || *bytes == is_bytes)
-		file = dentry_open(&meta->f_path, flags, current_cred());
-	fput(meta);
-	*bytes = is_bytes;
+	if (meta)
+		return open_again(meta, bytes, flags);
+	if (!*bytes)
+		return ERR_PTR(-ENOENT);
+	if (flags != O_RDWR)
+		return ERR_PTR(-EBADF);
+	fresh = create(*bytes);
+	if (IS_ERR(fresh))
+		return fresh;
+	/* Its size is for good, so not before the last that may fail. */
+	file = dentry_open(&fresh->f_path, flags, current_cred());
+	meta = IS_ERR(file) ? NULL : get(arena, fresh);
+	if (meta) {
+		/* Another was first. */
+		fput(file);
+		file = IS_ERR(meta) ? meta : open_again(meta, bytes, flags);
+	}
+	fput(fresh);
 	return file;
 }

@@ -30,6 +30,8 @@ FIXTURE_VARIANT(fail_nth)
 	int (*act)(struct scene *scene);
 	/* It returns a descriptor, which is to be closed. */
 	bool opens;
+	/* Whether the arena is as if it had not been called, where no counter tells. */
+	bool (*is_undone)(const struct scene *scene);
 	uint32_t policy;
 	uint32_t flags;		/* of the arena */
 };
@@ -231,9 +233,16 @@ static int act_meta(struct scene *scene)
 	return call(scene->arena, XALLOC_IOC_META, &arg);
 }
 
+static bool has_no_meta(const struct scene *scene)
+{
+	struct xalloc_ioc_meta arg = { .size = sizeof(arg) };
+
+	return call(scene->arena, XALLOC_IOC_META, &arg) == -ENOENT;
+}
+
 FIXTURE_VARIANT_ADD(fail_nth, meta)
 {
-	.act = act_meta, .opens = true,
+	.act = act_meta, .opens = true, .is_undone = has_no_meta,
 };
 
 /* Of any kind, and silent. False where the kernel has no such thing. */
@@ -325,6 +334,9 @@ TEST_F(fail_nth, nothing_is_left_behind)
 			}
 			EXPECT_TRUE(counters_wait(self->scene.device, &with_scene, 5000)) {
 				TH_LOG("allocation %u left something behind", nth);
+			}
+			EXPECT_TRUE(!variant->is_undone || variant->is_undone(&self->scene)) {
+				TH_LOG("allocation %u left the arena changed", nth);
 			}
 		} else if (variant->opens) {
 			close(rc);

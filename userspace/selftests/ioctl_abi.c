@@ -507,6 +507,36 @@ TEST_F(ioctl_abi, readonly_struct_of_a_call_with_results_is_efault)
 	counters_expect_now(_metadata, self->device, &self->with_page);
 }
 
+/* What cannot be told is not done: no second file that has its size for good, no trim. */
+TEST_F(ioctl_abi, readonly_struct_changes_nothing)
+{
+	union argument *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct xalloc_ioc_meta meta = { .size = sizeof(meta) };
+	uint64_t end = now_ms() + 20000;
+	int fd;
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	map->meta = (struct xalloc_ioc_meta){ .size = sizeof(meta), .bytes = 2 * KPAGE_BYTES };
+	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(-EFAULT, call(self->arena, XALLOC_IOC_META, map));
+	EXPECT_EQ(-ENOENT, call(self->arena, XALLOC_IOC_META, &meta));
+	meta.bytes = KPAGE_BYTES;
+	fd = call(self->arena, XALLOC_IOC_META, &meta);
+	EXPECT_LE(0, fd);
+	close(fd);
+
+	ASSERT_EQ(0, reserve_set(self->arena, 0, XALLOC_SEGMENT_BYTES));
+	while (!stat_of(self->arena).reserved_bytes && now_ms() < end)
+		sleep_ms(10);
+	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ | PROT_WRITE));
+	map->trim = (struct xalloc_ioc_trim){ .size = sizeof(map->trim) };
+	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
+	EXPECT_EQ(-EFAULT, call(self->arena, XALLOC_IOC_TRIM, map));
+	EXPECT_EQ(XALLOC_SEGMENT_BYTES, stat_of(self->arena).reserved_bytes);
+	munmap(map, KPAGE_BYTES);
+}
+
 TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 {
 	unsigned char *map = mmap(NULL, 2 * KPAGE_BYTES, PROT_READ | PROT_WRITE,
