@@ -255,6 +255,40 @@ static void hold_is_refused(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 3, 12, 1, 0);
 }
 
+#define FAR_SLICE BIT(26)
+
+/* For the case below: one that holds nothing, and what became of it. */
+static struct xalloc_client *far_holder;
+static int far_rc;
+static u64 far_ms;
+
+static void hold_far_slice(struct xalloc_arena *arena)
+{
+	u64 start = ktime_get_ns();
+
+	far_rc = hold(far_holder, far_holder, FAR_SLICE + 40, 1);
+	far_ms = (ktime_get_ns() - start) / NSEC_PER_MSEC;
+}
+
+/* Taken, but of nobody yet; below it there is nothing but slices without a page. */
+static void hold_below_a_grant_is_refused_at_once(struct kunit *test)
+{
+	struct xalloc_page_grant got = { .nr_slices = 64, .align_slices = FAR_SLICE };
+	struct xalloc_client *client;
+
+	fx_make_arena(test, 4 * (FAR_SLICE / XALLOC_SLICES_PER_SEGMENT), 0);
+	client = fx_make_client(test);
+	far_holder = fx_make_client(test);
+	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 1, 0), 0);
+	fx_backing_meanwhile = hold_far_slice;
+	KUNIT_ASSERT_EQ(test, fx_grant_batch(client, &got, 1), 1);
+	KUNIT_EXPECT_EQ(test, got.offset, (u64)FAR_SLICE * XALLOC_SLICE_BYTES);
+	KUNIT_EXPECT_EQ(test, far_rc, -ENOENT);
+	KUNIT_EXPECT_LT(test, far_ms, 1000);
+	/* The grant is there by now. */
+	KUNIT_EXPECT_EQ(test, hold(far_holder, client, FAR_SLICE + 40, 1), 0);
+}
+
 static void limit_is_lowered_and_raised(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_arena(test, 8, 2);
@@ -300,6 +334,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(held_page_stays_when_it_is_freed),
 	KUNIT_CASE(held_page_outlives_its_client),
 	KUNIT_CASE(hold_is_refused),
+	KUNIT_CASE(hold_below_a_grant_is_refused_at_once),
 	KUNIT_CASE(limit_is_lowered_and_raised),
 	KUNIT_CASE(lower_limit_takes_the_reserve),
 	{}

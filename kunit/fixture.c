@@ -10,6 +10,7 @@
  * One for all cases, which run one after the other.
  */
 u32 fx_backing_countdown;
+void (*fx_backing_meanwhile)(struct xalloc_arena *arena);
 bool fx_backing_then_fail;
 bool fx_backing_no_huge;
 static u32 nr_given_back_pinned;
@@ -17,8 +18,12 @@ static u32 nr_given_back_pinned;
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
 				   bool *warm)
 {
+	void (*meanwhile)(struct xalloc_arena *arena) = fx_backing_meanwhile;
 	struct folio *folio;
 
+	fx_backing_meanwhile = NULL;
+	if (meanwhile)
+		meanwhile((struct xalloc_arena *)arena);
 	if (fx_backing_countdown && !--fx_backing_countdown)
 		return NULL;
 	if (fx_backing_no_huge && order == XALLOC_SEGMENT_ORDER)
@@ -330,6 +335,7 @@ int fx_init(struct kunit *test)
 	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
 		fx->before[i] = atomic_long_read(&xalloc_counters[i]);
 	fx_backing_countdown = 0;
+	fx_backing_meanwhile = NULL;
 	fx_backing_then_fail = false;
 	fx_backing_no_huge = false;
 	nr_given_back_pinned = 0;

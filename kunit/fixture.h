@@ -28,6 +28,8 @@ struct fixture {
 
 /* Segments to be had from the arena's backing: at 1 the next is refused, at 0 none is. */
 extern u32 fx_backing_countdown;
+/* Called, once, before the next is had, while arena->lock is free. */
+extern void (*fx_backing_meanwhile)(struct xalloc_arena *arena);
 /* After one was had, every allocation of the case fails, until it clears make_it_fail. */
 extern bool fx_backing_then_fail;
 /* No order-9 folio is to be had. */

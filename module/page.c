@@ -527,19 +527,27 @@ int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from
 	return 0;
 }
 
-/* The page that @slice is in, looked for from there down. */
+/*
+ * The page that @slice is in, looked for from there down, as far as slices are taken: those of a
+ * grant under way have no page yet, and below them there may be nothing for a long way.
+ */
 static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
 {
+	u32 first, index = slice / XALLOC_SLICES_PER_SEGMENT;
+	u32 untaken = xalloc_segment_untaken(arena, index);
 	struct xalloc_page *page;
-	u32 first = slice;
 
-	/* What is taken is in a page, so no more is looked at than one page has. */
-	if (xalloc_segment_untaken(arena, slice / XALLOC_SLICES_PER_SEGMENT) &
-	    BIT(slice % XALLOC_SLICES_PER_SEGMENT))
-		return NULL;
-	while (!(page = xa_load(&arena->pages, first)) && first) {
-		first--;
-		cond_resched();
+	for (first = slice;; first--) {
+		if (first / XALLOC_SLICES_PER_SEGMENT != index) {
+			index = first / XALLOC_SLICES_PER_SEGMENT;
+			untaken = xalloc_segment_untaken(arena, index);
+			cond_resched();
+		}
+		if (untaken & BIT(first % XALLOC_SLICES_PER_SEGMENT))
+			return NULL;
+		page = xa_load(&arena->pages, first);
+		if (page || !first)
+			break;
 	}
 	return page && slice - page->slice < page->nr_slices ? page : NULL;
 }
