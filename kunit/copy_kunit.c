@@ -137,6 +137,27 @@ static void page_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
 	xalloc_copy_destroy(heir);
 }
 
+/* One that is to be dropped from the copy, whose records of it contradict each other. */
+static void page_that_cannot_be_dropped_stays_the_heirs(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct fixture *fx = test->priv;
+	struct xalloc_client *heir;
+	struct xalloc_page *page;
+	u64 nr_changes;
+	u32 nr = 0;
+
+	fill_arena(test, arena);
+	heir = make_copy(test, arena, &nr_changes);
+	KUNIT_ASSERT_EQ(test, fx_free_at(fx->clients[0], 0), 0);
+	KUNIT_ASSERT_EQ(test, xalloc_placement_give(&heir->arena->placement, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), 0);
+	list_for_each_entry(page, &heir->pages, link)
+		nr++;
+	KUNIT_EXPECT_EQ(test, nr, heir->arena->nr_pages);
+	xalloc_copy_destroy(heir);
+}
+
 /* That of a client who is gone, and that is still pinned, is nobody's. */
 static void page_in_quarantine_is_not_copied(struct kunit *test)
 {
@@ -203,6 +224,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_PARAM(copy_has_the_same_pages, copies_gen_params),
 	KUNIT_CASE(copy_of_a_copy),
 	KUNIT_CASE(page_that_is_freed_meanwhile_is_not_copied),
+	KUNIT_CASE(page_that_cannot_be_dropped_stays_the_heirs),
 	KUNIT_CASE(page_in_quarantine_is_not_copied),
 	KUNIT_CASE(copies_count_against_the_limit),
 	KUNIT_CASE(copy_is_charged_to_the_same_payer),

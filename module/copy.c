@@ -118,8 +118,11 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 	mutex_unlock(&from->lock);
 
 	mutex_lock(&to->lock);
-	list_for_each_entry_safe(page, next, &gone, link)
+	list_for_each_entry_safe(page, next, &gone, link) {
+		/* Back first: where records contradict each other it stays the heir's. */
+		list_move_tail(&page->link, &heir->pages);
 		xalloc_page_free(heir, (u64)page->slice * XALLOC_SLICE_BYTES);
+	}
 	mutex_unlock(&to->lock);
 	return err == -ENOENT ? 0 : err;
 }
