@@ -93,6 +93,26 @@ static void trim_keeps_what_it_is_told(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, is_filled(arena));
 }
 
+static void only_a_grant_looks_at_the_low_mark(struct kunit *test)
+{
+	struct xalloc_arena *arena = make_arena_with_reserve(test, 12, 0, 4, 6);
+	struct xalloc_client *client = fx_make_client(test);
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	trim(arena, 1);
+	KUNIT_EXPECT_TRUE(test, is_filled(arena));
+	trim(arena, 0);
+	FX_EXPECT_ALIVE(test, 1, 32, 1, 0, 0);
+	/* What is freed is kept, and zeroed; no more is had. */
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
+	KUNIT_EXPECT_EQ(test, arena->nr_dirty, 0);
+	FX_EXPECT_ALIVE(test, 0, 0, 1, 1, 1);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), 0);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
+	FX_EXPECT_ALIVE(test, 1, 1, 7, 6, 6);
+}
+
 static void lower_marks_give_back(struct kunit *test)
 {
 	struct xalloc_arena *arena = make_arena_with_reserve(test, 8, 0, 0, 6);
@@ -192,6 +212,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(worker_fills_below_the_low_mark),
 	KUNIT_CASE(freed_memory_is_kept_and_zeroed),
 	KUNIT_CASE(trim_keeps_what_it_is_told),
+	KUNIT_CASE(only_a_grant_looks_at_the_low_mark),
 	KUNIT_CASE(lower_marks_give_back),
 	KUNIT_CASE(reserve_keeps_to_the_limit),
 	KUNIT_CASE(grant_beyond_the_budget_has_the_reserves),

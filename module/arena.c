@@ -137,7 +137,7 @@ u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve)
 	}
 	/* What has come back to it is to be zeroed. */
 	if (nr_reserve)
-		xalloc_reserve_check(arena);
+		xalloc_reserve_clean(arena);
 	return before - arena->nr_committed_slices;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_reap);

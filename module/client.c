@@ -163,7 +163,7 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	rc = act_on_offsets(client, offsets, nr, xalloc_page_free);
-	xalloc_reserve_check(arena);
+	xalloc_reserve_clean(arena);
 	xalloc_arena_reap_soon(arena);
 	mutex_unlock(&arena->lock);
 	return rc;

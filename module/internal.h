@@ -308,6 +308,7 @@ void xalloc_reserve_start(struct xalloc_arena *arena);
 void xalloc_reserve_fini(struct xalloc_arena *arena);
 void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high);
 bool xalloc_reserve_release(struct xalloc_arena *arena);
+void xalloc_reserve_clean(struct xalloc_arena *arena);
 void xalloc_reserve_check(struct xalloc_arena *arena);
 
 /* segment.c */

@@ -93,8 +93,23 @@ static void fill_soon(struct xalloc_arena *arena)
 }
 
 /**
- * xalloc_reserve_check() - have the worker look if the reserve wants filling or zeroing
+ * xalloc_reserve_clean() - have the worker zero what has come back to the reserve
  * @arena: the arena
+ *
+ * Does not look at the low mark: what was trimmed is wanted again by grants alone.
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reserve_clean(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!arena->filling && arena->nr_dirty)
+		fill_soon(arena);
+}
+
+/**
+ * xalloc_reserve_check() - have the worker look if the reserve wants filling or zeroing
+ * @arena: the arena, in which something was granted
  *
  * Context: arena->lock held.
  */
