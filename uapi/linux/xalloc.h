@@ -239,10 +239,10 @@ struct xalloc_ioc_arena_create {
  * touching it in the child is SIGBUS; XALLOC_IOC_FORK_PREPARE tells before.
  *
  * A descriptor of such an arena serves the process (the address space) that opened it. In
- * another, which inherited it, was sent it or opens it again, its calls, mmap() and that open
- * are ESTALE, but for XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT: with the latter the child gets
- * a descriptor of its copy; the first one for writing is the client to whom all pages of the
- * copy belong.
+ * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
+ * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT. With the latter, or by opening /proc/self/fd/N
+ * again, a child that has a copy gets a descriptor of it; the first one for writing is the
+ * client to whom all pages of the copy belong. For who has none that open is ESTALE.
  *
  * Not for arenas with names, which are there to be shared (EOPNOTSUPP). Without this flag a
  * child has no mapping.
