@@ -124,11 +124,16 @@ u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve)
 {
 	u32 before = arena->nr_committed_slices;
 	struct xalloc_segment *seg, *next_seg;
-	struct xalloc_page *page, *next_page;
+	struct list_head *at;
+	u32 nr_pages = 0;
 
 	lockdep_assert_held(&arena->lock);
-	list_for_each_entry_safe(page, next_page, &arena->quarantine, link) {
-		xalloc_page_let_go(arena, page);
+	list_for_each(at, &arena->quarantine)
+		nr_pages++;
+	/* The next one may leave with this one; what stays goes to the end. */
+	while (nr_pages-- && !list_empty(&arena->quarantine)) {
+		xalloc_page_let_go(arena, list_first_entry(&arena->quarantine,
+							   struct xalloc_page, link));
 		cond_resched();
 	}
 	list_for_each_entry_safe(seg, next_seg, &arena->idle, idle) {

@@ -345,7 +345,7 @@ int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *o
 void xalloc_page_unhold(struct xalloc_client *holder);
 void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
-int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
+void xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
 
 /* arena.c */

@@ -694,37 +694,113 @@ static bool may_leave(struct xalloc_arena *arena, struct xalloc_segment *seg, u3
 	return !~(xalloc_segment_untaken(arena, seg->index) | seg->broken);
 }
 
-/**
- * xalloc_page_let_go() - end the quarantine of a page if nobody refers to its memory
- * @arena: the arena
- * @page: a page in quarantine; freed on success
- *
- * Context: Process context, may sleep. arena->lock held.
- * Return: 0, -EBUSY if somebody does, -EUCLEAN.
- */
-int xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page)
+/* Whether @other is in quarantine for broken memory of a segment that @page is in, too. */
+static bool shares_broken(struct xalloc_arena *arena, const struct xalloc_page *page,
+			  const struct xalloc_page *other)
+{
+	u32 index = max(first_segment(page), first_segment(other));
+	u32 last = min(last_segment(page), last_segment(other));
+	struct xalloc_segment *seg;
+
+	for (; index <= last; index++) {
+		seg = xa_load(&arena->segments, index);
+		if (seg && seg->broken & slices_in(page, index) &&
+		    seg->broken & slices_in(other, index))
+			return true;
+	}
+	return false;
+}
+
+static bool has_broken(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
 	unsigned long index;
-	int err;
 
-	lockdep_assert_held(&arena->lock);
+	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
+		if (seg->broken & slices_in(page, index))
+			return true;
+	return false;
+}
+
+/* Move to @leaving what can leave only together with what is there. */
+static void gather_leaving(struct xalloc_arena *arena, struct list_head *leaving)
+{
+	struct xalloc_page *page, *other, *next;
+
+	/* Grows while it is walked. */
+	list_for_each_entry(page, leaving, link) {
+		if (!has_broken(arena, page))
+			continue;
+		list_for_each_entry_safe(other, next, &arena->quarantine, link)
+			if (shares_broken(arena, page, other))
+				list_move_tail(&other->link, leaving);
+	}
+}
+
+static bool may_all_leave(struct xalloc_arena *arena, struct list_head *leaving)
+{
+	struct xalloc_segment *seg;
+	struct xalloc_page *page;
+	unsigned long index;
+
 	/* All before the first is unmapped under other users of it. */
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		if (!may_leave(arena, seg, slices_in(page, index)))
-			return -EBUSY;
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		if (!xalloc_segment_is_quiet(arena, seg, slices_in(page, index)))
-			return -EBUSY;
-	err = give_run(arena, page);
-	if (err)
-		return err;
+	list_for_each_entry(page, leaving, link)
+		xa_for_each_range(&arena->segments, index, seg, first_segment(page),
+				  last_segment(page))
+			if (!may_leave(arena, seg, slices_in(page, index)))
+				return false;
+	list_for_each_entry(page, leaving, link)
+		xa_for_each_range(&arena->segments, index, seg, first_segment(page),
+				  last_segment(page))
+			if (!xalloc_segment_is_quiet(arena, seg, slices_in(page, index)))
+				return false;
+	return true;
+}
+
+/* Where records contradict each other it stays where it is, in segments out of use. */
+static void leave(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	if (give_run(arena, page))
+		return;
 	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
 		seg->broken &= ~slices_in(page, index);
 	settle_segments(arena, page);
 	list_del(&page->link);
 	xalloc_page_forget(arena, page);
-	return 0;
+}
+
+/**
+ * xalloc_page_let_go() - end the quarantine of a page if nobody refers to its memory
+ * @arena: the arena
+ * @page: a page in quarantine; freed, or at the end of arena->quarantine afterwards
+ *
+ * Pages with broken memory in the same segment leave together or not at all: of one that
+ * left alone, the broken slices could be granted while the segment keeps its memory.
+ *
+ * Context: Process context, may sleep. arena->lock held. Other pages in quarantine may be
+ * freed too.
+ */
+void xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	struct xalloc_page *next;
+	LIST_HEAD(leaving);
+	bool may;
+
+	lockdep_assert_held(&arena->lock);
+	list_move_tail(&page->link, &leaving);
+	/* Alone first, which marks what of it is broken and is mostly the answer. */
+	may = may_all_leave(arena, &leaving);
+	if (may) {
+		gather_leaving(arena, &leaving);
+		may = list_is_singular(&leaving) || may_all_leave(arena, &leaving);
+	}
+	if (may)
+		list_for_each_entry_safe(page, next, &leaving, link)
+			leave(arena, page);
+	list_splice_tail(&leaving, &arena->quarantine);
 }
 
 /** xalloc_page_forget() - drop the record of a page that is on no list any more */

@@ -5,6 +5,8 @@
  */
 #include "selftest.h"
 
+#include <sys/uio.h>
+
 #define ARENA_BYTES (4 * MIB)
 
 FIXTURE(poison)
@@ -36,6 +38,15 @@ static bool break_kpage(void *addr)
 {
 	*(volatile char *)addr = 1;
 	return !madvise(addr, KPAGE_BYTES, MADV_HWPOISON) || errno != EINVAL;
+}
+
+static bool committed_wait(int fd, uint64_t bytes)
+{
+	uint64_t end = now_ms() + 5000;
+
+	while (stat_of(fd).committed_bytes != bytes && now_ms() < end)
+		sleep_ms(10);
+	return stat_of(fd).committed_bytes == bytes;
 }
 
 TEST_F(poison, broken_slice_is_not_granted_again)
@@ -98,6 +109,55 @@ TEST_F(poison, two_broken_pages_of_a_segment_leave_together)
 	EXPECT_EQ(0, stat.committed_bytes);
 	ASSERT_EQ(0, counters_read(self->device, &stat));
 	EXPECT_EQ(self->before.poisoned_bytes + 2 * MIB, stat.poisoned_bytes);
+}
+
+/* Not for a moment between the leaving of the one and that of the other, either. */
+TEST_F(poison, half_broken_segment_is_not_granted_again)
+{
+	struct xalloc_page_grant pages[2];
+	uint64_t offsets[2];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(1, grant_page(self->arena, 16, 0, &pages[i]));
+		offsets[i] = pages[i].offset;
+		if (!break_kpage(self->map + offsets[i]))
+			SKIP(return, "this kernel cannot mark memory as broken");
+	}
+	ASSERT_EQ(2, free_batch(self->arena, offsets, 2));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(1, grant_page(self->arena, 16, XALLOC_PAGE_CONTIG, &pages[i]));
+		EXPECT_EQ(0, touch_read(self->map + pages[i].offset, NULL));
+	}
+	EXPECT_EQ(2 * MIB, stat_of(self->arena).committed_bytes);
+}
+
+/* One page of the broken segment cannot leave, because of a pin in another segment. */
+TEST_F(poison, broken_page_waits_for_one_that_is_pinned)
+{
+	struct xalloc_page_grant pages[2], other;
+	struct iovec pinned = { self->map + 2 * MIB, KPAGE_BYTES };
+	int pipes[2];
+
+	ASSERT_EQ(0, pipe(pipes));
+	ASSERT_EQ(1, grant_page(self->arena, 16, 0, &pages[0]));
+	ASSERT_EQ(1, grant_page(self->arena, 40, 0, &pages[1]));
+	ASSERT_EQ(16 * XALLOC_SLICE_BYTES, pages[1].offset);
+	self->map[2 * MIB] = 1;
+	ASSERT_EQ(KPAGE_BYTES, vmsplice(pipes[1], &pinned, 1, 0));
+	if (!break_kpage(self->map))
+		SKIP(goto out, "this kernel cannot mark memory as broken");
+	ASSERT_TRUE(break_kpage(self->map + MIB));
+	EXPECT_EQ(1, free_page(self->arena, pages[1].offset));
+	EXPECT_EQ(1, free_page(self->arena, 0));
+	EXPECT_EQ(1, grant_page(self->arena, 8, 0, &other));
+	EXPECT_EQ(56 * XALLOC_SLICE_BYTES, other.offset);
+	EXPECT_EQ(-ENOSPC, grant_page(self->arena, 1, 0, NULL));
+	EXPECT_EQ(1, free_page(self->arena, other.offset));
+out:
+	close(pipes[0]);
+	close(pipes[1]);
+	EXPECT_TRUE(committed_wait(self->arena, 0));
 }
 
 TEST_F(poison, broken_memory_is_no_reserve)
