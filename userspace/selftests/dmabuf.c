@@ -78,15 +78,15 @@ TEST_F(dmabuf, remap_file_pages_reaches_nothing_else)
 	close(dmabuf);
 }
 
-/* Far from any page, and before any: found out at once, in the best of some tries. */
+/* Far from any page, and before any: found out at once, in one of some tries. */
 TEST_F(dmabuf, range_without_a_page_in_the_largest_arena)
 {
-	uint64_t best = UINT64_MAX, start, ms;
+	uint64_t ms = UINT64_MAX, start;
 	struct xalloc_ioc_info info;
 	int arena, i;
 
 	ASSERT_EQ(0, info_read(self->device, &info));
-	for (i = 0; i < 3 && best >= 1000; i++) {
+	for (i = 0; i < 3 && ms >= 1000; i++) {
 		start = now_ms();
 		arena = arena_create(self->device, info.arena_bytes_max, 0);
 		ASSERT_LE(0, arena);
@@ -96,11 +96,9 @@ TEST_F(dmabuf, range_without_a_page_in_the_largest_arena)
 		EXPECT_EQ(-ENOENT, export(arena, info.arena_bytes_max - XALLOC_SLICE_BYTES,
 					  XALLOC_SLICE_BYTES));
 		ms = now_ms() - start;
-		if (ms < best)
-			best = ms;
 		close(arena);
 	}
-	EXPECT_GT(1000, best);
+	EXPECT_GT(1000, ms);
 }
 
 TEST_F(dmabuf, is_the_same_memory)
