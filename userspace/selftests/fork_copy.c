@@ -246,13 +246,10 @@ TEST_F(fork_copy, another_process_cannot_open_it_again)
 /* What the parent only keeps ready makes room for a copy, as it does for a grant. */
 TEST_F(fork_copy, reserve_makes_room)
 {
-	uint64_t end = now_ms() + 20000;
-
 	ASSERT_EQ(0, arena_limit(self->arena, 6 * XALLOC_SEGMENT_BYTES));
 	ASSERT_EQ(1, grant_page(self->arena, 3 * SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(0, reserve_set(self->arena, 0, 3 * XALLOC_SEGMENT_BYTES));
-	while (stat_of(self->arena).reserved_bytes < 3 * XALLOC_SEGMENT_BYTES && now_ms() < end)
-		sleep_ms(10);
+	wait_for(stat_of(self->arena).reserved_bytes >= 3 * XALLOC_SEGMENT_BYTES, 20000);
 	EXPECT_EQ(3 * XALLOC_SEGMENT_BYTES, stat_of(self->arena).reserved_bytes);
 	EXPECT_EQ(0, fork_prepare(self->arena, 0));
 	EXPECT_EQ(0, stat_of(self->arena).reserved_bytes);
@@ -366,20 +363,16 @@ TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 /* What a daemon does; it keeps nothing of its parent's. Returns whether just the copy is left. */
 static bool lives_on_its_copy(int device, int arena, unsigned char *map)
 {
-	uint64_t end = now_ms() + 60000, others;
+	uint64_t others = stat_of(device).committed_bytes - 4 * XALLOC_SEGMENT_BYTES;
 	int own = attach_at(device, map, 0, NULL);
 
-	others = stat_of(device).committed_bytes - 4 * XALLOC_SEGMENT_BYTES;
 	close(arena);
 	munmap(map, ARENA_BYTES);
 	map = arena_map(own, ARENA_BYTES);
 	if (!map || map[0] != 5 || stat_of(own).committed_bytes != 2 * XALLOC_SEGMENT_BYTES)
 		return false;
-	while (stat_of(device).committed_bytes != others + 2 * XALLOC_SEGMENT_BYTES) {
-		if (now_ms() > end)
-			return false;
-		sleep_ms(20);
-	}
+	if (!wait_for(stat_of(device).committed_bytes == others + 2 * XALLOC_SEGMENT_BYTES, 60000))
+		return false;
 	return map[0] == 5 && grant_page(own, 2 * SEGMENT_SLICES, 0, NULL) == 1;
 }
 

@@ -513,7 +513,6 @@ TEST_F(ioctl_abi, readonly_struct_changes_nothing)
 	union argument *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct xalloc_ioc_meta meta = { .size = sizeof(meta) };
-	uint64_t end = now_ms() + 20000;
 	int fd;
 
 	ASSERT_NE(MAP_FAILED, (void *)map);
@@ -527,8 +526,7 @@ TEST_F(ioctl_abi, readonly_struct_changes_nothing)
 	close(fd);
 
 	ASSERT_EQ(0, reserve_set(self->arena, 0, XALLOC_SEGMENT_BYTES));
-	while (!stat_of(self->arena).reserved_bytes && now_ms() < end)
-		sleep_ms(10);
+	ASSERT_TRUE(wait_for(stat_of(self->arena).reserved_bytes, 20000));
 	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ | PROT_WRITE));
 	map->trim = (struct xalloc_ioc_trim){ .size = sizeof(map->trim) };
 	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));

@@ -40,15 +40,6 @@ static bool break_kpage(void *addr)
 	return !madvise(addr, KPAGE_BYTES, MADV_HWPOISON) || errno != EINVAL;
 }
 
-static bool committed_wait(int fd, uint64_t bytes)
-{
-	uint64_t end = now_ms() + 5000;
-
-	while (stat_of(fd).committed_bytes != bytes && now_ms() < end)
-		sleep_ms(10);
-	return stat_of(fd).committed_bytes == bytes;
-}
-
 TEST_F(poison, broken_slice_is_not_granted_again)
 {
 	struct xalloc_page_grant page;
@@ -157,7 +148,7 @@ TEST_F(poison, broken_page_waits_for_one_that_is_pinned)
 out:
 	close(pipes[0]);
 	close(pipes[1]);
-	EXPECT_TRUE(committed_wait(self->arena, 0));
+	EXPECT_TRUE(wait_for(!stat_of(self->arena).committed_bytes, 5000));
 }
 
 TEST_F(poison, broken_memory_is_no_reserve)

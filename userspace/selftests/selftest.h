@@ -281,25 +281,27 @@ static inline bool counters_equal(const struct xalloc_ioc_stat *a,
 #define POLL_MS 5
 
 /*
- * Waits until the counters are @want: references to memory are dropped by others (a
- * worker of io_uring, a task that is being reaped) a little after the call that made
- * them do so has returned. Returns whether they got there in @ms of sleep: those others
- * sleep, too, while the machine stalls.
+ * Waits for what others do (a worker of the module or of io_uring, a task that is being reaped)
+ * a little after a call has returned. Returns whether @condition came true in @ms of sleep: those
+ * others sleep, too, while the machine stalls.
  */
+#define wait_for(condition, ms) \
+	({ \
+		unsigned int left = (ms) / POLL_MS; \
+		bool came; \
+\
+		while (!(came = (condition)) && left--) \
+			sleep_ms(POLL_MS); \
+		came; \
+	})
+
+/* Waits until the counters are @want. */
 static inline bool counters_wait(int fd, const struct xalloc_ioc_stat *want, unsigned int ms)
 {
 	struct xalloc_ioc_stat seen;
-	unsigned int left;
+	int rc;
 
-	for (left = ms / POLL_MS;; left--) {
-		if (counters_read(fd, &seen))
-			return false;
-		if (counters_equal(&seen, want))
-			return true;
-		if (!left)
-			return false;
-		sleep_ms(POLL_MS);
-	}
+	return wait_for((rc = counters_read(fd, &seen)) || counters_equal(&seen, want), ms) && !rc;
 }
 
 static inline void counters_expect_now(struct __test_metadata *_metadata, int fd,
@@ -325,21 +327,17 @@ static inline void counters_expect(struct __test_metadata *_metadata, int fd,
 	counters_expect_now(_metadata, fd, want);
 }
 
-/* Waits, as counters_wait() does, for @pinned_bytes of the arena or device behind @fd. */
+/* Waits for @pinned_bytes of the arena or device behind @fd. */
 static inline bool pinned_wait(struct __test_metadata *_metadata, int fd, uint64_t pinned_bytes,
 			       unsigned int ms)
 {
 	struct xalloc_ioc_stat seen;
-	unsigned int left;
+	bool came;
+	int rc;
 
-	for (left = ms / POLL_MS;; left--) {
-		ASSERT_EQ(0, counters_read(fd, &seen));
-		if (seen.pinned_bytes == pinned_bytes)
-			return true;
-		if (!left)
-			return false;
-		sleep_ms(POLL_MS);
-	}
+	came = wait_for((rc = counters_read(fd, &seen)) || seen.pinned_bytes == pinned_bytes, ms);
+	ASSERT_EQ(0, rc);
+	return came;
 }
 
 /* Mapping. */

@@ -45,11 +45,7 @@ static bool wait_filled(int arena)
 
 static bool wait_pooled(int device, uint64_t bytes)
 {
-	uint64_t end = now_ms() + 60 * 1000;
-
-	while (stat_of(device).pooled_bytes != bytes && now_ms() < end)
-		sleep_ms(20);
-	return stat_of(device).pooled_bytes == bytes;
+	return wait_for(stat_of(device).pooled_bytes == bytes, 60 * 1000);
 }
 
 static void touch(unsigned char *map, size_t step, unsigned char value)
