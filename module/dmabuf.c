@@ -3,7 +3,7 @@
  * dma-buf: a range of an arena for devices and for whoever is given its descriptor.
  *
  * An export is a file of the arena with a client of its own, which holds the pages of the
- * range (page.c): while it lives they stay, whoever frees them. The dma-buf has a reference
+ * range (hold.c): while it lives they stay, whoever frees them. The dma-buf has a reference
  * to that file, and so has each mapping of the dma-buf, which vma_set_file() makes a
  * mapping of it: so the core maps it by 2 MiB entries, GUP takes it and giving back unmaps
  * it, as any mapping of an arena.

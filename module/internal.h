@@ -283,6 +283,13 @@ struct xalloc_page {
 	bool of_arena;
 };
 
+/* Whether somebody was told of it and did not free it. */
+static inline bool xalloc_page_is_owned(const struct xalloc_arena *arena,
+					const struct xalloc_page *page)
+{
+	return page->granted && page->client && page->client != &arena->exported;
+}
+
 /* account.c */
 int xalloc_payer_init(struct xalloc_payer *payer);
 void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *from);
@@ -340,13 +347,15 @@ int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from
 			      const struct xalloc_page *page);
 u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
 		     struct xalloc_page_info *infos, u64 *next);
-int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
-		     u64 bytes);
-void xalloc_page_unhold(struct xalloc_client *holder);
 void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
+
+/* hold.c */
+int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
+		     u64 bytes);
+void xalloc_page_unhold(struct xalloc_client *holder);
 
 /* arena.c */
 int xalloc_arena_init(void);
