@@ -58,7 +58,7 @@ static int __init xalloc_kunit_init(void)
 {
 	pr_info("KTAP version 1\n");
 	pr_info("1..%zu\n", ARRAY_SIZE(suites));
-	return __kunit_test_suites_init(suites, ARRAY_SIZE(suites));
+	return xalloc_kunit_run_suites(suites, ARRAY_SIZE(suites));
 }
 
 static void __exit xalloc_kunit_exit(void)

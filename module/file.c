@@ -28,7 +28,7 @@ static void evict_inode(struct inode *inode);
 
 static const struct super_operations super_ops = {
 	.statfs = simple_statfs,
-	.drop_inode = generic_delete_inode,
+	.drop_inode = inode_just_drop,
 	.evict_inode = evict_inode,
 };
 

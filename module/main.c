@@ -2,6 +2,7 @@
 /* xalloc: module init and exit, in mirrored order. */
 #include <linux/init.h>
 #include <linux/module.h>
+#include <generated/utsrelease.h>
 
 #include "internal.h"
 
@@ -9,6 +10,8 @@ static int __init xalloc_init(void)
 {
 	int err;
 
+	if (XALLOC_IS_UNTESTED)
+		pr_notice("xalloc: not tested on Linux " UTS_RELEASE ", which is newer than " XALLOC_NEWEST_TESTED "\n");
 	err = xalloc_pool_init();
 	if (err)
 		return err;

@@ -14,7 +14,7 @@
 
 static struct file *create(u64 bytes)
 {
-	struct file *file = shmem_file_setup("xalloc-meta", bytes, VM_NORESERVE);
+	struct file *file = shmem_file_setup("xalloc-meta", bytes, mk_vma_flags(VMA_NORESERVE_BIT));
 
 	/* What shmem says where there is no memory for an inode. */
 	if (IS_ERR(file))

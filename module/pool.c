@@ -102,7 +102,7 @@ static void fill(struct work_struct *work)
 	int nid;
 
 	if (time_before(jiffies, READ_ONCE(not_before))) {
-		mod_delayed_work(system_unbound_wq, &fill_work, PAUSE);
+		mod_delayed_work(system_dfl_wq, &fill_work, PAUSE);
 		return;
 	}
 	for_each_node_state(nid, N_MEMORY) {
@@ -110,7 +110,7 @@ static void fill(struct work_struct *work)
 		drain(&pools[nid], target, ULONG_MAX);
 		while (READ_ONCE(pools[nid].nr) < READ_ONCE(pool_segments)) {
 			if (time_before(jiffies, READ_ONCE(not_before)) || !fill_one(nid)) {
-				mod_delayed_work(system_unbound_wq, &fill_work, PAUSE);
+				mod_delayed_work(system_dfl_wq, &fill_work, PAUSE);
 				break;
 			}
 			cond_resched();
@@ -125,7 +125,7 @@ static int set_pool_segments(const char *val, const struct kernel_param *kp)
 	/* Called under kernel_param_lock(), also before init and after exit. */
 	if (!err && in_use) {
 		WRITE_ONCE(not_before, jiffies);
-		mod_delayed_work(system_unbound_wq, &fill_work, 0);
+		mod_delayed_work(system_dfl_wq, &fill_work, 0);
 	}
 	return err;
 }
@@ -167,7 +167,7 @@ struct folio *xalloc_pool_take(const struct xalloc_arena *arena)
 		return NULL;
 	folio = take(&pools[nid]);
 	if (folio)
-		queue_delayed_work(system_unbound_wq, &fill_work, FILL_DELAY);
+		queue_delayed_work(system_dfl_wq, &fill_work, FILL_DELAY);
 	return folio;
 }
 
@@ -184,7 +184,7 @@ static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_contr
 
 	WRITE_ONCE(not_before, jiffies + PAUSE);
 	nr = drain(&pools[sc->nid], 0, nr);
-	queue_delayed_work(system_unbound_wq, &fill_work, PAUSE);
+	queue_delayed_work(system_dfl_wq, &fill_work, PAUSE);
 	return nr ? nr * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
 }
 
@@ -220,7 +220,7 @@ int xalloc_pool_init(void)
 	kernel_param_lock(THIS_MODULE);
 	in_use = true;
 	kernel_param_unlock(THIS_MODULE);
-	mod_delayed_work(system_unbound_wq, &fill_work, 0);
+	mod_delayed_work(system_dfl_wq, &fill_work, 0);
 	return 0;
 }
 

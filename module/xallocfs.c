@@ -204,27 +204,26 @@ static int add(struct inode *dir, struct dentry *dentry, umode_t mode)
 
 	if (!inode)
 		return -ENOMEM;
-	d_instantiate(dentry, inode);
-	/* As long as it has the name; simple_unlink() and simple_rmdir() drop it. */
-	dget(dentry);
+	/* As long as it has the name; simple_unlink() and simple_rmdir() end that. */
+	d_make_persistent(dentry, inode);
 	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
 	return 0;
 }
 
 static int dir_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
-		      umode_t mode, bool excl)
+		      umode_t mode XALLOC_CREATE_EXCL)
 {
 	return add(dir, dentry, mode | S_IFREG);
 }
 
-static int dir_mkdir(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
-		     umode_t mode)
+static xalloc_mkdir_result dir_mkdir(struct mnt_idmap *idmap, struct inode *dir,
+				     struct dentry *dentry, umode_t mode)
 {
 	int err = add(dir, dentry, mode | S_IFDIR);
 
 	if (!err)
 		inc_nlink(dir);
-	return err;
+	return XALLOC_MKDIR_RESULT(err);
 }
 
 static int dir_tmpfile(struct mnt_idmap *idmap, struct inode *dir, struct file *file, umode_t mode)
@@ -276,7 +275,7 @@ static int show_options(struct seq_file *m, struct dentry *root)
 
 static const struct super_operations super_ops = {
 	.statfs = simple_statfs,
-	.drop_inode = generic_delete_inode,
+	.drop_inode = inode_just_drop,
 	.evict_inode = evict_inode,
 	.show_options = show_options,
 };
@@ -373,7 +372,7 @@ static struct file_system_type fs_type = {
 	.owner = THIS_MODULE,
 	.init_fs_context = init_fs_context,
 	.parameters = parameters,
-	.kill_sb = kill_litter_super,
+	.kill_sb = xalloc_kill_super_with_names,
 };
 MODULE_ALIAS_FS("xallocfs");
 

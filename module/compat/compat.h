@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Every difference between the kernels that xalloc builds for. The sources are written
- * for 6.12; what an older kernel lacks is supplied here, headed by the release that
- * brought it. A test for a macro goes before a test for a version, because distributions
+ * for the newest of them; what an older kernel lacks is supplied here, headed by the release
+ * that brought it. A test for a macro goes before a test for a version, because distributions
  * backport; sparse has no __has_include.
  */
 #ifndef XALLOC_COMPAT_H
@@ -13,6 +13,10 @@
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #error "xalloc needs Linux 6.1 or later: older kernels lack interfaces it uses"
 #endif
+
+/* The newest series of scripts/kernel.d/list. On a newer kernel the module says that it is untested there. */
+#define XALLOC_NEWEST_TESTED "7.3"
+#define XALLOC_IS_UNTESTED (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0))
 
 /* 6.2: kunit/visibility.h */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
@@ -107,6 +111,62 @@ static inline void shrinker_free(struct shrinker *shrinker)
 #else
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING")
 #define XALLOC_IMPORT_DMA_BUF_SYMBOLS MODULE_IMPORT_NS("DMA_BUF")
+#endif
+
+/* 6.14: KUnit is told whether to run the suites that it is given */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+#define xalloc_kunit_run_suites(suites, nr) __kunit_test_suites_init(suites, nr)
+#else
+#define xalloc_kunit_run_suites(suites, nr) __kunit_test_suites_init(suites, nr, true)
+#endif
+
+/* 6.15: mkdir of an inode returns a dentry, or NULL for the one that it was called with */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+typedef int xalloc_mkdir_result;
+#define XALLOC_MKDIR_RESULT(err) (err)
+#else
+typedef struct dentry *xalloc_mkdir_result;
+#define XALLOC_MKDIR_RESULT(err) ERR_PTR(err)
+#endif
+
+/* 6.17: system_dfl_wq, the new name of system_unbound_wq */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 17, 0)
+#define system_dfl_wq system_unbound_wq
+#endif
+
+/* 6.18: inode_just_drop(), the new name of generic_delete_inode() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
+#define inode_just_drop generic_delete_inode
+#endif
+
+/*
+ * 6.19: a dentry that stays without a user is marked as such, and simple_unlink() takes the mark away. Before,
+ * it had one reference more, and the end of the file system had to drop that.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+#include <linux/dcache.h>
+#define d_make_persistent xalloc_d_make_persistent
+static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
+{
+	d_instantiate(dentry, inode);
+	dget(dentry);
+}
+#define xalloc_kill_super_with_names kill_litter_super
+#else
+#define xalloc_kill_super_with_names kill_anon_super
+#endif
+
+/* 7.0: flags of a vma are a type of their own */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
+#define VMA_NORESERVE_BIT VM_NORESERVE
+#define mk_vma_flags(flag) (flag)
+#endif
+
+/* 7.3: create of an inode has no parameter excl */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
+#define XALLOC_CREATE_EXCL , bool excl
+#else
+#define XALLOC_CREATE_EXCL
 #endif
 
 /* 6.6: kunit_get_current_test(), for code that can do without the rest of KUnit */
