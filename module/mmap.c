@@ -86,14 +86,18 @@ static const struct vm_operations_struct status_vm_ops = {
 	.fault = status_fault,
 };
 
-static int mmap_status(struct vm_area_struct *vma)
+static int mmap_status(struct vm_area_struct *vma, const struct xalloc_client *client)
 {
 	if (vma_pages(vma) != 1)
 		return -ENXIO;
 	if (vma->vm_flags & VM_WRITE)
 		return -EACCES;
 	vm_flags_clear(vma, VM_MAYWRITE);
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	/*
+	 * A child that has a copy of the arena goes on with its parent's code, which looks at this
+	 * address. MADV_DOFORK, by which the parent could ask for it, is refused since 7.0.
+	 */
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | (client->view ? 0 : VM_DONTCOPY));
 	vma->vm_ops = &status_vm_ops;
 	return 0;
 }
@@ -150,7 +154,7 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 	if (view && view->mm != vma->vm_mm)
 		return -ESTALE;
 	if (vma->vm_pgoff == XALLOC_STATUS_OFFSET >> PAGE_SHIFT)
-		return mmap_status(vma);
+		return mmap_status(vma, client);
 	if (!view)
 		return map_shared(vma, client->arena);
 	err = check_range(vma, view->arena);

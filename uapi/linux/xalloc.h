@@ -181,9 +181,10 @@ struct xalloc_ioc_stat {
  * @wanted_bytes: how much was wanted, in all; what the reader did not see yet is the
  *	difference to what it saw last. Written before @generation
  *
- * Mapped by mmap() of one page at XALLOC_STATUS_OFFSET of an arena, with PROT_READ; fork
- * does not copy that mapping. Whoever keeps pages without need does well to free some when
- * @generation has changed.
+ * Mapped by mmap() of one page at XALLOC_STATUS_OFFSET of an arena, with PROT_READ. A child
+ * of fork does not have that mapping, except for an arena with XALLOC_ARENA_FORK: there the
+ * child sees its parent's page until it maps the page of its own arena. Whoever keeps pages
+ * without need does well to free some when @generation has changed.
  */
 struct xalloc_status {
 	__u32 size;

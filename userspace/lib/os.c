@@ -147,7 +147,10 @@ const void *xl_os_map_page(const void *addr, int fd, uint64_t offset)
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (page == MAP_FAILED)
 		return NULL;
-	/* Should it fail, only a child that _Fork() made will miss the page. */
+	/*
+	 * A module of before Linux 7.0 leaves the page out of a child unless it is asked for. Later modules
+	 * give it to a child by themselves, because a later kernel refuses the advice.
+	 */
 	if (XL_PRELOAD)
 		madvise(page, XL_OS_PAGE, MADV_DOFORK);
 	return page;

@@ -304,6 +304,30 @@ TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 	}));
 }
 
+/* Code that looks at the page goes on in a child, also in one that _Fork() made: no handler maps it anew. */
+TEST_F(fork_copy, child_has_the_status_page)
+{
+	const volatile struct xalloc_status *status =
+		mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena, XALLOC_STATUS_OFFSET);
+	uint64_t value;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, status);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		guard_install();
+		require(!touch_read((void *)status, &value));
+		require(status->size == sizeof(struct xalloc_status));
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	/* The module has it so by itself: the kernel refuses to change that since 7.0. */
+	EXPECT_EQ(is_kernel_at_least(7, 0) ? EINVAL : 0,
+		  madvise((void *)status, KPAGE_BYTES, MADV_DOFORK) ? errno : 0);
+	munmap((void *)status, KPAGE_BYTES);
+}
+
 TEST_F(fork_copy, attach_at_refuses)
 {
 	int reader = attach(self->arena, XALLOC_ATTACH_RDONLY, NULL), dmabuf;
