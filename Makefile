@@ -25,7 +25,7 @@ check:
 	@scripts/check
 
 check-debug:
-	@scripts/kselftest --debug
+	@scripts/kselftest --debug $(KERNEL)
 
 kunit:
 	@scripts/kunit $(KERNEL)
@@ -84,10 +84,10 @@ help:
 	@echo ''
 	@echo 'Test:'
 	@echo '  check           - every test, in the short size; LONG=1 for the long one'
-	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak'
+	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak; KERNEL as above'
 	@echo '  check-gates     - plant faults and see that each turns its command red'
-	@echo '  kunit           - KUnit suites in UML; KERNEL=6.1 or 6.12 for one kernel'
-	@echo '  kselftest       - selftests on the stock kernel in QEMU; KERNEL=6.1 or 6.12 for one kernel'
+	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
+	@echo '  kselftest       - selftests on the stock kernels in QEMU; KERNEL as above'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
 	@echo '  bench           - libxalloc beside mimalloc, jemalloc, tcmalloc and glibc, on this machine'
 	@echo '  fuzz            - placement and libxalloc under libFuzzer, each for 10 seconds; LONG=1: 10 minutes'
