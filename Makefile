@@ -16,7 +16,7 @@ module:
 	@if [ -d /lib/modules/$$(uname -r)/build ]; then scripts/module here; else scripts/module 6.12; fi
 
 lib:
-	@$(MAKE) --no-print-directory -C userspace
+	@scripts/as-owner $(MAKE) --no-print-directory -C userspace
 
 run:
 	@scripts/run
