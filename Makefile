@@ -6,17 +6,25 @@
 KERNEL ?=
 export KERNEL LONG FILE HERE
 
-.PHONY: all module lib run check kunit kselftest check-lib fuzz bench bench-heap bench-placement check-debug \
-	check-gates lint deps load unload install uninstall clean help
+.PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
+	check-debug check-gates lint deps load unload install uninstall clean help
 
-all: lib module
+# Without the headers of the running kernel the library is all that can be built without a network.
+all: lib
+	@if [ -n "$(KERNEL)" ] || [ -d /lib/modules/$$(uname -r)/build ]; then \
+		$(MAKE) --no-print-directory module; \
+	else \
+		scripts/module here 2>&1 | sed 's/^module: /&left out: /' >&2; \
+	fi
 
-# The running kernel's, where its headers are installed; else the guest's.
 module:
-	@if [ -d /lib/modules/$$(uname -r)/build ]; then scripts/module here; else scripts/module 6.12; fi
+	@scripts/module $(or $(KERNEL),here)
 
 lib:
 	@scripts/as-owner $(MAKE) --no-print-directory -C userspace
+
+selftests:
+	@scripts/as-owner $(MAKE) --no-print-directory -C userspace lib selftests
 
 run:
 	@scripts/run
@@ -69,9 +77,12 @@ clean:
 
 help:
 	@echo 'Build:'
-	@echo '  all (default)   - lib and module'
-	@echo '  lib             - libxalloc, tools, samples and selftests: build/lib, build/bin, build/selftests'
-	@echo '  module          - xalloc.ko for the running kernel (build/here), or for the guest (build/6.12)'
+	@echo '  all (default)   - lib, and module if the headers of the running kernel are installed'
+	@echo '  lib             - libxalloc, tools and samples: build/lib, build/bin'
+	@echo '  module          - xalloc.ko for the running kernel (build/here), whose headers it needs;'
+	@echo '                    KERNEL=6.12 for a kernel of the guests (build/6.12), which is fetched'
+	@echo '  selftests       - the programs of userspace/selftests (build/selftests), for scripts/vm;'
+	@echo '                    fetches the source of a kernel'
 	@echo '  clean           - remove build/'
 	@echo ''
 	@echo 'Use:'
@@ -79,7 +90,7 @@ help:
 	@echo '                    FILE=path copies another file; HERE=1 runs on this machine, after make load'
 	@echo '  load, unload    - put the module into the running kernel, or take it out (root)'
 	@echo '  install         - libxalloc with its headers, libxalloc.pc and man pages, below PREFIX=/usr/local'
-	@echo '                    (root); uninstall undoes it'
+	@echo '                    (root), or below DESTDIR for a package; uninstall undoes it'
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
 	@echo ''
 	@echo 'Test:'
@@ -93,4 +104,4 @@ help:
 	@echo '  fuzz            - placement and libxalloc under libFuzzer, each for 10 seconds; LONG=1: 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
 	@echo '  bench-heap      - in-kernel heaps beside SLUB, on the stock 6.12 kernel in QEMU'
-	@echo '  lint            - compilers, sparse, checkpatch, clang-format, shellcheck, codespell'
+	@echo '  lint            - warnings of compilers, sparse, checkpatch, clang-format, shellcheck, codespell'
