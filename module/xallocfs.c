@@ -25,7 +25,7 @@
 /* The private data of a regular file's inode. */
 struct name {
 	struct mutex lock;		/* protects all below; comes before arena->lock */
-	struct xalloc_arena *arena;
+	struct xalloc_arena *arena;	/* set once; name_getattr() reads it without lock */
 	bool opened;			/* by the one that may create the arena */
 };
 
@@ -85,6 +85,28 @@ static const struct file_operations name_fops = {
 	.get_unmapped_area = thp_get_unmapped_area,
 };
 
+/*
+ * The blocks of a file are the memory that its arena has committed: du and ls -s show it.
+ *
+ * No lock is taken. name->lock may be held for as long as a caller's memory takes to be written
+ * to, and arena->lock while huge pages are searched, and neither may stop an ls. The arena lives
+ * as long as the inode does. Its counter may be changing, and then it is old when stat() returns
+ * anyway.
+ */
+static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
+			u32 request_mask, unsigned int query_flags)
+{
+	const struct name *name = d_inode(path->dentry)->i_private;
+	/* Pairs with xalloc_name_finish(). */
+	const struct xalloc_arena *arena = smp_load_acquire(&name->arena);
+	int err = simple_getattr(idmap, path, stat, request_mask, query_flags);
+
+	if (!err && arena)
+		stat->blocks = (u64)READ_ONCE(arena->nr_committed_slices) *
+			       (XALLOC_SLICE_BYTES / 512);
+	return err;
+}
+
 /* The size is the arena's. No mode makes a file executable here: SB_I_NOEXEC. */
 static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
@@ -94,6 +116,7 @@ static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct i
 }
 
 static const struct inode_operations name_iops = {
+	.getattr = name_getattr,
 	.setattr = name_setattr,
 };
 
@@ -158,7 +181,8 @@ void xalloc_name_finish(struct file *file, struct xalloc_client *client, bool ke
 	if (keep) {
 		/* The only write to it. */
 		i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
-		name->arena = arena;
+		/* The arena is whole: pairs with name_getattr(), which takes no lock. */
+		smp_store_release(&name->arena, arena);
 		/* Publishes all of it to other threads: pairs with xalloc_file_client(). */
 		smp_store_release(&file->private_data, client);
 	} else {

@@ -7,6 +7,7 @@
 
 #define ARENA_BYTES (16 * MIB)
 #define NAME NAMES "/names-test"
+#define NR_SEGMENT_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 #define OTHER NAMES "/names-test-other"
 
 FIXTURE(names)
@@ -38,6 +39,14 @@ static off_t size_of(const char *path)
 	struct stat st;
 
 	return stat(path, &st) ? -errno : st.st_size;
+}
+
+/* Memory that is committed for a file: what du and ls -s show. */
+static long long committed_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) ? -errno : st.st_blocks * 512LL;
 }
 
 TEST_F(names, file_is_empty_until_an_arena_is_created_in_it)
@@ -276,6 +285,36 @@ TEST_F(names, size_is_the_arenas)
 	EXPECT_EQ(EACCES, errno);
 	EXPECT_EQ(-1, write(fd, "", 1));
 	EXPECT_EQ(-1, read(fd, &fd, 1));
+	close(fd);
+}
+
+TEST_F(names, blocks_are_the_committed_memory)
+{
+	int fd = open(NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	struct xalloc_page_grant small, large;
+	struct stat st;
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, committed_of(NAME));
+	ASSERT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
+	EXPECT_EQ(0, committed_of(NAME));
+	ASSERT_EQ(1, grant_page(fd, 1, XALLOC_PAGE_ARENA, &small));
+	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
+	EXPECT_EQ(2 * MIB, committed_of(NAME));
+	ASSERT_EQ(1, grant_page(fd, 3 * NR_SEGMENT_SLICES, XALLOC_PAGE_ARENA, &large));
+	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
+	EXPECT_EQ(8 * MIB, committed_of(NAME));
+	/* By the descriptor too, and the size stays the arena's. */
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(8 * MIB / 512, st.st_blocks);
+	EXPECT_EQ(ARENA_BYTES, st.st_size);
+	close(fd);
+	EXPECT_EQ(8 * MIB, committed_of(NAME));
+	fd = name_open(NAME, O_RDWR);
+	EXPECT_EQ(1, free_page(fd, large.offset));
+	EXPECT_EQ(1, free_page(fd, small.offset));
+	EXPECT_EQ(0, arena_trim(fd, 0, NULL));
+	EXPECT_EQ(0, committed_of(NAME));
 	close(fd);
 }
 
