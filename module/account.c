@@ -199,3 +199,30 @@ void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices)
 	atomic_long_sub(nr_slices * XALLOC_SLICE_KPAGES, charged);
 	xalloc_count(XALLOC_NR_CHARGED_SLICES, -(long)nr_slices);
 }
+
+/** xalloc_stat_all() - fill in the sums over all arenas */
+void xalloc_stat_all(struct xalloc_ioc_stat *stat)
+{
+	u64 now[XALLOC_NR_COUNTERS];
+	int i;
+
+	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
+		now[i] = atomic_long_read(&xalloc_counters[i]);
+	*stat = (struct xalloc_ioc_stat){
+		.size = stat->size,
+		.arenas = now[XALLOC_NR_ARENAS],
+		.clients = now[XALLOC_NR_CLIENTS],
+		.pages = now[XALLOC_NR_PAGES],
+		.granted_bytes = now[XALLOC_NR_GRANTED_SLICES] * XALLOC_SLICE_BYTES,
+		.committed_bytes = now[XALLOC_NR_COMMITTED_SLICES] * XALLOC_SLICE_BYTES,
+		/* The two counters do not change together, so the second may be larger. */
+		.pinned_bytes = (now[XALLOC_NR_IDLE_SLICES] -
+				 min(now[XALLOC_NR_IDLE_SLICES], now[XALLOC_NR_RESERVED_SLICES])) *
+				XALLOC_SLICE_BYTES,
+		.charged_bytes = now[XALLOC_NR_CHARGED_SLICES] * XALLOC_SLICE_BYTES,
+		.reserved_bytes = now[XALLOC_NR_RESERVED_SLICES] * XALLOC_SLICE_BYTES,
+		.cold_bytes = now[XALLOC_NR_COLD_SLICES] * XALLOC_SLICE_BYTES,
+		.pooled_bytes = now[XALLOC_NR_POOLED_SLICES] * XALLOC_SLICE_BYTES,
+		.poisoned_bytes = now[XALLOC_NR_POISONED_SLICES] * XALLOC_SLICE_BYTES,
+	};
+}

@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 
 #include "internal.h"
 
@@ -11,11 +12,25 @@ static int dev_open(struct inode *inode, struct file *file)
 	return nonseekable_open(inode, file);
 }
 
+/* What an operator may read without a tool: the sums over all arenas. */
+static void dev_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct xalloc_ioc_stat stat = {};
+
+	xalloc_stat_all(&stat);
+	seq_printf(m, "xalloc-arenas:\t%llu\nxalloc-clients:\t%llu\n", stat.arenas, stat.clients);
+	seq_printf(m, "xalloc-granted-kB:\t%llu\n", stat.granted_bytes / SZ_1K);
+	seq_printf(m, "xalloc-committed-kB:\t%llu\n", stat.committed_bytes / SZ_1K);
+	seq_printf(m, "xalloc-pinned-kB:\t%llu\n", stat.pinned_bytes / SZ_1K);
+	seq_printf(m, "xalloc-reserved-kB:\t%llu\n", stat.reserved_bytes / SZ_1K);
+}
+
 static const struct file_operations dev_fops = {
 	.owner = THIS_MODULE,
 	.open = dev_open,
 	.unlocked_ioctl = xalloc_device_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = dev_show_fdinfo,
 };
 
 static struct miscdevice dev = {

@@ -297,6 +297,7 @@ void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);
 int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices);
 void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices);
+void xalloc_stat_all(struct xalloc_ioc_stat *stat);
 
 /* backing.c */
 extern const struct xalloc_backing xalloc_backing_kernel;

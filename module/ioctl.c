@@ -82,32 +82,10 @@ static long info(struct file *file, union call_args *args, void __user *user)
 
 static long device_stat(struct file *file, union call_args *args, void __user *user)
 {
-	struct xalloc_ioc_stat *stat = &args->stat;
-	u64 now[XALLOC_NR_COUNTERS];
-	int i;
-
-	if (stat->pad)
+	if (args->stat.pad)
 		return -EINVAL;
-	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
-		now[i] = atomic_long_read(&xalloc_counters[i]);
-	*stat = (struct xalloc_ioc_stat){
-		.size = stat->size,
-		.arenas = now[XALLOC_NR_ARENAS],
-		.clients = now[XALLOC_NR_CLIENTS],
-		.pages = now[XALLOC_NR_PAGES],
-		.granted_bytes = now[XALLOC_NR_GRANTED_SLICES] * XALLOC_SLICE_BYTES,
-		.committed_bytes = now[XALLOC_NR_COMMITTED_SLICES] * XALLOC_SLICE_BYTES,
-		/* They are changed one after the other. */
-		.pinned_bytes = (now[XALLOC_NR_IDLE_SLICES] -
-				 min(now[XALLOC_NR_IDLE_SLICES], now[XALLOC_NR_RESERVED_SLICES])) *
-				XALLOC_SLICE_BYTES,
-		.charged_bytes = now[XALLOC_NR_CHARGED_SLICES] * XALLOC_SLICE_BYTES,
-		.reserved_bytes = now[XALLOC_NR_RESERVED_SLICES] * XALLOC_SLICE_BYTES,
-		.cold_bytes = now[XALLOC_NR_COLD_SLICES] * XALLOC_SLICE_BYTES,
-		.pooled_bytes = now[XALLOC_NR_POOLED_SLICES] * XALLOC_SLICE_BYTES,
-		.poisoned_bytes = now[XALLOC_NR_POISONED_SLICES] * XALLOC_SLICE_BYTES,
-	};
-	return respond(user, args, sizeof(*stat));
+	xalloc_stat_all(&args->stat);
+	return respond(user, args, sizeof(args->stat));
 }
 
 static long arena_stat(struct file *file, union call_args *args, void __user *user)

@@ -255,35 +255,50 @@ TEST_F(ownership, limit_is_exact)
 	EXPECT_EQ(1, grant_page(self->arena, 25 * SEGMENT_SLICES, 0, NULL));
 }
 
-TEST_F(ownership, fdinfo_tells_what_an_arena_holds)
+/* The number in the line "xalloc-NAME: number" of a descriptor's fdinfo, or -1. */
+static long long fdinfo_of(int fd, const char *name)
 {
-	static const char *const names[] = { "arena", "client", "granted-kB", "committed-kB" };
-	unsigned long long values[ARRAY_SIZE(names)] = {};
-	char path[64], line[128], name[64];
-	struct xalloc_ioc_attach arg;
-	int other = attach(self->arena, 0, &arg);
+	char path[64], line[128], found[64];
+	long long value, result = -1;
 	FILE *file;
 
-	ASSERT_EQ(1, grant_page(other, 33, 0, NULL));
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", other);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	file = fopen(path, "r");
-	ASSERT_NE(NULL, file);
-	while (fgets(line, sizeof(line), file)) {
-		unsigned long long value;
-		size_t i;
-
-		if (sscanf(line, "xalloc-%63[^:]: %llu", name, &value) != 2)
-			continue;
-		for (i = 0; i < ARRAY_SIZE(names); i++)
-			if (!strcmp(name, names[i]))
-				values[i] = value;
-	}
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "xalloc-%63[^:]: %lld", found, &value) == 2 &&
+		    !strcmp(found, name))
+			result = value;
 	fclose(file);
-	EXPECT_EQ(arg.arena_id, values[0]);
-	EXPECT_EQ(arg.client_id, values[1]);
-	EXPECT_EQ(33 * 64, values[2]);
-	EXPECT_EQ(4096, values[3]);
+	return result;
+}
+
+TEST_F(ownership, fdinfo_tells_what_an_arena_holds)
+{
+	struct xalloc_ioc_attach arg;
+	int other = attach(self->arena, 0, &arg);
+
+	ASSERT_EQ(1, grant_page(other, 33, 0, NULL));
+	EXPECT_EQ(arg.arena_id, fdinfo_of(other, "arena"));
+	EXPECT_EQ(arg.client_id, fdinfo_of(other, "client"));
+	EXPECT_EQ(33 * 64, fdinfo_of(other, "granted-kB"));
+	EXPECT_EQ(4096, fdinfo_of(other, "committed-kB"));
 	close(other);
+}
+
+TEST_F(ownership, fdinfo_of_the_device_tells_what_all_arenas_hold)
+{
+	struct xalloc_ioc_stat stat;
+
+	ASSERT_EQ(1, grant_page(self->arena, 33, 0, NULL));
+	stat = stat_of(self->device);
+	EXPECT_EQ(stat.arenas, fdinfo_of(self->device, "arenas"));
+	EXPECT_EQ(stat.clients, fdinfo_of(self->device, "clients"));
+	EXPECT_EQ(stat.granted_bytes / 1024, fdinfo_of(self->device, "granted-kB"));
+	EXPECT_EQ(stat.committed_bytes / 1024, fdinfo_of(self->device, "committed-kB"));
+	EXPECT_EQ(stat.pinned_bytes / 1024, fdinfo_of(self->device, "pinned-kB"));
+	EXPECT_EQ(stat.reserved_bytes / 1024, fdinfo_of(self->device, "reserved-kB"));
 }
 
 TEST_HARNESS_MAIN
