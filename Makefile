@@ -4,7 +4,7 @@
 # userspace/Makefile, scripts/) that must not share flags. What is built lies under build/.
 
 KERNEL ?=
-export KERNEL LONG FILE HERE
+export KERNEL LONG FILE HERE FORCE
 
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
 	check-debug check-gates lint deps load unload install uninstall clean help
@@ -88,7 +88,8 @@ help:
 	@echo 'Use:'
 	@echo '  run             - boot a guest, copy a file through a pinned arena, print what that gains'
 	@echo '                    FILE=path copies another file; HERE=1 runs on this machine, after make load'
-	@echo '  load, unload    - put the module into the running kernel, or take it out (root)'
+	@echo '  load, unload    - put the module into the running kernel, or take it out (root); unload refuses'
+	@echo '                    while anything would be lost: FORCE=1 loses arenas that no process has'
 	@echo '  install         - libxalloc with its headers, libxalloc.pc and man pages, below PREFIX=/usr/local'
 	@echo '                    (root), or below DESTDIR for a package; uninstall undoes it'
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
