@@ -212,9 +212,7 @@ TEST_F_TIMEOUT(policy, fragmented_memory, TEST_TIMEOUT_LONG)
 	TH_LOG("%u segments granted; refused within %llu to %llu ms", nr_granted,
 	       (unsigned long long)least, (unsigned long long)most);
 	/* The machine is emulated and shared, and may stall for longer than most of them take. */
-	if (kernel_has_kasan()) {
-		TH_LOG("speed is not judged: KASAN taxes all of it");
-	} else {
+	if (times_are_judged()) {
 		EXPECT_GE(AT_ONCE_MS, least);
 	}
 	for (i = 0; i < NR_PREFERRED; i++)

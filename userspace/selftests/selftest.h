@@ -561,6 +561,12 @@ static inline bool kernel_has_kasan(void)
 	return file_says("/proc/kallsyms", " kasan_quarantine_reduce");
 }
 
+/* A busy machine makes any test red that judges by the clock, so that is for LONG=1; and KASAN taxes all. */
+static inline bool times_are_judged(void)
+{
+	return is_long_run() && !kernel_has_kasan();
+}
+
 /* A fault and each touch cost tens of times what they do on a CPU; clearing memory does not. */
 static inline bool cpu_is_emulated(void)
 {
