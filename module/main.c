@@ -11,7 +11,8 @@ static int __init xalloc_init(void)
 	int err;
 
 	if (XALLOC_IS_UNTESTED)
-		pr_notice("xalloc: not tested on Linux " UTS_RELEASE ", which is newer than " XALLOC_NEWEST_TESTED "\n");
+		pr_notice("xalloc: untested on Linux %s; the newest tested is %s\n", UTS_RELEASE,
+			  XALLOC_NEWEST_TESTED);
 	err = xalloc_pool_init();
 	if (err)
 		return err;

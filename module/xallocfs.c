@@ -234,14 +234,13 @@ static int add(struct inode *dir, struct dentry *dentry, umode_t mode)
 	return 0;
 }
 
-static int dir_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
-		      umode_t mode XALLOC_CREATE_EXCL)
+static int XALLOC_CREATE(dir_create)
 {
 	return add(dir, dentry, mode | S_IFREG);
 }
 
-static xalloc_mkdir_result dir_mkdir(struct mnt_idmap *idmap, struct inode *dir,
-				     struct dentry *dentry, umode_t mode)
+static XALLOC_MKDIR_TYPE dir_mkdir(struct mnt_idmap *idmap, struct inode *dir,
+				   struct dentry *dentry, umode_t mode)
 {
 	int err = add(dir, dentry, mode | S_IFDIR);
 

@@ -133,7 +133,7 @@ static int bulk_slub(void)
 	uint i;
 
 	for (i = 0; i < nr_pairs; i += NR_BULK) {
-		if (kmem_cache_alloc_bulk(cache, GFP_KERNEL, NR_BULK, held) != NR_BULK)
+		if (!kmem_cache_alloc_bulk(cache, GFP_KERNEL, NR_BULK, held))
 			return -ENOMEM;
 		kmem_cache_free_bulk(cache, NR_BULK, held);
 	}

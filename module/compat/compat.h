@@ -14,7 +14,7 @@
 #error "xalloc needs Linux 6.1 or later: older kernels lack interfaces it uses"
 #endif
 
-/* The newest series of scripts/kernel.d/list. On a newer kernel the module says that it is untested there. */
+/* The newest series of scripts/kernel.d/list. On a newer kernel the module says it is untested. */
 #define XALLOC_NEWEST_TESTED "7.3"
 #define XALLOC_IS_UNTESTED (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0))
 
@@ -122,10 +122,10 @@ static inline void shrinker_free(struct shrinker *shrinker)
 
 /* 6.15: mkdir of an inode returns a dentry, or NULL for the one that it was called with */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
-typedef int xalloc_mkdir_result;
+#define XALLOC_MKDIR_TYPE int
 #define XALLOC_MKDIR_RESULT(err) (err)
 #else
-typedef struct dentry *xalloc_mkdir_result;
+#define XALLOC_MKDIR_TYPE struct dentry *
 #define XALLOC_MKDIR_RESULT(err) ERR_PTR(err)
 #endif
 
@@ -140,8 +140,8 @@ typedef struct dentry *xalloc_mkdir_result;
 #endif
 
 /*
- * 6.19: a dentry that stays without a user is marked as such, and simple_unlink() takes the mark away. Before,
- * it had one reference more, and the end of the file system had to drop that.
+ * 6.19: a dentry that stays without a user is marked as such, and simple_unlink() takes the
+ * mark away. Before, it had one reference more, and the end of the file system had to drop that.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 #include <linux/dcache.h>
@@ -151,6 +151,7 @@ static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
 	d_instantiate(dentry, inode);
 	dget(dentry);
 }
+
 #define xalloc_kill_super_with_names kill_litter_super
 #else
 #define xalloc_kill_super_with_names kill_anon_super
@@ -162,11 +163,14 @@ static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
 #define mk_vma_flags(flag) (flag)
 #endif
 
-/* 7.3: create of an inode has no parameter excl */
+/* 7.3: create of an inode has no parameter excl. This is the head of such a function. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
-#define XALLOC_CREATE_EXCL , bool excl
+#define XALLOC_CREATE(name)								\
+	name(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,		\
+	     umode_t mode, bool excl)
 #else
-#define XALLOC_CREATE_EXCL
+#define XALLOC_CREATE(name)								\
+	name(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, umode_t mode)
 #endif
 
 /* 6.6: kunit_get_current_test(), for code that can do without the rest of KUnit */

@@ -306,7 +306,7 @@ TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 	}));
 }
 
-/* Code that looks at the page goes on in a child, also in one that _Fork() made: no handler maps it anew. */
+/* Code that looks at the page goes on in a child, also in one where no handler maps it anew. */
 TEST_F(fork_copy, child_has_the_status_page)
 {
 	const volatile struct xalloc_status *status =
@@ -647,7 +647,8 @@ TEST_F_TIMEOUT(fork_copy, what_it_costs, TEST_TIMEOUT_LONG)
 	ASSERT_NE(NULL, map);
 	ASSERT_EQ(1, grant_page(arena, bytes / XALLOC_SLICE_BYTES, 0, NULL));
 	memset(map, 1, bytes);
-	for (turn = 0; turn < least || (times_are_judged() && turn < 9 && best[2] >= best[0]); turn++) {
+	for (turn = 0; turn < least || (times_are_judged() && turn < 9 && best[2] >= best[0]);
+	     turn++) {
 		for (i = 0; i < 3; i++) {
 			start = now_ms();
 			EXPECT_EQ(0, i == 1 ? fork_prepare(arena, 0) : in_child(;));

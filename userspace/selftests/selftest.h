@@ -561,7 +561,7 @@ static inline bool kernel_has_kasan(void)
 	return file_says("/proc/kallsyms", " kasan_quarantine_reduce");
 }
 
-/* A busy machine makes any test red that judges by the clock, so that is for LONG=1; and KASAN taxes all. */
+/* A busy machine makes a test red that judges by the clock: only with LONG=1. KASAN taxes all. */
 static inline bool times_are_judged(void)
 {
 	return is_long_run() && !kernel_has_kasan();
