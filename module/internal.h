@@ -184,6 +184,12 @@ struct xalloc_segment {
 	struct folio *folio[XALLOC_SLICES_PER_SEGMENT];
 };
 
+/* Where a slice is in the arena, in kpages. */
+static inline pgoff_t xalloc_segment_offset(const struct xalloc_segment *seg, u32 slice)
+{
+	return ((pgoff_t)seg->index << XALLOC_SEGMENT_ORDER) + slice * XALLOC_SLICE_KPAGES;
+}
+
 /* First kpage of a slice that has memory. */
 static inline struct page *xalloc_segment_kpage(const struct xalloc_segment *seg, u32 slice)
 {

@@ -143,8 +143,7 @@ static struct folio *alloc_unlocked(struct xalloc_arena *arena, struct xalloc_se
 		xalloc_count(XALLOC_NR_COLD_SLICES, hweight32(slices));
 	}
 	/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
-	folio->index = ((pgoff_t)seg->index << XALLOC_SEGMENT_ORDER) +
-		       __ffs(slices) * XALLOC_SLICE_KPAGES;
+	folio->index = xalloc_segment_offset(seg, __ffs(slices));
 	count_fallback(arena, folio, 1);
 	return folio;
 }
@@ -325,11 +324,11 @@ int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, u
 	return err;
 }
 
-static bool folio_is_quiet(struct xalloc_arena *arena, struct folio *folio)
+static bool folio_is_quiet(struct xalloc_arena *arena, struct folio *folio, pgoff_t at)
 {
 	if (arena->mapping) {
 		folio_lock(folio);
-		unmap_mapping_range(arena->mapping, (loff_t)folio->index << PAGE_SHIFT,
+		unmap_mapping_range(arena->mapping, (loff_t)at << PAGE_SHIFT,
 				    folio_size(folio), 1);
 		folio_unlock(folio);
 	}
@@ -351,12 +350,14 @@ bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *
 {
 	lockdep_assert_held(&arena->lock);
 	for (slices &= seg->present; slices; slices &= slices - 1) {
-		struct folio *folio = seg->folio[__ffs(slices)];
+		u32 slice = seg->in_pieces ? __ffs(slices) : 0;
+		pgoff_t at = xalloc_segment_offset(seg, slice);
+		struct folio *folio = seg->folio[slice];
 
 		/* Spares the users of other pages the faults where the answer is plain. */
 		if (seg->granted && folio_maybe_dma_pinned(folio))
 			return false;
-		if (!folio_is_quiet(arena, folio))
+		if (!folio_is_quiet(arena, folio, at))
 			return false;
 		if (!seg->in_pieces)
 			break;
