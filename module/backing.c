@@ -62,7 +62,15 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
 	return folio;
 }
 
-static bool folio_is_poisoned(struct folio *folio)
+/**
+ * xalloc_backing_is_poisoned() - whether hardware has broken a part of a folio
+ * @folio: the folio
+ *
+ * The kernel marks single kpages and tells nobody, so each has to be looked at.
+ *
+ * Return: true if so.
+ */
+bool xalloc_backing_is_poisoned(struct folio *folio)
 {
 	unsigned long i;
 
@@ -83,7 +91,7 @@ static bool folio_is_poisoned(struct folio *folio)
  */
 void xalloc_backing_put(struct folio *folio)
 {
-	if (folio_is_poisoned(folio))
+	if (xalloc_backing_is_poisoned(folio))
 		xalloc_count(XALLOC_NR_POISONED_SLICES,
 			     folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
 	else

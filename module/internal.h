@@ -253,6 +253,12 @@ struct xalloc_arena {
 	struct list_head zombie;	/* by zombies_lock in arena.c */
 };
 
+/* Size of the offset space, and of the file, in kpages. */
+static inline unsigned long xalloc_arena_nr_kpages(const struct xalloc_arena *arena)
+{
+	return (unsigned long)arena->nr_segments << XALLOC_SEGMENT_ORDER;
+}
+
 /* What an arena is made from. */
 struct xalloc_arena_config {
 	u64 arena_bytes;	/* a multiple of XALLOC_SEGMENT_BYTES */
@@ -307,6 +313,7 @@ void xalloc_stat_all(struct xalloc_ioc_stat *stat);
 
 /* backing.c */
 extern const struct xalloc_backing xalloc_backing_kernel;
+bool xalloc_backing_is_poisoned(struct folio *folio);
 void xalloc_backing_put(struct folio *folio);
 
 /* pool.c */

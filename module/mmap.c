@@ -2,10 +2,11 @@
 /*
  * Mapping: a plain fault on a file, so that all of GUP works.
  *
- * The fault returns the folio locked and referenced; the core maps all of it by one
- * 2 MiB entry where address, offset and vma allow, and by 4 KiB entries elsewhere. No
- * VM_IO, VM_PFNMAP or VM_MIXEDMAP, which GUP refuses or miscounts, and folio->mapping
- * stays NULL, so that nothing takes the memory for page cache.
+ * The fault returns the folio locked and referenced. The core maps all of it by one 2 MiB
+ * entry where address, offset and vma allow. Elsewhere it uses 4 KiB entries: before 6.18 one
+ * for each fault, since then all of the folio at once. The mapping has none of VM_IO,
+ * VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or miscounts those. folio->mapping stays
+ * NULL, so that nothing takes the memory for page cache.
  */
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -17,6 +18,26 @@ static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 	return vma->vm_file->private_data;
 }
 
+/*
+ * Have a fault in a folio with a broken kpage map the touched kpage and no other, now and later.
+ * By itself the core maps such a folio whole: by a 2 MiB entry if memory_failure() did not get as
+ * far as to mark the folio, and from 6.18 on by small entries, too. But it takes no 2 MiB entry
+ * for a folio that is marked, and a single small entry for one that ends beyond the file.
+ */
+static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, struct folio *folio)
+{
+	unsigned long nr_kpages = folio_nr_pages(folio);
+
+	if (folio->index == xalloc_arena_nr_kpages(arena))
+		return;
+	folio_set_has_hwpoisoned(folio);
+	folio->index = xalloc_arena_nr_kpages(arena);
+	/* Whoever still has the broken kpage mapped must take a fault, too, and get SIGBUS. */
+	unmap_mapping_range(vmf->vma->vm_file->f_mapping,
+			    (loff_t)round_down(vmf->pgoff, nr_kpages) << PAGE_SHIFT,
+			    folio_size(folio), 1);
+}
+
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
 	struct folio *folio;
@@ -24,7 +45,10 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
-	vmf->page = folio_page(folio, vmf->pgoff - folio->index);
+	vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
+	if (!xalloc_backing_is_poisoned(folio))
+		return VM_FAULT_LOCKED;
+	map_by_kpages(vmf, arena, folio);
 	/* Refused here, because the core would look for it in folio->mapping. */
 	if (PageHWPoison(vmf->page)) {
 		folio_unlock(folio);
@@ -104,7 +128,7 @@ static int mmap_status(struct vm_area_struct *vma, const struct xalloc_client *c
 
 static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *arena)
 {
-	unsigned long nr_kpages = (unsigned long)arena->nr_segments << XALLOC_SEGMENT_ORDER;
+	unsigned long nr_kpages = xalloc_arena_nr_kpages(arena);
 
 	if (vma->vm_pgoff > nr_kpages || vma_pages(vma) > nr_kpages - vma->vm_pgoff)
 		return -ENXIO;

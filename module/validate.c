@@ -108,10 +108,9 @@ static bool add_up_segment(struct xalloc_arena *arena, struct tally *tally, u32 
 	return true;
 }
 
-static bool folios_are_valid(const struct xalloc_segment *seg)
+static bool folios_are_valid(const struct xalloc_arena *arena, const struct xalloc_segment *seg)
 {
 	unsigned int order = seg->in_pieces ? XALLOC_PIECE_ORDER : XALLOC_SEGMENT_ORDER;
-	pgoff_t at = (pgoff_t)seg->index << XALLOC_SEGMENT_ORDER;
 	u32 i;
 
 	for (i = 0; i < XALLOC_SLICES_PER_SEGMENT; i++) {
@@ -123,7 +122,8 @@ static bool folios_are_valid(const struct xalloc_segment *seg)
 			continue;
 		}
 		if (!folio || folio_ref_count(folio) < 1 || folio_order(folio) != order ||
-		    folio->index != at + (seg->in_pieces ? i * XALLOC_SLICE_KPAGES : 0) ||
+		    (folio->index != xalloc_segment_offset(seg, seg->in_pieces ? i : 0) &&
+		     folio->index != xalloc_arena_nr_kpages(arena)) ||
 		    (!seg->in_pieces && folio != seg->folio[0]))
 			return false;
 	}
@@ -147,7 +147,7 @@ static bool segment_is_valid(struct xalloc_arena *arena, struct tally *tally, u3
 	if (!seg)
 		return !taken && backing == XALLOC_BACKING_BARE;
 	if (seg->index != index || seg->granted != granted || granted & ~seg->touched ||
-	    granted & ~seg->present || !folios_are_valid(seg))
+	    granted & ~seg->present || !folios_are_valid(arena, seg))
 		return false;
 	tally->nr_committed_slices += hweight32(seg->present | seg->populating);
 	tally->nr_granted_slices += hweight32(granted);

@@ -359,8 +359,14 @@ struct xalloc_ioc_grant {
  * (a device, a pipe, an io_uring) still holds references to it. A segment whose last
  * page was freed is unmapped everywhere and goes back to the kernel, or stays as part of
  * the reserve; while it is referenced it stays where it is, charged, and counts as pinned.
- * Of a segment in pieces, each slice does so by itself. Memory that hardware had broken by
- * the time its page was freed is granted to nobody again.
+ * Of a segment in pieces, each slice does so by itself.
+ *
+ * Memory that the kernel had marked as broken by hardware when its page was freed is granted
+ * to nobody again. While a page is granted, a touch of a broken hardware page (4 KiB) that
+ * takes a fault is SIGBUS with BUS_MCEERR_AR, on every kernel, and EFAULT to system calls; the
+ * rest of the page can be touched as before. An access through a page-table entry that is
+ * there already does not fault: what it reads is up to the machine. Documentation/abi.rst has
+ * the details.
  *
  * Returns the number of pages freed, at least 1, or the error of the first entry.
  */

@@ -1,13 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: memory that hardware has broken is not granted again and does not go back to
- * the kernel. It is broken by madvise(MADV_HWPOISON), for good, in the kernel's books.
+ * Description: memory that hardware has broken is not granted again, does not go back to the
+ * kernel, and is not mapped again, while its neighbours are. It is broken in the kernel's books
+ * only, and for good, in two ways that the kernel treats differently: by madvise(MADV_HWPOISON),
+ * and by hard_offline_page, which takes the path of a real machine check.
  */
-#include "selftest.h"
+#include "sharing.h"
 
 #include <sys/uio.h>
 
 #define ARENA_BYTES (4 * MIB)
+
+/* Of /proc/kpageflags. */
+#define KPF_BUDDY 10
+#define KPF_HWPOISON 19
+
+#define HARD_OFFLINE "/sys/devices/system/memory/hard_offline_page"
+
+static volatile sig_atomic_t sigbus_code;
+
+static void note_code(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	sigbus_code = info->si_code;
+	guard_handler(sig);
+}
+
+/* As touch_read(); the code of SIGBUS is what the kernel says of broken memory. */
+static bool is_refused_as_broken(const volatile void *addr)
+{
+	sigbus_code = 0;
+	return touch_read(addr, NULL) == SIGBUS && sigbus_code == BUS_MCEERR_AR;
+}
+
+static uint64_t read_entry(const char *path, uint64_t index)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, sizeof(entry), index * sizeof(entry)) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	return entry;
+}
+
+/* Of the memory that is mapped at @addr; 0 if none is. */
+static uint64_t pfn_of(const volatile void *addr)
+{
+	uint64_t entry = read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
+
+	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+}
+
+static bool kpage_has(uint64_t pfn, unsigned int flag)
+{
+	return read_entry("/proc/kpageflags", pfn) >> flag & 1;
+}
+
+enum breaker { BY_MADVISE, BY_OFFLINE };
+
+/* Writes to the kpage at @addr and breaks it. Returns false where the kernel cannot. */
+static bool break_kpage(enum breaker how, void *addr)
+{
+	char text[32];
+	uint64_t pfn;
+
+	*(volatile char *)addr = 1;
+	pfn = pfn_of(addr);
+	if (how == BY_MADVISE) {
+		madvise(addr, KPAGE_BYTES, MADV_HWPOISON);
+	} else {
+		snprintf(text, sizeof(text), "%#" PRIx64, pfn * KPAGE_BYTES);
+		write_text(HARD_OFFLINE, text);
+	}
+	/* What the calls return differs: mostly an error, because the kernel cannot unmap it. */
+	return kpage_has(pfn, KPF_HWPOISON);
+}
+
+/* Whether break_kpage() must succeed: some kernels have the one way without the other. */
+static bool kernel_can_break(enum breaker how)
+{
+	/* Of no length: only says whether the kernel knows the advice. */
+	return how == BY_MADVISE ? !madvise(NULL, 0, MADV_HWPOISON) : !access(HARD_OFFLINE, F_OK);
+}
 
 FIXTURE(poison)
 {
@@ -17,9 +94,26 @@ FIXTURE(poison)
 	struct xalloc_ioc_stat before;
 };
 
+FIXTURE_VARIANT(poison)
+{
+	enum breaker how;
+};
+
+FIXTURE_VARIANT_ADD(poison, madvise)
+{
+	.how = BY_MADVISE,
+};
+
+FIXTURE_VARIANT_ADD(poison, offline)
+{
+	.how = BY_OFFLINE,
+};
+
 FIXTURE_SETUP(poison)
 {
 	self->device = device_setup(_metadata, &self->before);
+	if (!kernel_can_break(variant->how))
+		SKIP(return, "this kernel cannot mark memory as broken in this way");
 	self->arena = arena_create(self->device, ARENA_BYTES, 0);
 	self->map = arena_map(self->arena, ARENA_BYTES);
 	ASSERT_NE(NULL, self->map);
@@ -33,13 +127,6 @@ FIXTURE_TEARDOWN(poison)
 	close(self->device);
 }
 
-/* Returns false where the kernel has no such thing. */
-static bool break_kpage(void *addr)
-{
-	*(volatile char *)addr = 1;
-	return !madvise(addr, KPAGE_BYTES, MADV_HWPOISON) || errno != EINVAL;
-}
-
 TEST_F(poison, broken_slice_is_not_granted_again)
 {
 	struct xalloc_page_grant page;
@@ -48,8 +135,7 @@ TEST_F(poison, broken_slice_is_not_granted_again)
 
 	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
 	ASSERT_EQ(1, grant_page(self->arena, 2, 0, &page));
-	if (!break_kpage(self->map + page.offset + 3 * KPAGE_BYTES))
-		SKIP(return, "this kernel cannot mark memory as broken");
+	ASSERT_TRUE(break_kpage(variant->how, self->map + page.offset + 3 * KPAGE_BYTES));
 	ASSERT_EQ(1, free_page(self->arena, page.offset));
 	/* All of the arena but those two slices. */
 	for (i = 0; i < 61; i++) {
@@ -86,9 +172,8 @@ TEST_F(poison, two_broken_pages_of_a_segment_leave_together)
 
 	for (i = 0; i < 3; i++)
 		ASSERT_EQ(1, grant_page(self->arena, 4, 0, &pages[i]));
-	if (!break_kpage(self->map + pages[0].offset))
-		SKIP(return, "this kernel cannot mark memory as broken");
-	ASSERT_TRUE(break_kpage(self->map + pages[2].offset));
+	ASSERT_TRUE(break_kpage(variant->how, self->map + pages[0].offset));
+	ASSERT_TRUE(break_kpage(variant->how, self->map + pages[2].offset));
 	for (i = 0; i < 3; i++)
 		ASSERT_EQ(1, free_page(self->arena, pages[i].offset));
 	for (i = 0; i < 200; i++) {
@@ -112,8 +197,7 @@ TEST_F(poison, half_broken_segment_is_not_granted_again)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(1, grant_page(self->arena, 16, 0, &pages[i]));
 		offsets[i] = pages[i].offset;
-		if (!break_kpage(self->map + offsets[i]))
-			SKIP(return, "this kernel cannot mark memory as broken");
+		ASSERT_TRUE(break_kpage(variant->how, self->map + offsets[i]));
 	}
 	ASSERT_EQ(2, free_batch(self->arena, offsets, 2));
 	for (i = 0; i < 2; i++) {
@@ -136,16 +220,14 @@ TEST_F(poison, broken_page_waits_for_one_that_is_pinned)
 	ASSERT_EQ(16 * XALLOC_SLICE_BYTES, pages[1].offset);
 	self->map[2 * MIB] = 1;
 	ASSERT_EQ(KPAGE_BYTES, vmsplice(pipes[1], &pinned, 1, 0));
-	if (!break_kpage(self->map))
-		SKIP(goto out, "this kernel cannot mark memory as broken");
-	ASSERT_TRUE(break_kpage(self->map + MIB));
+	ASSERT_TRUE(break_kpage(variant->how, self->map));
+	ASSERT_TRUE(break_kpage(variant->how, self->map + MIB));
 	EXPECT_EQ(1, free_page(self->arena, pages[1].offset));
 	EXPECT_EQ(1, free_page(self->arena, 0));
 	EXPECT_EQ(1, grant_page(self->arena, 8, 0, &other));
 	EXPECT_EQ(56 * XALLOC_SLICE_BYTES, other.offset);
 	EXPECT_EQ(-ENOSPC, grant_page(self->arena, 1, 0, NULL));
 	EXPECT_EQ(1, free_page(self->arena, other.offset));
-out:
 	close(pipes[0]);
 	close(pipes[1]);
 	EXPECT_TRUE(wait_for(!stat_of(self->arena).committed_bytes, 5000));
@@ -157,8 +239,7 @@ TEST_F(poison, broken_memory_is_no_reserve)
 
 	ASSERT_EQ(1, grant_page(self->arena, 32, 0, NULL));
 	ASSERT_EQ(0, reserve_set(self->arena, 0, 0));
-	if (!break_kpage(self->map + MIB))
-		SKIP(return, "this kernel cannot mark memory as broken");
+	ASSERT_TRUE(break_kpage(variant->how, self->map + MIB));
 	ASSERT_EQ(0, reserve_set(self->arena, 2 * MIB, 2 * MIB));
 	ASSERT_EQ(1, free_page(self->arena, 0));
 	ASSERT_EQ(0, counters_read(self->device, &stat));
@@ -170,8 +251,7 @@ TEST_F(poison, broken_memory_outlives_its_arena)
 	struct xalloc_ioc_stat stat = {};
 
 	ASSERT_EQ(1, grant_page(self->arena, 40, 0, NULL));
-	if (!break_kpage(self->map + MIB))
-		SKIP(return, "this kernel cannot mark memory as broken");
+	ASSERT_TRUE(break_kpage(variant->how, self->map + MIB));
 	munmap(self->map, ARENA_BYTES);
 	close(self->arena);
 	counters_expect(_metadata, self->device, &self->before);
@@ -179,6 +259,252 @@ TEST_F(poison, broken_memory_outlives_its_arena)
 	EXPECT_EQ(self->before.poisoned_bytes + 2 * MIB, stat.poisoned_bytes);
 	self->arena = -1;
 	self->map = NULL;
+}
+
+/* Copying it would be the kernel's own machine check. */
+TEST_F(poison, child_has_no_copy_of_an_arena_with_broken_memory)
+{
+	int arena = family_create(self->device, ARENA_BYTES, 0);
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(arena, 2 * SEGMENT_SLICES, 0, NULL));
+	pattern_fill(map, ARENA_BYTES, 1);
+	ASSERT_TRUE(break_kpage(variant->how, map + MIB));
+	EXPECT_EQ(0, in_child({
+		require(touch_read(map, NULL) == SIGBUS);
+		require(touch_read(map + MIB, NULL) == SIGBUS);
+		require(touch_write(map + 3 * MIB, 1) == SIGBUS);
+	}));
+	EXPECT_EQ(-1, pattern_mismatch(map, MIB, 1));
+	munmap(map, ARENA_BYTES);
+	close(arena);
+}
+
+FIXTURE(broken_neighbour)
+{
+	int device;
+	int arena;
+	unsigned char *map;
+	struct xalloc_ioc_stat before;
+};
+
+FIXTURE_VARIANT(broken_neighbour)
+{
+	enum breaker how;
+	uint32_t policy;
+	size_t off;		/* of the mapping's address from where entries of 2 MiB fit */
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, madvise_huge)
+{
+	.how = BY_MADVISE,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, madvise_askew)
+{
+	.how = BY_MADVISE,
+	.off = XALLOC_SLICE_BYTES,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, madvise_small)
+{
+	.how = BY_MADVISE,
+	.policy = XALLOC_POLICY_SMALL,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, offline_huge)
+{
+	.how = BY_OFFLINE,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, offline_askew)
+{
+	.how = BY_OFFLINE,
+	.off = XALLOC_SLICE_BYTES,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, offline_small)
+{
+	.how = BY_OFFLINE,
+	.policy = XALLOC_POLICY_SMALL,
+};
+
+/* The kpage that is broken: neither the first of its piece nor of its segment. */
+#define BROKEN (5 * XALLOC_SLICE_BYTES + 3 * KPAGE_BYTES)
+
+FIXTURE_SETUP(broken_neighbour)
+{
+	unsigned char *range = range_reserve(ARENA_BYTES + XALLOC_SEGMENT_BYTES,
+					     XALLOC_SEGMENT_BYTES);
+	struct sigaction action = { .sa_sigaction = note_code,
+				    .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct xalloc_page_grant page;
+
+	self->device = device_setup(_metadata, &self->before);
+	if (!kernel_can_break(variant->how))
+		SKIP(return, "this kernel cannot mark memory as broken in this way");
+	sigaction(SIGBUS, &action, NULL);
+	ASSERT_NE(NULL, range);
+	self->arena = arena_create_by(self->device, ARENA_BYTES, variant->policy, -1);
+	ASSERT_LE(0, self->arena);
+	self->map = mmap(range + variant->off, ARENA_BYTES, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_FIXED, self->arena, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->map);
+	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, &page));
+	ASSERT_EQ(0, page.offset);
+	pattern_fill(self->map, XALLOC_SEGMENT_BYTES, 1);
+	ASSERT_TRUE(break_kpage(variant->how, self->map + BROKEN));
+}
+
+FIXTURE_TEARDOWN(broken_neighbour)
+{
+	munmap(self->map, ARENA_BYTES);
+	close(self->arena);
+	counters_expect(_metadata, self->device, &self->before);
+	close(self->device);
+}
+
+/* All of the segment is there, but for the broken kpage. */
+static void expect_only_broken_is_missing(struct __test_metadata *_metadata,
+					  const unsigned char *map)
+{
+	unsigned char want[XALLOC_SEGMENT_BYTES];
+	size_t at;
+
+	pattern_fill(want, sizeof(want), 1);
+	for (at = 0; at < sizeof(want); at += KPAGE_BYTES) {
+		if (at == BROKEN)
+			continue;
+		ASSERT_EQ(0, touch_read(map + at, NULL)) {
+			TH_LOG("offset %#zx", at);
+		}
+		ASSERT_EQ(0, memcmp(map + at, want + at, KPAGE_BYTES)) {
+			TH_LOG("offset %#zx", at);
+		}
+	}
+	EXPECT_TRUE(is_refused_as_broken(map + BROKEN));
+	EXPECT_EQ(SIGBUS, touch_write((void *)(map + BROKEN), 1));
+}
+
+/* A fault on one kpage may map others with it, by a large entry or by many. */
+TEST_F(broken_neighbour, is_not_mapped_by_a_touch_beside_it)
+{
+	static const size_t beside[] = {
+		BROKEN - KPAGE_BYTES, BROKEN + KPAGE_BYTES, 0, XALLOC_SEGMENT_BYTES - KPAGE_BYTES,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(beside); i++) {
+		ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+		EXPECT_EQ(0, touch_read(self->map + beside[i], NULL));
+		EXPECT_EQ(0, pfn_of(self->map + BROKEN));
+		EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN)) {
+			TH_LOG("after a read at %#zx", beside[i]);
+		}
+		ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+		EXPECT_EQ(0, touch_write(self->map + beside[i], pattern_word(1, beside[i] / 8)));
+		EXPECT_EQ(0, pfn_of(self->map + BROKEN));
+		EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN)) {
+			TH_LOG("after a write at %#zx", beside[i]);
+		}
+	}
+}
+
+TEST_F(broken_neighbour, is_all_that_is_missing)
+{
+	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+	EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN));
+	expect_only_broken_is_missing(_metadata, self->map);
+}
+
+/* A mapping that still has an entry for it loses that when another one takes a fault. */
+TEST_F(broken_neighbour, is_unmapped_everywhere_by_the_first_fault)
+{
+	unsigned char *other = arena_map(self->arena, ARENA_BYTES);
+
+	ASSERT_NE(NULL, other);
+	EXPECT_EQ(0, touch_read(other + BROKEN + KPAGE_BYTES, NULL));
+	EXPECT_EQ(0, pfn_of(self->map + BROKEN));
+	expect_only_broken_is_missing(_metadata, self->map);
+	expect_only_broken_is_missing(_metadata, other);
+	munmap(other, ARENA_BYTES);
+}
+
+TEST_F(broken_neighbour, is_unmapped_everywhere_by_a_fault_on_itself)
+{
+	unsigned char *other = arena_map(self->arena, ARENA_BYTES);
+
+	ASSERT_NE(NULL, other);
+	EXPECT_TRUE(is_refused_as_broken(other + BROKEN));
+	EXPECT_EQ(0, pfn_of(self->map + BROKEN));
+	expect_only_broken_is_missing(_metadata, self->map);
+	munmap(other, ARENA_BYTES);
+}
+
+TEST_F(broken_neighbour, is_not_mapped_by_a_dmabuf)
+{
+	struct xalloc_ioc_export arg = { .size = sizeof(arg), .bytes = XALLOC_SEGMENT_BYTES };
+	int dmabuf = call(self->arena, XALLOC_IOC_EXPORT, &arg);
+	unsigned char *other;
+
+	if (dmabuf == -EOPNOTSUPP)
+		SKIP(return, "this kernel has no dma-bufs");
+	ASSERT_LE(0, dmabuf);
+	other = arena_map(dmabuf, XALLOC_SEGMENT_BYTES);
+	ASSERT_NE(NULL, other);
+	expect_only_broken_is_missing(_metadata, other);
+	munmap(other, XALLOC_SEGMENT_BYTES);
+	close(dmabuf);
+}
+
+/* What the kernel reads for us meets it as an error. */
+TEST_F(broken_neighbour, is_an_error_to_system_calls)
+{
+	struct iovec from = { self->map + BROKEN, 8 }, to;
+	char bytes[8];
+	int pipes[2];
+
+	to = (struct iovec){ bytes, sizeof(bytes) };
+	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+	ASSERT_EQ(0, pipe(pipes));
+	EXPECT_EQ(-1, write(pipes[1], self->map + BROKEN, 8));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, process_vm_readv(getpid(), &to, 1, &from, 1, 0));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(-1, vmsplice(pipes[1], &from, 1, 0));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(8, write(pipes[1], self->map + BROKEN + KPAGE_BYTES, 8));
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+TEST_F(broken_neighbour, leaves_with_its_folio_alone)
+{
+	uint64_t bytes = variant->policy == XALLOC_POLICY_SMALL ? XALLOC_SLICE_BYTES :
+								 XALLOC_SEGMENT_BYTES;
+	uint64_t pfn = pfn_of(self->map + BROKEN);
+	struct xalloc_ioc_stat stat = {};
+	struct xalloc_page_grant page;
+
+	ASSERT_NE(0, pfn);
+	EXPECT_EQ(0, touch_read(self->map + BROKEN + KPAGE_BYTES, NULL));
+	ASSERT_EQ(1, free_page(self->arena, 0));
+	EXPECT_TRUE(wait_for(!stat_of(self->arena).committed_bytes, 5000));
+	ASSERT_EQ(0, counters_read(self->device, &stat));
+	EXPECT_EQ(self->before.poisoned_bytes + bytes, stat.poisoned_bytes);
+	/* The kernel has not got it back. */
+	EXPECT_TRUE(kpage_has(pfn, KPF_HWPOISON));
+	EXPECT_FALSE(kpage_has(pfn, KPF_BUDDY));
+
+	/* Other memory is there now, mapped as ever. */
+	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, &page));
+	EXPECT_EQ(0, page.offset);
+	EXPECT_EQ(-1, nonzero_find(self->map, XALLOC_SEGMENT_BYTES));
+	EXPECT_NE(pfn, pfn_of(self->map + BROKEN));
+	if (is_thp_kernel() && !variant->policy && !variant->off) {
+		EXPECT_EQ(2048, smaps_kb(self->map, ARENA_BYTES, "FilePmdMapped"));
+	}
 }
 
 TEST_HARNESS_MAIN
