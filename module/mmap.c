@@ -38,6 +38,17 @@ static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, stru
 			    folio_size(folio), 1);
 }
 
+/*
+ * Whether what the core may map now has a broken kpage in it. Below a table of small entries,
+ * an older core maps the touched kpage alone, so that need not wait for a look at 511 others.
+ */
+static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
+{
+	if (!XALLOC_FAULT_MAPS_FOLIO && !pmd_none(*vmf->pmd))
+		return PageHWPoison(vmf->page);
+	return xalloc_backing_is_poisoned(folio);
+}
+
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
 	struct folio *folio;
@@ -46,7 +57,7 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 	if (!folio)
 		return VM_FAULT_SIGBUS;
 	vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
-	if (!xalloc_backing_is_poisoned(folio))
+	if (!may_map_broken(vmf, folio))
 		return VM_FAULT_LOCKED;
 	map_by_kpages(vmf, arena, folio);
 	/* Refused here, because the core would look for it in folio->mapping. */

@@ -139,6 +139,9 @@ static inline void shrinker_free(struct shrinker *shrinker)
 #define inode_just_drop generic_delete_inode
 #endif
 
+/* 6.18: a fault maps all of a folio by small entries, no longer the touched kpage alone */
+#define XALLOC_FAULT_MAPS_FOLIO (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0))
+
 /*
  * 6.19: a dentry that stays without a user is marked as such, and simple_unlink() takes the
  * mark away. Before, it had one reference more, and the end of the file system had to drop that.
