@@ -9,7 +9,8 @@ export KERNEL LONG FILE HERE FORCE
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
 	check-debug check-gates lint deps load unload install uninstall clean help
 
-# Without the headers of the running kernel the library is all that can be built without a network.
+# Where the headers of the running kernel are missing, the module is left out, because headers of another kernel
+# would have to be fetched.
 all: lib
 	@if [ -n "$(KERNEL)" ] || [ -d /lib/modules/$$(uname -r)/build ]; then \
 		$(MAKE) --no-print-directory module; \
@@ -96,7 +97,7 @@ help:
 	@echo ''
 	@echo 'Test:'
 	@echo '  check           - every test, in the short size; LONG=1 for the long one'
-	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak; KERNEL as above'
+	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak; KERNEL as below'
 	@echo '  check-gates     - plant faults and see that each turns its command red'
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
 	@echo '  kselftest       - selftests on the stock kernels in QEMU; KERNEL as above'

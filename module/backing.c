@@ -66,7 +66,7 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
  * xalloc_backing_is_poisoned() - whether hardware has broken a part of a folio
  * @folio: the folio
  *
- * The kernel marks single kpages and tells nobody, so each has to be looked at.
+ * The kernel marks single kpages and tells nobody, so this looks at each kpage.
  *
  * Return: true if so.
  */

@@ -19,10 +19,10 @@ static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 }
 
 /*
- * Have a fault in a folio with a broken kpage map the touched kpage and no other, now and later.
- * By itself the core maps such a folio whole: by a 2 MiB entry if memory_failure() did not get as
- * far as to mark the folio, and from 6.18 on by small entries, too. But it takes no 2 MiB entry
- * for a folio that is marked, and a single small entry for one that ends beyond the file.
+ * Make this fault and later ones map only the touched kpage of a folio with a broken kpage.
+ * Otherwise the core maps the whole folio: by a 2 MiB entry if memory_failure() did not mark the
+ * folio, and from 6.18 on also by small entries. The core uses no 2 MiB entry for a marked folio,
+ * and maps a single kpage of a folio that ends beyond the end of the file.
  */
 static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, struct folio *folio)
 {
@@ -32,15 +32,16 @@ static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, stru
 		return;
 	folio_set_has_hwpoisoned(folio);
 	folio->index = xalloc_arena_nr_kpages(arena);
-	/* Whoever still has the broken kpage mapped must take a fault, too, and get SIGBUS. */
+	/* A process that still has the broken kpage mapped must fault too, and get SIGBUS. */
 	unmap_mapping_range(vmf->vma->vm_file->f_mapping,
 			    (loff_t)round_down(vmf->pgoff, nr_kpages) << PAGE_SHIFT,
 			    folio_size(folio), 1);
 }
 
 /*
- * Whether what the core may map now has a broken kpage in it. Below a table of small entries,
- * an older core maps the touched kpage alone, so that need not wait for a look at 511 others.
+ * Whether one of the kpages that the core may map at this fault is broken. Where a table of small
+ * entries exists, a core before 6.18 maps the touched kpage alone; the look at the other 511 is
+ * spared then.
  */
 static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
 {
@@ -129,8 +130,8 @@ static int mmap_status(struct vm_area_struct *vma, const struct xalloc_client *c
 		return -EACCES;
 	vm_flags_clear(vma, VM_MAYWRITE);
 	/*
-	 * A child that has a copy of the arena goes on with its parent's code, which looks at this
-	 * address. MADV_DOFORK, by which the parent could ask for it, is refused since 7.0.
+	 * A child that has a copy of the arena goes on with its parent's code, which reads the page
+	 * at this address. The parent cannot use MADV_DOFORK: the kernel refuses it since 7.0.
 	 */
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | (client->view ? 0 : VM_DONTCOPY));
 	vma->vm_ops = &status_vm_ops;

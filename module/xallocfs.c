@@ -88,10 +88,10 @@ static const struct file_operations name_fops = {
 /*
  * The blocks of a file are the memory that its arena has committed: du and ls -s show it.
  *
- * No lock is taken. name->lock may be held for as long as a caller's memory takes to be written
- * to, and arena->lock while huge pages are searched, and neither may stop an ls. The arena lives
- * as long as the inode does. Its counter may be changing, and then it is old when stat() returns
- * anyway.
+ * No lock is taken, because an ls must not wait long: name->lock may be held until a fault on a
+ * caller's memory has ended, and arena->lock while the kernel looks for huge pages. The arena
+ * lives as long as the inode does. Its counter may change meanwhile, but a lock would not help:
+ * the figure would be old by the time stat() returns.
  */
 static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
 			u32 request_mask, unsigned int query_flags)
@@ -181,7 +181,7 @@ void xalloc_name_finish(struct file *file, struct xalloc_client *client, bool ke
 	if (keep) {
 		/* The only write to it. */
 		i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
-		/* The arena is whole: pairs with name_getattr(), which takes no lock. */
+		/* Publishes a complete arena: pairs with name_getattr(), which takes no lock. */
 		smp_store_release(&name->arena, arena);
 		/* Publishes all of it to other threads: pairs with xalloc_file_client(). */
 		smp_store_release(&file->private_data, client);
@@ -228,7 +228,7 @@ static int add(struct inode *dir, struct dentry *dentry, umode_t mode)
 
 	if (!inode)
 		return -ENOMEM;
-	/* As long as it has the name; simple_unlink() and simple_rmdir() end that. */
+	/* The inode stays until simple_unlink() or simple_rmdir() takes the name away. */
 	d_make_persistent(dentry, inode);
 	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
 	return 0;

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The cache directory, for the scripts that keep something there. A function that fails has printed one
-# line: what is wrong, and which variable mends it.
+# The cache directory, for the scripts that keep something there. A function that fails prints one line
+# first, which says what is wrong and which variable mends it.
 
 cache_refuse()
 {
@@ -10,8 +10,8 @@ cache_refuse()
 	return 1
 }
 
-# cache_find: sets $cache. The directory need not exist yet, nor be writable, because what is in the cache
-# already may be used by anybody who can read it.
+# cache_find: sets $cache. The directory need not exist yet. It need not be writable either, because everybody
+# who can read the cache may use what is in it.
 cache_find()
 {
 	if [ -n "${XDG_CACHE_HOME-}" ]; then
@@ -20,8 +20,8 @@ cache_find()
 		cache=$XDG_CACHE_HOME/xalloc
 		return
 	fi
-	# A home that does not exist is not made, not even by root: build daemons name one so that nothing
-	# is kept.
+	# A home that does not exist is not made, not even by root: build daemons set HOME to such a directory
+	# so that nothing is kept.
 	if [ -z "${HOME-}" ]; then
 		cache_refuse "HOME is not set"
 	elif [[ $HOME != /* ]]; then
@@ -45,7 +45,7 @@ cache_base()
 }
 
 # cache_make DIRECTORY MB: makes DIRECTORY, which is $cache or below it, and checks that it can be written to
-# and has MB megabytes free. Root makes it for the user to whom the directory above it belongs.
+# and has MB megabytes free. Root does this as the owner of the directory that cache_base prints.
 cache_make()
 {
 	local dir=$1 need_mb=$2 free_mb message as_owner
@@ -53,7 +53,7 @@ cache_make()
 	as_owner=("${BASH_SOURCE[0]%/*}/as-owner" --of "$(cache_base)" env LC_ALL=C)
 	message=$("${as_owner[@]}" mkdir -p -- "$dir" 2>&1) ||
 		cache_refuse "cannot make $dir: ${message##*: }" || return
-	# A try, because only a try knows of quotas and read-only mounts.
+	# Make a file as a trial, because only that shows quotas and read-only mounts.
 	message=$("${as_owner[@]}" mktemp "$dir/try.XXXXXX" 2>&1) ||
 		cache_refuse "cannot write to $dir: ${message##*: }" || return
 	rm -f -- "$message"

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# For scripts that fetch from Debian: which suite this machine is of, and where the others are. They say what
-# is wrong by their own die().
+# For scripts that fetch from Debian: which suite this machine runs, and where the other suites are. A script
+# that reads this file has a function die(), which is called with what is wrong.
 
-# The name of this machine's suite of Debian; nothing on another system.
+# Prints the name of this machine's suite of Debian; nothing on another system.
 own_suite()
 {
 	# shellcheck source=/dev/null
 	(. /etc/os-release && [ "${ID-}" = debian ] && echo "${VERSION_CODENAME-}") || :
 }
 
-# sources_of SUITE: its lines for apt, on the mirrors that this machine's own sources name. Backports come with
-# the suite that they are for.
+# sources_of SUITE: prints the lines of apt's sources for SUITE, on the mirrors that this machine's own sources
+# name. For backports, the lines of the suite that they extend come first.
 sources_of()
 {
 	local base=${1%-backports} own targets main security deb=deb

@@ -144,7 +144,7 @@ static inline void shrinker_free(struct shrinker *shrinker)
 
 /*
  * 6.19: a dentry that stays without a user is marked as such, and simple_unlink() takes the
- * mark away. Before, it had one reference more, and the end of the file system had to drop that.
+ * mark away. Before, such a dentry had an extra reference, which kill_litter_super() dropped.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 #include <linux/dcache.h>
@@ -166,7 +166,7 @@ static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
 #define mk_vma_flags(flag) (flag)
 #endif
 
-/* 7.3: create of an inode has no parameter excl. This is the head of such a function. */
+/* 7.3: create of an inode has no parameter excl. XALLOC_CREATE() is that function's head. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
 #define XALLOC_CREATE(name)								\
 	name(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,		\

@@ -183,8 +183,8 @@ struct xalloc_ioc_stat {
  *
  * Mapped by mmap() of one page at XALLOC_STATUS_OFFSET of an arena, with PROT_READ. A child
  * of fork does not have that mapping, except for an arena with XALLOC_ARENA_FORK: there the
- * child sees its parent's page until it maps the page of its own arena. Whoever keeps pages
- * without need does well to free some when @generation has changed.
+ * child sees its parent's page until it maps the page of its own arena. A client that keeps
+ * pages without need should free some when @generation has changed.
  */
 struct xalloc_status {
 	__u32 size;
@@ -361,12 +361,12 @@ struct xalloc_ioc_grant {
  * the reserve; while it is referenced it stays where it is, charged, and counts as pinned.
  * Of a segment in pieces, each slice does so by itself.
  *
- * Memory that the kernel had marked as broken by hardware when its page was freed is granted
- * to nobody again. While a page is granted, a touch of a broken hardware page (4 KiB) that
- * takes a fault is SIGBUS with BUS_MCEERR_AR, on every kernel, and EFAULT to system calls; the
- * rest of the page can be touched as before. An access through a page-table entry that is
- * there already does not fault: what it reads is up to the machine. Documentation/abi.rst has
- * the details.
+ * If the kernel has marked memory as broken by hardware before its page is freed, that memory
+ * is never granted again. While the page is granted, a touch of a broken hardware page (4 KiB)
+ * that takes a fault is SIGBUS with BUS_MCEERR_AR, on every kernel; system calls fail with
+ * EFAULT. The rest of the page can be touched as before. An access through a page-table entry
+ * that is already there does not fault: the machine decides what it reads.
+ * Documentation/abi.rst has the details.
  *
  * Returns the number of pages freed, at least 1, or the error of the first entry.
  */

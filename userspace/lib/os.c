@@ -148,8 +148,8 @@ const void *xl_os_map_page(const void *addr, int fd, uint64_t offset)
 	if (page == MAP_FAILED)
 		return NULL;
 	/*
-	 * An older module leaves the page out of a child unless it is asked for. A newer one gives
-	 * the page to a child by itself, because Linux 7.0 and later refuse the advice.
+	 * An older module leaves the page out of a child unless this advice asks for the page. A
+	 * newer one gives it to a child by itself, because Linux 7.0 and later refuse the advice.
 	 */
 	if (XL_PRELOAD)
 		madvise(page, XL_OS_PAGE, MADV_DOFORK);

@@ -78,7 +78,7 @@ TEST_F(dmabuf, remap_file_pages_reaches_nothing_else)
 	close(dmabuf);
 }
 
-/* Far from any page, and before any. With LONG=1 that must be quick in one of three tries. */
+/* Before there is any page, and far from the only one. With LONG=1: quick in one of three tries. */
 TEST_F(dmabuf, range_without_a_page_in_the_largest_arena)
 {
 	uint64_t ms = UINT64_MAX, start;

@@ -256,7 +256,7 @@ TEST_F(fork_copy, reserve_makes_room)
 }
 
 /*
- * More than the limit, in an arena that has it: refused before any table is made for it. With
+ * A grant of more than the arena's limit is refused before any table is made for the grant. With
  * LONG=1 that must be quick in one of three tries.
  */
 TEST_F(fork_copy, limit_is_asked_first)
@@ -306,7 +306,7 @@ TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 	}));
 }
 
-/* Code that looks at the page goes on in a child, also in one where no handler maps it anew. */
+/* A child goes on with code that reads the page, also where no fork handler maps it anew. */
 TEST_F(fork_copy, child_has_the_status_page)
 {
 	const volatile struct xalloc_status *status =
@@ -324,7 +324,7 @@ TEST_F(fork_copy, child_has_the_status_page)
 		_exit(0);
 	}
 	EXPECT_EQ(0, child_status(pid));
-	/* The module has it so by itself: the kernel refuses to change that since 7.0. */
+	/* The module gives the page to children by itself: since 7.0 the advice is refused. */
 	EXPECT_EQ(is_kernel_at_least(7, 0) ? EINVAL : 0,
 		  madvise((void *)status, KPAGE_BYTES, MADV_DOFORK) ? errno : 0);
 	munmap((void *)status, KPAGE_BYTES);

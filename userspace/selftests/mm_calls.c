@@ -249,7 +249,7 @@ TEST_F(mm_calls, core_dump_leaves_it_out)
 	unlink(CORE);
 }
 
-/* By default a child has no mapping. Before 7.0 it can have the same memory, not a copy. */
+/* A child has no mapping. Before 7.0 the advice gives it one, of the same memory, no copy. */
 TEST_F(mm_calls, madv_dofork_shares_it_or_is_refused)
 {
 	pid_t pid;

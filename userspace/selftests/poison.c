@@ -11,7 +11,7 @@
 
 #define ARENA_BYTES (4 * MIB)
 
-/* Of /proc/kpageflags. */
+/* Bits of an entry in /proc/kpageflags. */
 #define KPF_BUDDY 10
 #define KPF_HWPOISON 19
 
@@ -26,7 +26,7 @@ static void note_code(int sig, siginfo_t *info, void *context)
 	guard_handler(sig);
 }
 
-/* As touch_read(); the code of SIGBUS is what the kernel says of broken memory. */
+/* Whether a read of @addr is SIGBUS, with the code that the kernel gives for broken memory. */
 static bool is_refused_as_broken(const volatile void *addr)
 {
 	sigbus_code = 0;
@@ -46,7 +46,7 @@ static uint64_t read_entry(const char *path, uint64_t index)
 	return entry;
 }
 
-/* Of the memory that is mapped at @addr; 0 if none is. */
+/* The page frame number of the memory that is mapped at @addr; 0 if none is. */
 static uint64_t pfn_of(const volatile void *addr)
 {
 	uint64_t entry = read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
@@ -75,14 +75,14 @@ static bool break_kpage(enum breaker how, void *addr)
 		snprintf(text, sizeof(text), "%#" PRIx64, pfn * KPAGE_BYTES);
 		write_text(HARD_OFFLINE, text);
 	}
-	/* What the calls return differs: mostly an error, because the kernel cannot unmap it. */
+	/* The calls mostly fail, because the kernel cannot unmap the kpage; so look at its mark. */
 	return kpage_has(pfn, KPF_HWPOISON);
 }
 
-/* Whether break_kpage() must succeed: some kernels have the one way without the other. */
+/* Whether break_kpage() must succeed: some kernels have only one of the two ways. */
 static bool kernel_can_break(enum breaker how)
 {
-	/* Of no length: only says whether the kernel knows the advice. */
+	/* A length of 0 only asks whether the kernel knows the advice. */
 	return how == BY_MADVISE ? !madvise(NULL, 0, MADV_HWPOISON) : !access(HARD_OFFLINE, F_OK);
 }
 
@@ -261,7 +261,7 @@ TEST_F(poison, broken_memory_outlives_its_arena)
 	self->map = NULL;
 }
 
-/* Copying it would be the kernel's own machine check. */
+/* If the kernel copied broken memory, the kernel itself would have the machine check. */
 TEST_F(poison, child_has_no_copy_of_an_arena_with_broken_memory)
 {
 	int arena = family_create(self->device, ARENA_BYTES, 0);
@@ -293,7 +293,7 @@ FIXTURE_VARIANT(broken_neighbour)
 {
 	enum breaker how;
 	uint32_t policy;
-	size_t off;		/* of the mapping's address from where entries of 2 MiB fit */
+	size_t off;		/* of the mapping from an address where 2 MiB entries fit */
 };
 
 FIXTURE_VARIANT_ADD(broken_neighbour, madvise_huge)
@@ -365,7 +365,7 @@ FIXTURE_TEARDOWN(broken_neighbour)
 	close(self->device);
 }
 
-/* All of the segment is there, but for the broken kpage. */
+/* All kpages of the segment can be read, except the broken one. */
 static void expect_only_broken_is_missing(struct __test_metadata *_metadata,
 					  const unsigned char *map)
 {
@@ -387,7 +387,7 @@ static void expect_only_broken_is_missing(struct __test_metadata *_metadata,
 	EXPECT_EQ(SIGBUS, touch_write((void *)(map + BROKEN), 1));
 }
 
-/* A fault on one kpage may map others with it, by a large entry or by many. */
+/* A fault on one kpage may map others with it, by one large entry or by many small ones. */
 TEST_F(broken_neighbour, is_not_mapped_by_a_touch_beside_it)
 {
 	static const size_t beside[] = {
@@ -418,7 +418,7 @@ TEST_F(broken_neighbour, is_all_that_is_missing)
 	expect_only_broken_is_missing(_metadata, self->map);
 }
 
-/* A mapping that still has an entry for it loses that when another one takes a fault. */
+/* A mapping with an entry for the broken kpage loses it when another mapping takes a fault. */
 TEST_F(broken_neighbour, is_unmapped_everywhere_by_the_first_fault)
 {
 	unsigned char *other = arena_map(self->arena, ARENA_BYTES);
@@ -458,7 +458,7 @@ TEST_F(broken_neighbour, is_not_mapped_by_a_dmabuf)
 	close(dmabuf);
 }
 
-/* What the kernel reads for us meets it as an error. */
+/* System calls that are given the address of the broken kpage fail with EFAULT. */
 TEST_F(broken_neighbour, is_an_error_to_system_calls)
 {
 	struct iovec from = { self->map + BROKEN, 8 }, to;
@@ -493,11 +493,11 @@ TEST_F(broken_neighbour, leaves_with_its_folio_alone)
 	EXPECT_TRUE(wait_for(!stat_of(self->arena).committed_bytes, 5000));
 	ASSERT_EQ(0, counters_read(self->device, &stat));
 	EXPECT_EQ(self->before.poisoned_bytes + bytes, stat.poisoned_bytes);
-	/* The kernel has not got it back. */
+	/* The kernel has not got the broken kpage back. */
 	EXPECT_TRUE(kpage_has(pfn, KPF_HWPOISON));
 	EXPECT_FALSE(kpage_has(pfn, KPF_BUDDY));
 
-	/* Other memory is there now, mapped as ever. */
+	/* The offsets have other memory now, which is mapped as usual. */
 	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, &page));
 	EXPECT_EQ(0, page.offset);
 	EXPECT_EQ(-1, nonzero_find(self->map, XALLOC_SEGMENT_BYTES));

@@ -561,7 +561,10 @@ static inline bool kernel_has_kasan(void)
 	return file_says("/proc/kallsyms", " kasan_quarantine_reduce");
 }
 
-/* A busy machine makes a test red that judges by the clock: only with LONG=1. KASAN taxes all. */
+/*
+ * Whether tests judge by the clock: with LONG=1 only, because a busy machine would make them fail,
+ * and never with KASAN, which slows everything down.
+ */
 static inline bool times_are_judged(void)
 {
 	return is_long_run() && !kernel_has_kasan();

@@ -86,10 +86,10 @@ static uint64_t grant_and_touch(struct __test_metadata *_metadata, int arena)
 }
 
 /*
- * Cold memory is memory that a grant waited for, and is counted; warm memory is not. With LONG=1
- * times are judged too: a twentieth of the cold time is the promise, a tenth where the CPU is
- * emulated, because most of the time is faults then. A busy machine is noisy, and noise only adds,
- * so the best turn counts, of three, or of more where three do not decide.
+ * A grant that waits for its memory counts the memory as cold; one of warm memory counts nothing.
+ * With LONG=1 times are judged too: a twentieth of the cold time is the promise, a tenth where the
+ * CPU is emulated, because most of the time is faults then. A busy machine only makes a turn
+ * longer, so the best of three turns counts, or of more turns where three do not decide.
  */
 static void warm_against_cold(struct __test_metadata *_metadata, int device, int arena,
 			      bool by_pool)
