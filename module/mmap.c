@@ -45,9 +45,12 @@ static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, stru
  */
 static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
 {
-	if (!XALLOC_FAULT_MAPS_FOLIO && !pmd_none(*vmf->pmd))
+	pmd_t pmd = READ_ONCE(*vmf->pmd);
+
+	if (!XALLOC_FAULT_MAPS_FOLIO && pmd_present(pmd) && !pmd_trans_huge(pmd))
 		return PageHWPoison(vmf->page);
-	return xalloc_backing_is_poisoned(folio);
+	/* Once more the touched one: the core must not be the first to find it broken. */
+	return xalloc_backing_is_poisoned(folio) || PageHWPoison(vmf->page);
 }
 
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
