@@ -3,7 +3,6 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/sizes.h>
 
 #include "internal.h"
 
@@ -19,10 +18,7 @@ static void dev_show_fdinfo(struct seq_file *m, struct file *file)
 
 	xalloc_stat_all(&stat);
 	seq_printf(m, "xalloc-arenas:\t%llu\nxalloc-clients:\t%llu\n", stat.arenas, stat.clients);
-	seq_printf(m, "xalloc-granted-kB:\t%llu\n", stat.granted_bytes / SZ_1K);
-	seq_printf(m, "xalloc-committed-kB:\t%llu\n", stat.committed_bytes / SZ_1K);
-	seq_printf(m, "xalloc-pinned-kB:\t%llu\n", stat.pinned_bytes / SZ_1K);
-	seq_printf(m, "xalloc-reserved-kB:\t%llu\n", stat.reserved_bytes / SZ_1K);
+	xalloc_file_show_stat(m, &stat);
 }
 
 static const struct file_operations dev_fops = {

@@ -126,6 +126,15 @@ __poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait)
 	return READ_ONCE(client->arena->filling) ? 0 : EPOLLOUT | EPOLLWRNORM;
 }
 
+/** xalloc_file_show_stat() - lines of fdinfo on what an arena, or all of them together, hold */
+void xalloc_file_show_stat(struct seq_file *m, const struct xalloc_ioc_stat *stat)
+{
+	seq_printf(m, "xalloc-granted-kB:\t%llu\n", stat->granted_bytes / SZ_1K);
+	seq_printf(m, "xalloc-committed-kB:\t%llu\n", stat->committed_bytes / SZ_1K);
+	seq_printf(m, "xalloc-pinned-kB:\t%llu\n", stat->pinned_bytes / SZ_1K);
+	seq_printf(m, "xalloc-reserved-kB:\t%llu\n", stat->reserved_bytes / SZ_1K);
+}
+
 /** xalloc_file_show_fdinfo() - what an operator may read in /proc/PID/fdinfo */
 void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 {
@@ -140,10 +149,7 @@ void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "xalloc-arena:\t%llu\nxalloc-client:\t%llu\n", client->arena->id, client->id);
 	seq_printf(m, "xalloc-arena-kB:\t%llu\n",
 		   (u64)client->arena->nr_segments * XALLOC_SEGMENT_BYTES / SZ_1K);
-	seq_printf(m, "xalloc-granted-kB:\t%llu\n", stat.granted_bytes / SZ_1K);
-	seq_printf(m, "xalloc-committed-kB:\t%llu\n", stat.committed_bytes / SZ_1K);
-	seq_printf(m, "xalloc-pinned-kB:\t%llu\n", stat.pinned_bytes / SZ_1K);
-	seq_printf(m, "xalloc-reserved-kB:\t%llu\n", stat.reserved_bytes / SZ_1K);
+	xalloc_file_show_stat(m, &stat);
 }
 
 static const struct file_operations arena_fops = {

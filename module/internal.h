@@ -411,6 +411,7 @@ static inline struct xalloc_client *xalloc_file_client(struct file *file)
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);
 struct file *xalloc_file_attach(struct file *file, int flags);
 __poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait);
+void xalloc_file_show_stat(struct seq_file *m, const struct xalloc_ioc_stat *stat);
 void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file);
 
 /* xallocfs.c */
