@@ -311,19 +311,12 @@ TEST_F(fork_copy, child_has_the_status_page)
 {
 	const volatile struct xalloc_status *status =
 		mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena, XALLOC_STATUS_OFFSET);
-	uint64_t value;
-	pid_t pid;
 
 	ASSERT_NE(MAP_FAILED, status);
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		guard_install();
-		require(!touch_read((void *)status, &value));
+	EXPECT_EQ(0, in_child({
+		require(!touch_read((void *)status, NULL));
 		require(status->size == sizeof(struct xalloc_status));
-		_exit(0);
-	}
-	EXPECT_EQ(0, child_status(pid));
+	}));
 	/* The module gives the page to children by itself: since 7.0 the advice is refused. */
 	EXPECT_EQ(is_kernel_at_least(7, 0) ? EINVAL : 0,
 		  madvise((void *)status, KPAGE_BYTES, MADV_DOFORK) ? errno : 0);
@@ -637,7 +630,8 @@ TEST_F_TIMEOUT(fork_copy, what_it_costs, TEST_TIMEOUT_LONG)
 	size_t bytes = is_long_run() ? 512 * MIB : 64 * MIB, per_gib = 1024 * MIB / bytes;
 	uint64_t best[3] = { UINT64_MAX, UINT64_MAX, UINT64_MAX }, start, ms;
 	unsigned char *map;
-	int arena, turn, least = times_are_judged() ? 3 : 1, i;
+	bool judged = times_are_judged();
+	int arena, turn, i;
 
 	if ((size_t)meminfo_kb("MemAvailable") < 2 * bytes / 1024 + 64 * 1024)
 		SKIP(return, "needs %zu MiB of available memory", 2 * bytes / MIB + 64);
@@ -647,7 +641,7 @@ TEST_F_TIMEOUT(fork_copy, what_it_costs, TEST_TIMEOUT_LONG)
 	ASSERT_NE(NULL, map);
 	ASSERT_EQ(1, grant_page(arena, bytes / XALLOC_SLICE_BYTES, 0, NULL));
 	memset(map, 1, bytes);
-	for (turn = 0; turn < least || (times_are_judged() && turn < 9 && best[2] >= best[0]);
+	for (turn = 0; turn < (judged ? 3 : 1) || (judged && turn < 9 && best[2] >= best[0]);
 	     turn++) {
 		for (i = 0; i < 3; i++) {
 			start = now_ms();
@@ -659,7 +653,7 @@ TEST_F_TIMEOUT(fork_copy, what_it_costs, TEST_TIMEOUT_LONG)
 	}
 	TH_LOG("ms per GiB: fork %zu; prepare %zu, then fork %zu; best of %d turns",
 	       best[0] * per_gib, best[1] * per_gib, best[2] * per_gib, turn);
-	if (times_are_judged()) {
+	if (judged) {
 		EXPECT_LT(best[2], best[0]);
 	}
 	munmap(map, bytes);

@@ -3,7 +3,7 @@
  * Description: what the kernel's calls on mappings do to one of an arena: each does what
  * Documentation/abi.rst says, and none loses a byte.
  */
-#include "selftest.h"
+#include "sharing.h"
 
 #include <linux/userfaultfd.h>
 #include <sys/ptrace.h>
@@ -252,30 +252,15 @@ TEST_F(mm_calls, core_dump_leaves_it_out)
 /* A child has no mapping. Before 7.0 the advice gives it one, of the same memory, no copy. */
 TEST_F(mm_calls, madv_dofork_shares_it_or_is_refused)
 {
-	pid_t pid;
-
 	if (is_kernel_at_least(7, 0)) {
 		EXPECT_EQ(-1, madvise(self->map, ARENA_BYTES, MADV_DOFORK));
 		EXPECT_EQ(EINVAL, errno);
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			guard_install();
-			require(touch_write(self->map, 77) == SIGSEGV);
-			_exit(0);
-		}
-		EXPECT_EQ(0, child_status(pid));
+		EXPECT_EQ(0, in_child(require(touch_write(self->map, 77) == SIGSEGV)));
 		EXPECT_EQ(-1, pattern_mismatch(self->map, ARENA_BYTES, 1));
 		return;
 	}
 	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DOFORK));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		self->map[0] = 77;
-		_exit(0);
-	}
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, in_child(self->map[0] = 77));
 	EXPECT_EQ(77, self->map[0]);
 }
 

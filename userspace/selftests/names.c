@@ -7,7 +7,6 @@
 
 #define ARENA_BYTES (16 * MIB)
 #define NAME NAMES "/names-test"
-#define NR_SEGMENT_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 #define OTHER NAMES "/names-test-other"
 
 FIXTURE(names)
@@ -301,7 +300,7 @@ TEST_F(names, blocks_are_the_committed_memory)
 	ASSERT_EQ(1, grant_page(fd, 1, XALLOC_PAGE_ARENA, &small));
 	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
 	EXPECT_EQ(2 * MIB, committed_of(NAME));
-	ASSERT_EQ(1, grant_page(fd, 3 * NR_SEGMENT_SLICES, XALLOC_PAGE_ARENA, &large));
+	ASSERT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, &large));
 	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
 	EXPECT_EQ(8 * MIB, committed_of(NAME));
 	/* By the descriptor too, and the size stays the arena's. */

@@ -97,10 +97,11 @@ static void warm_against_cold(struct __test_metadata *_metadata, int device, int
 	uint64_t cold = UINT64_MAX, warm = UINT64_MAX, taken;
 	unsigned int part = cpu_is_emulated() ? 10 : 20;
 	char text[24];
-	int turn, least = times_are_judged() ? 3 : 1;
+	bool judged = times_are_judged();
+	int turn;
 
 	snprintf(text, sizeof(text), "%lu", WARM_BYTES / XALLOC_SEGMENT_BYTES);
-	for (turn = 0; turn < least || (times_are_judged() && turn < 9 && warm > cold / part);
+	for (turn = 0; turn < (judged ? 3 : 1) || (judged && turn < 9 && warm > cold / part);
 	     turn++) {
 		struct xalloc_ioc_stat stat = stat_of(arena);
 
@@ -127,7 +128,7 @@ static void warm_against_cold(struct __test_metadata *_metadata, int device, int
 	ASSERT_NE(0, warm);
 	TH_LOG("%llu us cold, %llu us warm: 1/%llu", (unsigned long long)cold / 1000,
 	       (unsigned long long)warm / 1000, (unsigned long long)(cold / warm));
-	if (times_are_judged()) {
+	if (judged) {
 		EXPECT_LE(warm, cold / part);
 	}
 }
