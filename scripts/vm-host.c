@@ -33,11 +33,11 @@
 #include "vm-mux.h"
 
 /*
- * A guest that is alive answers a ping in milliseconds, but it shares its machine:
- * with every CPU taken twice over a boot was seen to take half a minute.
+ * A guest that is alive boots in seconds and answers a ping in milliseconds, but it shares its
+ * machine, which was seen not to run a guest's CPU for 157 seconds.
  */
-#define BOOT_SECONDS 180
-#define SILENCE_SECONDS 120
+#define BOOT_SECONDS 600
+#define SILENCE_SECONDS 600
 #define PING_SECONDS 5
 /* For the guest to write to its log what hangs. */
 #define DUMP_SECONDS 3
