@@ -46,7 +46,6 @@ jobs_kill()
 {
 	local pid
 
-	[ -v jobs_running ] || return 0
 	for pid in "${!jobs_running[@]}"; do
 		kill -- "-$pid" 2>/dev/null || :
 	done
