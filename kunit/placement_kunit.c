@@ -154,8 +154,9 @@ static void take_and_give(struct kunit *test, struct xalloc_placement *pl, u32 n
 }
 
 /*
- * A run of @k segments has a shape of its own in the tree where @k is near a power of two or near the whole
- * arena of @nr. Each check of a large arena walks all of it, so the short run leaves out what is between.
+ * A run of @k segments has a shape of its own in the tree where @k is near a power of two
+ * or near the whole arena of @nr. Each check of a large arena walks all of it, so the short
+ * run leaves out what is between.
  */
 static bool is_odd_length(u32 k, u32 nr)
 {
