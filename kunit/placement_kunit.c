@@ -158,7 +158,7 @@ static void take_and_give(struct kunit *test, struct xalloc_placement *pl, u32 n
  * or near the whole arena of @nr. Each check of a large arena walks all of it, so the short
  * run leaves out what is between.
  */
-static bool is_odd_length(u32 k, u32 nr)
+static bool is_near_boundary(u32 k, u32 nr)
 {
 	return k <= 8 || k + 2 >= nr || is_power_of_2(k - 1) || is_power_of_2(k) ||
 	       is_power_of_2(k + 1);
@@ -171,7 +171,7 @@ static void sizes_around_segments(struct kunit *test)
 	u32 total = row->nr_segments * PER_SEGMENT, k, nr;
 
 	for (k = 0; k <= row->nr_segments; k++) {
-		if (!xalloc_kunit_steps(is_odd_length(k, row->nr_segments), 1))
+		if (!xalloc_kunit_steps(is_near_boundary(k, row->nr_segments), 1))
 			continue;
 		for (nr = max(k * PER_SEGMENT, 2u) - 1; nr <= k * PER_SEGMENT + 1; nr++) {
 			take_and_give(test, pl, nr, false, nr <= total);
