@@ -36,7 +36,7 @@ static inline int library_path(char *path, size_t size)
 
 	CHECK(len > 0);
 	path[len] = 0;
-	strcpy(strrchr(path, '/'), "/../lib/libxalloc-preload.so");
+	strcpy(strrchr(path, '/'), "/../../lib/libxalloc-preload.so");
 	CHECK(access(path, R_OK) == 0);
 	return 0;
 }

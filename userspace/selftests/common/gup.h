@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What gup.c and pin.c share: a disk, a pipe and a ring that refer to memory of an arena. */
+/* What abi/gup.c and abi/pin.c share: a disk, a pipe and a ring that have memory of an arena. */
 #ifndef XALLOC_GUP_H
 #define XALLOC_GUP_H
 
