@@ -3,6 +3,7 @@
  * Description: ranges of an arena as dma-bufs: mapped, pinned, imported by a driver of the kernel,
  * and still there when the page is freed, the exporter killed or the descriptor closed.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #include <linux/dma-buf.h>

@@ -4,6 +4,7 @@
  * without, and nothing of it is left behind. Needs a kernel with fault injection. What fork() makes
  * are mostly the kernel's own, of which it complains; those of a copy fail by FORK_PREPARE here.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define ARENA_BYTES (8 * MIB)

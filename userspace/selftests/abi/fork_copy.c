@@ -4,6 +4,7 @@
  * child's calls reach its copy alone, what the copy costs and what happens where it is not to
  * be had.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #include <pthread.h>

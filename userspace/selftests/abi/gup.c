@@ -5,6 +5,7 @@
  * entries of 2 MiB and of 4 KiB, and backed by small pieces.
  */
 #include "gup.h"
+#include "selftest.h"
 
 #include <sched.h>
 #include <sys/mount.h>

@@ -12,6 +12,9 @@
 #define MEMLOCK_SEGMENTS ((int)(MEMLOCK_BYTES / XALLOC_SEGMENT_BYTES))
 #define ARENA_BYTES (64 * MIB)
 
+/* One more user, as TEST_UID. */
+#define TEST_UID_OTHER 54322
+
 FIXTURE(limits)
 {
 	int device;

@@ -3,6 +3,7 @@
  * Description: what the kernel's calls on mappings do to one of an arena: each does what
  * Documentation/abi.rst says, and none loses a byte.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #include <linux/userfaultfd.h>

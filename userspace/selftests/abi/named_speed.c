@@ -3,6 +3,7 @@
  * Description: the time in which a process finds the data of another that was killed, by name and
  * tag, against the time that committing the memory took.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define NAME NAMES "/named-speed-test"

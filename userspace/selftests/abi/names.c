@@ -3,6 +3,7 @@
  * Description: arenas with names: how one comes to be in a file, who may open it, what outlives
  * whom, and what is refused.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define ARENA_BYTES (16 * MIB)

@@ -3,6 +3,7 @@
  * Description: clients that share an arena: attached for writing or for reading, pages that are
  * the arena's and outlive their client, the list of pages, adopting, the limit.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #include <sys/prctl.h>

@@ -4,6 +4,7 @@
  * freed, its limit is reached, or its owner is dead.
  */
 #include "gup.h"
+#include "selftest.h"
 
 FIXTURE(pin)
 {

@@ -5,6 +5,7 @@
  * only, and for good, in two ways that the kernel treats differently: by madvise(MADV_HWPOISON),
  * and by hard_offline_page, which takes the path of a real machine check.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #include <sys/uio.h>

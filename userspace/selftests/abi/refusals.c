@@ -3,6 +3,7 @@
  * Description: every row of the table of refusals, on every descriptor that it names; and that a
  * call which was refused did nothing.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define ARENA_BYTES (8 * MIB)

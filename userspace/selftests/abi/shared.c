@@ -3,6 +3,7 @@
  * Description: several processes share an arena, and one of them is killed at a random moment,
  * also in the middle of a call: the others go on, their pages stay theirs, and nothing leaks.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define ARENA_BYTES (64 * MIB)

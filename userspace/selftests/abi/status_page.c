@@ -3,6 +3,7 @@
  * Description: the page by which clients of an arena are told that memory of it is wanted back, and
  * the second file of an arena, in which they keep notes.
  */
+#include "selftest.h"
 #include "sharing.h"
 
 #define ARENA_BYTES (1024 * MIB)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the tests of the preload library share: each runs its program once more with the library
- * preloaded. Which case it is to be is in its environment, and is seen before main().
+ * What the tests of the preload library share. Each test runs its own program once more, with the
+ * library preloaded and the name of a case in the environment. A constructor of the program then
+ * runs that case before main().
  */
 #ifndef XALLOC_PRELOAD_H
 #define XALLOC_PRELOAD_H
@@ -15,45 +16,13 @@ struct preload_case {
 	int (*run)(void);
 };
 
-/* For a constructor of the program. */
-static inline void be_preloaded(const struct preload_case *cases, size_t nr)
-{
-	const char *name = getenv(CASE);
-	size_t i;
+/* Runs the case that the environment names, and exits. A constructor of the program calls this. */
+void be_preloaded(const struct preload_case *cases, size_t nr);
 
-	for (i = 0; name && i < nr; i++) {
-		if (strcmp(name, cases[i].name))
-			continue;
-		/* In the program itself: what it starts is as it is. */
-		unsetenv(CASE);
-		_exit(cases[i].run());
-	}
-}
+int library_path(char *path, size_t size);
 
-static inline int library_path(char *path, size_t size)
-{
-	ssize_t len = readlink("/proc/self/exe", path, size - 64);
-
-	CHECK(len > 0);
-	path[len] = 0;
-	strcpy(strrchr(path, '/'), "/../../lib/libxalloc-preload.so");
-	CHECK(access(path, R_OK) == 0);
-	return 0;
-}
-
-/* For run_child(). */
-static inline int exec_preloaded(void *arg)
-{
-	char path[4096];
-
-	CHECK(!library_path(path, sizeof(path)));
-	setenv("LD_PRELOAD", path, 1);
-	setenv(CASE, arg, 1);
-	/* What the runner has left open is not the library's. */
-	closefrom(3);
-	execl("/proc/self/exe", program_invocation_short_name, NULL);
-	return 1;
-}
+/* For run_child(): becomes this program again, with the library preloaded and @arg as the case. */
+int exec_preloaded(void *arg);
 
 #define EXPECT_CASE(name) \
 	do { \
@@ -65,63 +34,20 @@ static inline int exec_preloaded(void *arg)
 		} \
 	} while (0)
 
-/* Whether it is a block of libxalloc. */
-static inline bool is_block(const void *ptr)
-{
-	struct xalloc_block_handle handle;
-
-	return xalloc_handle(ptr, &handle) == 0;
-}
+/* Whether @ptr is a block of libxalloc. */
+bool is_block(const void *ptr);
 
 #define NR_BLOCKS 400
 
-static void *blocks[NR_BLOCKS];
+extern void *blocks[NR_BLOCKS];
 
-/* A mix that has small blocks, medium ones and large ones. */
-static inline size_t bytes_of(unsigned int i)
-{
-	return i % 40 == 39 ? 300000 + i : 1 + i * i % 9000;
-}
+/* Each works on all blocks, whose contents follow from @seed, and returns 0 if all is well. */
+int fill_blocks(uint64_t seed);
 
-static inline int fill_blocks(uint64_t seed)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_BLOCKS; i++) {
-		blocks[i] = malloc(bytes_of(i));
-		CHECK(blocks[i]);
-		bytes_fill(blocks[i], bytes_of(i), seed + i);
-	}
-	return 0;
-}
-
-static inline int expect_blocks(uint64_t seed)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_BLOCKS; i++)
-		CHECK(is_block(blocks[i]) && bytes_same(blocks[i], bytes_of(i), seed + i));
-	return 0;
-}
-
-static inline int replace_blocks(uint64_t seed)
-{
-	unsigned int i;
-
-	for (i = 0; i < NR_BLOCKS; i++)
-		free(blocks[i]);
-	return fill_blocks(seed);
-}
+int expect_blocks(uint64_t seed);
+int replace_blocks(uint64_t seed);
 
 /* Calls @run with the number of this generation, 1 for a child of the first. */
-static inline int forks(int (*run)(unsigned int generation), unsigned int generation)
-{
-	pid_t pid = fork();
-
-	CHECK(pid >= 0);
-	if (!pid)
-		_exit(run(generation));
-	return child_status(pid);
-}
+int forks(int (*run)(unsigned int generation), unsigned int generation);
 
 #endif /* XALLOC_PRELOAD_H */

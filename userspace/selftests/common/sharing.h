@@ -3,7 +3,7 @@
 #ifndef XALLOC_SHARING_H
 #define XALLOC_SHARING_H
 
-#include "selftest.h"
+#include "helpers.h"
 
 #include <sys/socket.h>
 
@@ -11,111 +11,33 @@
 #define NAMES "/run/xalloc"
 
 /* The descriptor, or the negative errno; @arg, which may be NULL, is filled in. */
-static inline int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
-{
-	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
-	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
-
-	if (arg)
-		*arg = own;
-	return rc;
-}
+int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg);
 
 /* By what is mapped at @address; @fd is the device or any arena. */
-static inline int attach_at(int fd, const volatile void *address, uint32_t flags,
-			    struct xalloc_ioc_attach_at *arg)
-{
-	struct xalloc_ioc_attach_at own = {
-		.size = sizeof(own),
-		.flags = flags,
-		.address = (uintptr_t)address,
-	};
-	int rc = call(fd, XALLOC_IOC_ATTACH_AT, &own);
+int attach_at(int fd, const volatile void *address, uint32_t flags,
+	      struct xalloc_ioc_attach_at *arg);
 
-	if (arg)
-		*arg = own;
-	return rc;
-}
+/* One call. Returns how many pages it listed, or the negative errno. *@offset is where to go on. */
+int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
+	      struct xalloc_page_info *pages, uint32_t nr);
 
-/* How many pages one call lists, or the negative errno; *@offset is where to go on. */
-static inline int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
-			    struct xalloc_page_info *pages, uint32_t nr)
-{
-	struct xalloc_ioc_list arg = {
-		.size = sizeof(arg),
-		.flags = flags,
-		.client_id = client_id,
-		.offset = *offset,
-		.nr = nr,
-		.pages = (uintptr_t)pages,
-	};
-	int rc = call(arena, XALLOC_IOC_LIST, &arg);
-
-	*offset = arg.offset;
-	return rc;
-}
-
-/* All of up to @nr pages of the arena. Returns how many there are, or the negative errno. */
-static inline int list_all(int arena, uint32_t flags, struct xalloc_page_info *pages, int nr)
-{
-	uint64_t offset = 0, last;
-	int rc, seen = 0;
-
-	do {
-		last = offset;
-		rc = list_some(arena, flags, 0, &offset, pages + seen,
-			       nr - seen < XALLOC_BATCH_MAX ? nr - seen : XALLOC_BATCH_MAX);
-		if (rc < 0)
-			return rc;
-		seen += rc;
-	} while (seen < nr && offset > last);
-	return seen;
-}
+/* Lists the pages of the arena, at most @nr. Returns how many it listed, or the negative errno. */
+int list_all(int arena, uint32_t flags, struct xalloc_page_info *pages, int nr);
 
 /* Returns 1, or the negative errno. */
-static inline int adopt(int arena, uint64_t offset)
-{
-	struct xalloc_ioc_adopt arg = {
-		.size = sizeof(arg),
-		.nr = 1,
-		.offsets = (uintptr_t)&offset,
-	};
-
-	return call(arena, XALLOC_IOC_ADOPT, &arg);
-}
+int adopt(int arena, uint64_t offset);
 
 /* A page with a tag. Returns 1, or the negative errno. */
-static inline int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, uint64_t tag,
-			       uint64_t *offset)
-{
-	struct xalloc_page_grant page = { .nr_slices = nr_slices, .flags = flags, .tag = tag };
-	int rc = grant_batch(arena, &page, 1);
+int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, uint64_t tag, uint64_t *offset);
 
-	*offset = page.offset;
-	return rc;
-}
-
-static inline int arena_limit(int arena, uint64_t limit_bytes)
-{
-	struct xalloc_ioc_limit arg = { .size = sizeof(arg), .limit_bytes = limit_bytes };
-
-	return call(arena, XALLOC_IOC_LIMIT, &arg);
-}
+int arena_limit(int arena, uint64_t limit_bytes);
 
 /* An arena that a child of fork gets a copy of. */
-static inline int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes)
-{
-	return arena_create_flags(device, arena_bytes, limit_bytes, XALLOC_ARENA_FORK);
-}
+int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes);
 
-static inline int fork_prepare(int arena, uint32_t flags)
-{
-	struct xalloc_ioc_fork_prepare arg = { .size = sizeof(arg), .flags = flags };
+int fork_prepare(int arena, uint32_t flags);
 
-	return call(arena, XALLOC_IOC_FORK_PREPARE, &arg);
-}
-
-/* What a child saw: forks, runs that there, leaves with 0 if it comes back. */
+/* Runs the statements in a child, which exits with 0 after them. The result is the child's status. */
 #define in_child(...) ({						\
 	pid_t pid_ = fork();						\
 									\
@@ -129,59 +51,13 @@ static inline int fork_prepare(int arena, uint32_t flags)
 
 /* Passing descriptors to another process. */
 
-static inline void fd_send(int sock, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {};
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	require(sendmsg(sock, &msg, 0) == 1);
-}
-
-static inline int fd_receive(int sock)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	int fd = -1;
-
-	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&msg))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
-}
+void fd_send(int sock, int fd);
+int fd_receive(int sock);
 
 /* A new arena with a name. The descriptor, or the negative errno. */
-static inline int name_create(const char *path, uint64_t arena_bytes)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), rc;
-
-	if (fd < 0)
-		return -errno;
-	rc = arena_create(fd, arena_bytes, 0);
-	if (!rc)
-		return fd;
-	close(fd);
-	unlink(path);
-	return rc;
-}
+int name_create(const char *path, uint64_t arena_bytes);
 
 /* The descriptor, or the negative errno. */
-static inline int name_open(const char *path, int flags)
-{
-	int fd = open(path, flags | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
-}
+int name_open(const char *path, int flags);
 
 #endif /* XALLOC_SHARING_H */

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_abuse, "32M")
 

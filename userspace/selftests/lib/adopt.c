@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_adopt, "16M")
 

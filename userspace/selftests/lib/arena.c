@@ -4,6 +4,7 @@
  * that were asked for, keep apart, refuse what cannot be, and give all memory back.
  */
 #include "libtest.h"
+#include "selftest.h"
 #include "sharing.h"
 
 LIBTEST_FIXTURE(lib_arena, "32M")

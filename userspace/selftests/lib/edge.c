@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 #define LIMIT (64 * MIB)
 

@@ -5,6 +5,7 @@
  * blocks.
  */
 #include "libtest.h"
+#include "selftest.h"
 
 /* What is left at the end of so much is no matter, for blocks up to a slice and above. */
 #define SMALL_FILL (64 * MIB)

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_hook, "32M")
 

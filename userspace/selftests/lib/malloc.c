@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 #define LIMIT_MIB 64
 

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_model, "48M")
 

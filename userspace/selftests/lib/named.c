@@ -4,6 +4,7 @@
  * them; and all that a configuration can ask for.
  */
 #include "libtest.h"
+#include "selftest.h"
 #include "sharing.h"
 
 #define NAME NAMES "/lib-named-test"

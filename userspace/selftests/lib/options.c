@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_options, "32M")
 

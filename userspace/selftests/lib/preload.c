@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "preload.h"
+#include "selftest.h"
 
 #define NR_FDS 1024
 

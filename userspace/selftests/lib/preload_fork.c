@@ -10,6 +10,7 @@
 #include <sys/time.h>
 
 #include "preload.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_preload_fork, "256M")
 

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_scribble, "16M")
 

@@ -4,6 +4,7 @@
  * the state of all arenas as JSON that other programs can read.
  */
 #include "libtest.h"
+#include "selftest.h"
 
 LIBTEST_FIXTURE(lib_share, "32M")
 
