@@ -37,7 +37,7 @@ int family_create(int device, uint64_t arena_bytes, uint64_t limit_bytes);
 
 int fork_prepare(int arena, uint32_t flags);
 
-/* Runs the statements in a child, which exits with 0 after them. The result is the child's status. */
+/* Runs the statements in a child, which then exits with 0. The result is the child's status. */
 #define in_child(...) ({						\
 	pid_t pid_ = fork();						\
 									\
