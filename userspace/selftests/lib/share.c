@@ -6,6 +6,8 @@
 #include "libtest.h"
 #include "selftest.h"
 
+#include <cjson/cJSON.h>
+
 LIBTEST_FIXTURE(lib_share, "32M")
 
 TEST_F(lib_share, a_dmabuf_holds_the_block_where_it_says)
@@ -83,27 +85,45 @@ TEST_F(lib_share, dmabuf_refusals)
 	xalloc_free(ptr);
 }
 
-/* Runs @script of python on @text as the object "doc"; returns its exit status. */
-static int with_json(const char *text, const char *script)
+/* A member of @object that is a number, or NaN. */
+static double number_in(const cJSON *object, const char *name)
 {
-	char command[2048];
-	FILE *python;
-
-	snprintf(command, sizeof(command),
-		 "python3 -c 'import json, sys\ndoc = json.load(sys.stdin)\n%s'", script);
-	python = popen(command, "w");
-	if (!python)
-		return -1;
-	fputs(text, python);
-	return WEXITSTATUS(pclose(python));
+	return cJSON_GetNumberValue(cJSON_GetObjectItem(object, name));
 }
 
-TEST_F_TIMEOUT(lib_share, json_before_the_first_use, TEST_TIMEOUT_LONG)
+/* The member of the array @name in @object whose member @key is @value, or NULL. */
+static cJSON *find_in(const cJSON *object, const char *name, const char *key, double value)
+{
+	cJSON *each;
+
+	cJSON_ArrayForEach(each, cJSON_GetObjectItem(object, name))
+		if (number_in(each, key) == value)
+			return each;
+	return NULL;
+}
+
+/* How many blocks the classes of all heaps of an arena hold. */
+static unsigned int small_blocks_of(const cJSON *arena)
+{
+	const cJSON *heap, *class;
+	unsigned int sum = 0;
+
+	cJSON_ArrayForEach(heap, cJSON_GetObjectItem(arena, "heaps"))
+		cJSON_ArrayForEach(class, cJSON_GetObjectItem(heap, "classes"))
+			sum += number_in(class, "nr_blocks");
+	return sum;
+}
+
+TEST_F(lib_share, json_before_the_first_use)
 {
 	char text[100];
+	cJSON *doc;
 
 	ASSERT_GT(100, xalloc_stats_json(text, sizeof(text)));
-	ASSERT_EQ(0, with_json(text, "assert doc[\"arenas\"] == []"));
+	ASSERT_NE(NULL, doc = cJSON_Parse(text));
+	ASSERT_TRUE(cJSON_IsArray(cJSON_GetObjectItem(doc, "arenas")));
+	ASSERT_EQ(0, cJSON_GetArraySize(cJSON_GetObjectItem(doc, "arenas")));
+	cJSON_Delete(doc);
 }
 
 TEST_F(lib_share, json_is_cut_as_snprintf_does)
@@ -126,12 +146,12 @@ TEST_F(lib_share, json_is_cut_as_snprintf_does)
 	}
 }
 
-TEST_F_TIMEOUT(lib_share, json_says_what_the_arenas_hold, TEST_TIMEOUT_LONG)
+TEST_F(lib_share, json_says_what_the_arenas_hold)
 {
 	struct xalloc_arena *arena = arena_of(8 * MIB, 4 * MIB);
 	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	cJSON *doc, *own, *first, *class, *large;
 	static char text[65536];
-	char script[1024];
 	int i;
 
 	for (i = 0; i < 5; i++)
@@ -140,21 +160,34 @@ TEST_F_TIMEOUT(lib_share, json_says_what_the_arenas_hold, TEST_TIMEOUT_LONG)
 	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 5 * MIB));
 	ASSERT_NE(NULL, xalloc_malloc(64));
 	ASSERT_GT((int)sizeof(text), xalloc_stats_json(text, sizeof(text)));
-	snprintf(script, sizeof(script),
-		 "own = next(a for a in doc[\"arenas\"] if a[\"arena_id\"] == %llu)\n"
-		 "heap, = own[\"heaps\"]\n"
-		 "assert not own[\"default\"] and doc[\"backend\"] == \"%s\"\n"
-		 "assert own[\"limit_bytes\"] == 4 << 20 and own[\"refused\"] == %d\n"
-		 "assert own[\"nr_blocks\"] == 6 and own[\"used_bytes\"] == 5 * 112 + 102400\n"
-		 "assert heap[\"kind\"] == \"own\" and heap[\"large\"][\"nr_blocks\"] == 1\n"
-		 "assert heap[\"classes\"] == [{\"block_bytes\": 112, \"nr_blocks\": 5}]\n"
-		 "first = next(a for a in doc[\"arenas\"] if a[\"default\"])\n"
-		 "assert sum(c[\"nr_blocks\"] for h in first[\"heaps\"] for c in h[\"classes\"]) == 1\n",
-		 (unsigned long long)stats_of(arena).arena_id, is_local() ? "local" : "device",
-		 stats_of(arena).refused);
-	ASSERT_EQ(0, with_json(text, script)) {
+	ASSERT_NE(NULL, doc = cJSON_Parse(text)) {
 		TH_LOG("%s", text);
 	}
+	ASSERT_STREQ(is_local() ? "local" : "device",
+		     cJSON_GetStringValue(cJSON_GetObjectItem(doc, "backend")));
+	own = find_in(doc, "arenas", "arena_id", stats_of(arena).arena_id);
+	ASSERT_NE(NULL, own);
+	EXPECT_TRUE(cJSON_IsFalse(cJSON_GetObjectItem(own, "default")));
+	EXPECT_EQ(4 * MIB, number_in(own, "limit_bytes"));
+	EXPECT_EQ(stats_of(arena).refused, number_in(own, "refused"));
+	EXPECT_EQ(6, number_in(own, "nr_blocks"));
+	EXPECT_EQ(5 * 112 + 102400, number_in(own, "used_bytes"));
+	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItem(own, "heaps")));
+	own = cJSON_GetArrayItem(cJSON_GetObjectItem(own, "heaps"), 0);
+	EXPECT_STREQ("own", cJSON_GetStringValue(cJSON_GetObjectItem(own, "kind")));
+	large = cJSON_GetObjectItem(own, "large");
+	EXPECT_EQ(1, number_in(large, "nr_blocks"));
+	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItem(own, "classes")));
+	class = find_in(own, "classes", "block_bytes", 112);
+	ASSERT_NE(NULL, class);
+	EXPECT_EQ(5, number_in(class, "nr_blocks"));
+
+	cJSON_ArrayForEach(first, cJSON_GetObjectItem(doc, "arenas"))
+		if (cJSON_IsTrue(cJSON_GetObjectItem(first, "default")))
+			break;
+	ASSERT_NE(NULL, first);
+	EXPECT_EQ(1, small_blocks_of(first));
+	cJSON_Delete(doc);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
