@@ -35,6 +35,12 @@
 /* The number of a user and of a group that nothing else on the machine uses. */
 #define TEST_UID 54321
 
+/*
+ * After so many seconds a test is taken for stuck, and ends. Nothing that works comes near this, on
+ * a debug kernel and a busy machine either.
+ */
+#define STUCK_SECONDS 1200
+
 /* LONG=1 in the environment asks for the full figures instead of the short ones. */
 bool is_long_run(void);
 

@@ -12,9 +12,8 @@
 #include "helpers.h"
 #include "kselftest_harness.h"
 
-/* Software emulation with a debug kernel takes a hundred times what hardware does. */
 #undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT 240
+#define TEST_TIMEOUT_DEFAULT STUCK_SECONDS
 #define TEST_TIMEOUT_LONG 3000
 
 /*
