@@ -174,13 +174,13 @@ static void random_calls(struct __test_metadata *_metadata, uint32_t nr)
 
 TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
 {
-	random_calls(_metadata, is_long_run() ? 300000 : 20000);
+	random_calls(_metadata, is_long_run() ? 300000 : is_fast() ? 20000 : 5000);
 }
 
 TEST_F_TIMEOUT(lib_model, random_calls_with_options_that_look_at_each_block, TEST_TIMEOUT_LONG)
 {
 	setenv("XALLOC_OPTIONS", "canary=1,zero_on_free=1,trace=7", 1);
-	random_calls(_metadata, is_long_run() ? 100000 : 5000);
+	random_calls(_metadata, is_long_run() ? 100000 : is_fast() ? 5000 : 2000);
 }
 
 /* Where a thread leaves a block for any other to check and free. */
@@ -236,7 +236,7 @@ TEST_F_TIMEOUT(lib_model, threads_free_each_others_blocks, TEST_TIMEOUT_LONG)
 		ASSERT_NE(NULL, heaps[i] = xalloc_heap_create(arena));
 	for (i = 0; i < NR_THREADS; i++) {
 		threads[i].seed = random_next(&seed);
-		threads[i].nr = is_long_run() ? 40000 : 5000;
+		threads[i].nr = is_long_run() ? 40000 : is_fast() ? 5000 : 1000;
 		ASSERT_EQ(0, pthread_create(&threads[i].id, NULL, exchange_blocks, &threads[i]));
 	}
 	for (i = 0; i < NR_THREADS; i++) {
