@@ -4,7 +4,7 @@
 # userspace/Makefile, scripts/) that must not share flags. What is built lies under build/.
 
 KERNEL ?=
-export KERNEL LONG FILE HERE FORCE
+export KERNEL LONG FILE HERE FORCE CHANGED
 
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
 	check-debug check-gates lint deps load unload install uninstall clean help
@@ -96,7 +96,8 @@ help:
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
 	@echo ''
 	@echo 'Test:'
-	@echo '  check           - every test, in the short size; LONG=1 for the long one'
+	@echo '  check           - every test, in the short size; LONG=1 for the long one; CHANGED=REV for what changes'
+	@echo '                    since the commit REV can turn red'
 	@echo '  check-debug     - selftests and library tests on a kernel with KASAN, lockdep and kmemleak; KERNEL as below'
 	@echo '  check-gates     - plant faults and see that each turns its command red'
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
