@@ -454,7 +454,7 @@ static void worker_lets_time_pass_when_there_is_no_memory(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, fx_heap->nr_stock, 3);
 	KUNIT_ASSERT_TRUE(test, time_after(READ_ONCE(fx_heap->fill_after), before));
 	/* Not the time itself, which may have passed by now. */
-	WRITE_ONCE(fx_heap->fill_after, jiffies + HZ * 60);
+	WRITE_ONCE(fx_heap->fill_after, jiffies + HZ * 3600);
 	preempt_disable();
 	take_slab_of_stock(test);
 	KUNIT_EXPECT_FALSE(test, work_pending(&fx_heap->work));
