@@ -82,7 +82,7 @@ void fx_exit(struct kunit *test);
 	bool _met;							\
 	int _ms;							\
 									\
-	for (_ms = 0; !(_met = (condition)) && _ms < 10000; _ms += 20)	\
+	for (_ms = 0; !(_met = (condition)) && _ms < 60000; _ms += 20)	\
 		msleep(20);						\
 	_met;								\
 })

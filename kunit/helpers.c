@@ -19,6 +19,12 @@ static ulong seed;
 module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "Seed of the random tests, as one of them printed it; 0: a new one each");
 
+/** xalloc_kunit_is_long() - whether the size that was asked for is the long one */
+bool xalloc_kunit_is_long(void)
+{
+	return run_long;
+}
+
 /** xalloc_kunit_steps() - steps of a random test in the size that was asked for */
 u32 xalloc_kunit_steps(u32 nr_short, u32 nr_long)
 {

@@ -39,6 +39,7 @@ extern struct kunit_suite xalloc_walk_suite;
 	}								\
 	KUNIT_ARRAY_PARAM(name, name, name##_desc)
 
+bool xalloc_kunit_is_long(void);
 u32 xalloc_kunit_steps(u32 nr_short, u32 nr_long);
 void xalloc_kunit_seed(struct kunit *test, struct rnd_state *rnd);
 

@@ -30,10 +30,26 @@ FIXTURE_TEARDOWN(race)
 	close(self->device);
 }
 
-/* Tests take a number of turns, not a time: a busy machine does not change what is tested. */
-static unsigned int turns(unsigned int nr)
+/*
+ * A test takes at least so many turns, and with LONG=1 at least a minute. It takes more while other
+ * threads have not run yet, as on a busy machine, but not for ever.
+ */
+enum { MOST_MORE_TURNS = 20000 };
+
+static uint64_t least_end(void)
 {
-	return is_long_run() ? 40 * nr : nr;
+	return is_long_run() ? now_ms() + 60000 : 0;
+}
+
+/* Whether there is another turn after @turn of them. Gives way to threads that have not run yet. */
+static bool goes_on(uint64_t turn, unsigned int least, uint64_t end, bool others_ran)
+{
+	if (turn < least || (end && now_ms() < end))
+		return true;
+	if (others_ran || turn >= least + MOST_MORE_TURNS)
+		return false;
+	sleep_ms(1);
+	return true;
 }
 
 /*
@@ -47,6 +63,8 @@ struct shared {
 	atomic_long nr_done;	/* turns of the thread under test, to show it was not idle */
 	atomic_long nr_faults;	/* SIGBUS taken */
 	atomic_long nr_spliced;
+	atomic_long nr_mapped;
+	atomic_long nr_trimmed;
 	atomic_size_t hot;	/* offset of what was granted last */
 	atomic_int wrong_line;
 	long wrong_value;
@@ -153,6 +171,7 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
 {
 	struct shared s = { .device = self->device };
 	uint32_t seed = thread_seed();
+	uint64_t end = least_end();
 	unsigned int round;
 	pthread_t threads[2];
 
@@ -160,8 +179,8 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
 	pthread_barrier_init(&s.end, NULL, 3);
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, round_ioctl, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, round_mmap, &s));
-	/* Some rounds close the descriptor before a thread has used it. */
-	for (round = 0; round < turns(150) || !atomic_load(&s.nr_done); round++) {
+	/* The first rounds may all close the descriptor before a thread has used it. */
+	for (round = 0; goes_on(round, 150, end, atomic_load(&s.nr_done)); round++) {
 		int arena = arena_create(self->device, ARENA_BYTES, 0);
 		int copy = round % 2 ? dup(arena) : -1;
 
@@ -275,6 +294,7 @@ static void *map_and_unmap(void *arg)
 			munmap(map, hole);
 		if (hole + KPAGE_BYTES < ARENA_BYTES)
 			munmap(map + hole + KPAGE_BYTES, ARENA_BYTES - hole - KPAGE_BYTES);
+		atomic_fetch_add(&s->nr_mapped, 1);
 	}
 	return NULL;
 }
@@ -365,6 +385,7 @@ static void *reserve_and_trim(void *arg)
 		spin(random_next(&seed) % 100000);
 		rc = arena_trim(s->arena, random_next(&seed) % 3 * XALLOC_SEGMENT_BYTES, NULL);
 		check(s, !rc, rc);
+		atomic_fetch_add(&s->nr_trimmed, 1);
 	}
 	rc = reserve_set(s->arena, 0, 0);
 	check(s, !rc, rc);
@@ -379,10 +400,17 @@ struct give_back {
 	uint32_t policy;
 };
 
+static bool others_ran(struct shared *s, struct give_back with)
+{
+	return atomic_load(&s->nr_faults) && atomic_load(&s->nr_mapped) &&
+	       (!with.pinned || atomic_load(&s->nr_spliced)) &&
+	       (!with.trimmed || atomic_load(&s->nr_trimmed));
+}
+
 static void fault_against_give_back(struct __test_metadata *_metadata, int device,
 				    struct give_back with)
 {
-	uint64_t turn = 0;
+	uint64_t end = least_end(), turn = 0;
 	struct shared s = { .device = device };
 	unsigned char *range = range_reserve(2 * ARENA_BYTES, XALLOC_SEGMENT_BYTES), *fresh;
 	uint32_t seed = thread_seed();
@@ -406,9 +434,7 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	if (with.trimmed) {
 		ASSERT_EQ(0, pthread_create(&threads[3], NULL, reserve_and_trim, &s));
 	}
-	/* On a busy machine the other threads may not have run yet. */
-	while ((turn < turns(30) || !atomic_load(&s.nr_faults) ||
-		(with.pinned && !atomic_load(&s.nr_spliced))) && !atomic_load(&s.wrong_line)) {
+	while (goes_on(turn, 30, end, others_ran(&s, with)) && !atomic_load(&s.wrong_line)) {
 		uint32_t nr_slices = random_next(&seed) % 4 ? SEGMENT_SLICES :
 				     1 + random_next(&seed) % (3 * SEGMENT_SLICES);
 
@@ -429,6 +455,10 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	expect_nothing_wrong(&s);
 	EXPECT_LT(0, atomic_load(&s.nr_done));
 	EXPECT_LT(0, atomic_load(&s.nr_faults));
+	EXPECT_LT(0, atomic_load(&s.nr_mapped));
+	if (with.trimmed) {
+		EXPECT_LT(0, atomic_load(&s.nr_trimmed));
+	}
 
 	/* One memory per offset, in the old mappings and in a new one. */
 	ASSERT_EQ(1, grant_page(s.arena, ARENA_BYTES / XALLOC_SLICE_BYTES, 0, NULL));
@@ -549,6 +579,7 @@ TEST_F_TIMEOUT(race, grants_never_overlap, TEST_TIMEOUT_LONG)
 	struct shared s = { .device = self->device };
 	pthread_t threads[NR];
 	struct xalloc_ioc_stat seen;
+	uint64_t end;
 	unsigned int i;
 
 	s.arena = arena_create(self->device, ARENA_BYTES, 0);
@@ -558,7 +589,8 @@ TEST_F_TIMEOUT(race, grants_never_overlap, TEST_TIMEOUT_LONG)
 	for (i = 0; i < NR; i++) {
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, grant_and_free, &s));
 	}
-	while (atomic_load(&s.nr_done) < turns(3000) && !atomic_load(&s.wrong_line))
+	end = least_end();
+	while ((atomic_load(&s.nr_done) < 3000 || now_ms() < end) && !atomic_load(&s.wrong_line))
 		sleep_ms(10);
 	atomic_store(&s.stop, true);
 	for (i = 0; i < NR; i++)
@@ -594,6 +626,7 @@ TEST_F_TIMEOUT(race, one_of_two_frees_wins, TEST_TIMEOUT_LONG)
 {
 	struct shared s = { .device = self->device };
 	pthread_t threads[2];
+	uint64_t end = least_end();
 	unsigned int rounds = 0;
 
 	s.arena = arena_create(self->device, XALLOC_SEGMENT_BYTES, 0);
@@ -609,13 +642,12 @@ TEST_F_TIMEOUT(race, one_of_two_frees_wins, TEST_TIMEOUT_LONG)
 		pthread_barrier_wait(&s.start);
 		pthread_barrier_wait(&s.end);
 		rounds++;
-	} while (rounds < turns(300) && !atomic_load(&s.wrong_line));
+	} while (goes_on(rounds, 300, end, true) && !atomic_load(&s.wrong_line));
 	atomic_store(&s.stop, true);
 	pthread_barrier_wait(&s.start);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
 	expect_nothing_wrong(&s);
-	EXPECT_LT(0, rounds);
 	EXPECT_EQ(rounds, atomic_load(&s.nr_done));
 	close(s.arena);
 }
@@ -636,6 +668,8 @@ TEST_F_TIMEOUT(race, fork_against_everything, TEST_TIMEOUT_LONG)
 {
 	struct shared s = { .device = self->device };
 	pthread_t threads[3];
+	const struct give_back none = {};
+	uint64_t end = least_end();
 	unsigned int rounds = 0;
 
 	s.arena = arena_create(self->device, ARENA_BYTES, 0);
@@ -656,15 +690,16 @@ TEST_F_TIMEOUT(race, fork_against_everything, TEST_TIMEOUT_LONG)
 		status = pid < 0 ? -errno : child_status(pid);
 		check(&s, !status, status);
 		rounds++;
-	} while ((rounds < turns(30) || !atomic_load(&s.nr_done)) && !atomic_load(&s.wrong_line));
+	} while (goes_on(rounds, 30, end, atomic_load(&s.nr_done) && others_ran(&s, none)) &&
+		 !atomic_load(&s.wrong_line));
 	atomic_store(&s.stop, true);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
 	TH_LOG("%u forks, %ld grants", rounds, atomic_load(&s.nr_done));
 	expect_nothing_wrong(&s);
-	EXPECT_LT(0, rounds);
 	EXPECT_LT(0, atomic_load(&s.nr_done));
+	EXPECT_TRUE(others_ran(&s, none));
 	munmap(s.map, ARENA_BYTES);
 	munmap(s.second, ARENA_BYTES);
 	close(s.arena);

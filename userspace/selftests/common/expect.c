@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What all programs expect in a test. The harness defines the four names below as global in each
- * file that includes it. A program has them already, so this file gives its own other names.
+ * What all programs expect in a test. The harness defines these four names as globals in each file
+ * that includes it. The program has them already, so here they get other names.
  */
 #define _fixture_global common_fixture_global
 #define __active_test common_active_test
@@ -30,7 +30,7 @@ void counters_expect_now(struct __test_metadata *_metadata, int fd,
 void counters_expect(struct __test_metadata *_metadata, int fd,
 		     const struct xalloc_ioc_stat *want)
 {
-	counters_wait(fd, want, 5000);
+	counters_wait(fd, want, 60000);
 	counters_expect_now(_metadata, fd, want);
 }
 

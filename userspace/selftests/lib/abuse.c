@@ -384,7 +384,7 @@ static int misuse(const struct way *way, uint32_t seed, int pipes[2], char *text
 
 		setrlimit(RLIMIT_CORE, &none);
 		signal(SIGABRT, SIG_DFL);
-		alarm(STUCK_SECONDS);
+		alarm(CHILD_STUCK_SECONDS);
 		dup2(pipes[1], STDERR_FILENO);
 		arena = arena_of(16 * MIB, 0);
 		heap = xalloc_heap_create(arena);

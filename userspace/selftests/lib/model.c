@@ -180,7 +180,7 @@ TEST_F_TIMEOUT(lib_model, random_calls_keep_what_blocks_hold, TEST_TIMEOUT_LONG)
 TEST_F_TIMEOUT(lib_model, random_calls_with_options_that_look_at_each_block, TEST_TIMEOUT_LONG)
 {
 	setenv("XALLOC_OPTIONS", "canary=1,zero_on_free=1,trace=7", 1);
-	random_calls(_metadata, is_long_run() ? 100000 : is_fast() ? 5000 : 2000);
+	random_calls(_metadata, is_long_run() ? 100000 : 5000);
 }
 
 /* Where a thread leaves a block for any other to check and free. */

@@ -161,7 +161,7 @@ static int fork_beside_stdio(void)
 	unsigned int i, nr_rounds = is_long_run() ? 2000 : is_local() ? 200 : 20;
 	pthread_t flushes, reads;
 
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	CHECK(!pthread_create(&flushes, NULL, flush_all, NULL));
 	CHECK(!pthread_create(&reads, NULL, read_lines, NULL));
 	for (i = 0; i < nr_rounds; i++)
@@ -192,7 +192,7 @@ static int handlers_allocate(void)
 	pthread_t thread;
 	int i;
 
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	CHECK(!pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler));
 	for (i = 0; i < 2; i++) {
 		CHECK(!forks(child_of_readers, 1));
@@ -226,7 +226,7 @@ static int fork_in_signal_handler(void)
 	unsigned int nr_rounds = is_long_run() ? 3000 : is_local() ? 200 : 40;
 	uint64_t seed = 0;
 
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	CHECK(!fill_blocks(seed));
 	CHECK(!sigaction(SIGVTALRM, &action, NULL));
 	CHECK(!setitimer(ITIMER_VIRTUAL, &timer, NULL));
@@ -310,7 +310,7 @@ static void *trim_hooked(void *arg)
 /* So many there are, and the next one is refused without a wait for threads that are not there. */
 static int allocate_chunks(unsigned int nr)
 {
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	for (; nr; nr--)
 		CHECK(xalloc_heap_malloc(hooked_heap, CHUNK_BYTES));
 	CHECK(!xalloc_heap_malloc(hooked_heap, CHUNK_BYTES) && errno == ENOMEM);
@@ -324,7 +324,7 @@ static int wait_for_last_chunk(unsigned int generation)
 	atomic_int tid = 0;
 	void *ptr, *none;
 
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	hook_stops = true;
 	CHECK(!pthread_create(&adds, NULL, allocate_hooked, NULL) && !sem_wait(&stopped));
 	CHECK(!pthread_create(&waits, NULL, allocate_hooked, &tid));
@@ -351,7 +351,7 @@ static int fork_beside_hook(void)
 	pthread_t thread;
 	void *ptr, *other;
 
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	CHECK(!sem_init(&stopped, 0, 0) && !sem_init(&go, 0, 0));
 	hooked = xalloc_arena_create(&config);
 	CHECK(hooked);

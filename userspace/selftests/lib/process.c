@@ -552,7 +552,7 @@ static int cancelled_thread_keeps_nothing(void *arg)
 	void *result;
 
 	(void)arg;
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	setenv("XALLOC_OPTIONS", "verbose", 1);
 	CHECK(!pthread_create(&thread, NULL, call_cancelled, NULL));
 	CHECK(!pthread_join(thread, &result));
@@ -588,7 +588,7 @@ static void *allocate_until_stop(void *arg)
 static int child_allocates(void *arg)
 {
 	(void)arg;
-	alarm(STUCK_SECONDS);
+	alarm(CHILD_STUCK_SECONDS);
 	CHECK(xalloc_malloc(100));
 	CHECK(arena_of(SEGMENT, 0));
 	return 0;

@@ -88,7 +88,7 @@ TEST_F(lib_share, dmabuf_refusals)
 /* A member of @object that is a number, or NaN. */
 static double number_in(const cJSON *object, const char *name)
 {
-	return cJSON_GetNumberValue(cJSON_GetObjectItem(object, name));
+	return cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(object, name));
 }
 
 /* The member of the array @name in @object whose member @key is @value, or NULL. */
@@ -96,20 +96,20 @@ static cJSON *find_in(const cJSON *object, const char *name, const char *key, do
 {
 	cJSON *each;
 
-	cJSON_ArrayForEach(each, cJSON_GetObjectItem(object, name))
+	cJSON_ArrayForEach(each, cJSON_GetObjectItemCaseSensitive(object, name))
 		if (number_in(each, key) == value)
 			return each;
 	return NULL;
 }
 
 /* How many blocks the classes of all heaps of an arena hold. */
-static unsigned int small_blocks_of(const cJSON *arena)
+static double small_blocks_of(const cJSON *arena)
 {
 	const cJSON *heap, *class;
-	unsigned int sum = 0;
+	double sum = 0;
 
-	cJSON_ArrayForEach(heap, cJSON_GetObjectItem(arena, "heaps"))
-		cJSON_ArrayForEach(class, cJSON_GetObjectItem(heap, "classes"))
+	cJSON_ArrayForEach(heap, cJSON_GetObjectItemCaseSensitive(arena, "heaps"))
+		cJSON_ArrayForEach(class, cJSON_GetObjectItemCaseSensitive(heap, "classes"))
 			sum += number_in(class, "nr_blocks");
 	return sum;
 }
@@ -120,9 +120,9 @@ TEST_F(lib_share, json_before_the_first_use)
 	cJSON *doc;
 
 	ASSERT_GT(100, xalloc_stats_json(text, sizeof(text)));
-	ASSERT_NE(NULL, doc = cJSON_Parse(text));
-	ASSERT_TRUE(cJSON_IsArray(cJSON_GetObjectItem(doc, "arenas")));
-	ASSERT_EQ(0, cJSON_GetArraySize(cJSON_GetObjectItem(doc, "arenas")));
+	ASSERT_NE(NULL, doc = cJSON_ParseWithOpts(text, NULL, true));
+	ASSERT_TRUE(cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(doc, "arenas")));
+	ASSERT_EQ(0, cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(doc, "arenas")));
 	cJSON_Delete(doc);
 }
 
@@ -160,30 +160,31 @@ TEST_F(lib_share, json_says_what_the_arenas_hold)
 	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 5 * MIB));
 	ASSERT_NE(NULL, xalloc_malloc(64));
 	ASSERT_GT((int)sizeof(text), xalloc_stats_json(text, sizeof(text)));
-	ASSERT_NE(NULL, doc = cJSON_Parse(text)) {
+	ASSERT_NE(NULL, doc = cJSON_ParseWithOpts(text, NULL, true)) {
 		TH_LOG("%s", text);
 	}
 	ASSERT_STREQ(is_local() ? "local" : "device",
-		     cJSON_GetStringValue(cJSON_GetObjectItem(doc, "backend")));
+		     cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(doc, "backend")));
 	own = find_in(doc, "arenas", "arena_id", stats_of(arena).arena_id);
 	ASSERT_NE(NULL, own);
-	EXPECT_TRUE(cJSON_IsFalse(cJSON_GetObjectItem(own, "default")));
+	EXPECT_TRUE(cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(own, "default")));
 	EXPECT_EQ(4 * MIB, number_in(own, "limit_bytes"));
 	EXPECT_EQ(stats_of(arena).refused, number_in(own, "refused"));
 	EXPECT_EQ(6, number_in(own, "nr_blocks"));
 	EXPECT_EQ(5 * 112 + 102400, number_in(own, "used_bytes"));
-	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItem(own, "heaps")));
-	own = cJSON_GetArrayItem(cJSON_GetObjectItem(own, "heaps"), 0);
-	EXPECT_STREQ("own", cJSON_GetStringValue(cJSON_GetObjectItem(own, "kind")));
-	large = cJSON_GetObjectItem(own, "large");
+	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(own, "heaps")));
+	own = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(own, "heaps"), 0);
+	EXPECT_STREQ("own", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(own, "kind")));
+	large = cJSON_GetObjectItemCaseSensitive(own, "large");
 	EXPECT_EQ(1, number_in(large, "nr_blocks"));
-	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItem(own, "classes")));
+	ASSERT_EQ(1, cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(own, "classes")));
 	class = find_in(own, "classes", "block_bytes", 112);
 	ASSERT_NE(NULL, class);
 	EXPECT_EQ(5, number_in(class, "nr_blocks"));
+	EXPECT_EQ(2, cJSON_GetArraySize(class));
 
-	cJSON_ArrayForEach(first, cJSON_GetObjectItem(doc, "arenas"))
-		if (cJSON_IsTrue(cJSON_GetObjectItem(first, "default")))
+	cJSON_ArrayForEach(first, cJSON_GetObjectItemCaseSensitive(doc, "arenas"))
+		if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(first, "default")))
 			break;
 	ASSERT_NE(NULL, first);
 	EXPECT_EQ(1, small_blocks_of(first));
