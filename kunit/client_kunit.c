@@ -226,7 +226,7 @@ static void held_page_outlives_its_client(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 1, 32, 2, 1);
 	KUNIT_EXPECT_FALSE(test, fx_faults_in(arena, 0));
 	fx_unpin(test, folio);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_committed == 1));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_committed == 1));
 }
 
 static void hold_is_refused(struct kunit *test)
@@ -319,7 +319,7 @@ static void lower_limit_takes_the_reserve(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
 	xalloc_reserve_set(arena, 2, 4);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_reserved == 4));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_reserved == 4));
 	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(4)), 0);
 	FX_EXPECT_ALIVE(test, 1, 32, 1, 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), -EDQUOT);

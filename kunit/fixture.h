@@ -72,6 +72,7 @@ bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 bool fx_faults_in(struct xalloc_arena *arena, u32 index);
 bool fx_slice_faults_in(struct xalloc_arena *arena, u32 slice);
+struct fx_alive fx_seen(struct kunit *test);
 struct fx_alive fx_alive(struct kunit *test);
 int fx_init(struct kunit *test);
 void fx_drop_all(struct fixture *fx);

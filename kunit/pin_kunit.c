@@ -19,7 +19,7 @@ static void pinned_segment_stays_until_it_is_let_go(struct kunit *test)
 	msleep(300);
 	FX_EXPECT_ALIVE(test, 0, 0, 1, 1);
 	fx_unpin(test, folio);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(!fx_alive(test).nr_committed));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(!fx_seen(test).nr_committed));
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
 }
 
@@ -87,7 +87,7 @@ static void dead_clients_pages_wait_for_the_pin(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 1, 0), -ENOSPC);
 	FX_EXPECT_ALIVE(test, 2, 96, 4, 1);
 	fx_unpin(test, folio);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_committed == 3));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_committed == 3));
 	FX_EXPECT_ALIVE(test, 2, 96, 3, 0);
 	KUNIT_EXPECT_EQ(test, fx_grant(heir, 32, 0, &got), 0);
 	KUNIT_EXPECT_EQ(test, got.offset, 0);
@@ -137,7 +137,7 @@ static void one_pin_holds_all_of_a_dead_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 17, 0), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 16, 0), 80);
 	fx_unpin(test, folio);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_committed == 1));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_committed == 1));
 	FX_EXPECT_ALIVE(test, 1, 16, 1, 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 80, 0), 0);
 }

@@ -193,7 +193,7 @@ static void pinned_memory_is_no_reserve(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 0, 0, 2, 2, 1);
 	fx_unpin(test, folio);
 	/* It becomes reserve when the worker looks next. */
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_alive(test).nr_reserved == 2));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_reserved == 2));
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	FX_EXPECT_ALIVE(test, 0, 0, 2, 2, 2);
 }
