@@ -410,6 +410,8 @@ static bool others_ran(struct shared *s, struct give_back with)
 static void fault_against_give_back(struct __test_metadata *_metadata, int device,
 				    struct give_back with)
 {
+	/* A turn over pieces takes eight times as long. */
+	unsigned int least = with.policy == XALLOC_POLICY_SMALL ? 30 : 120;
 	uint64_t end = least_end(), turn = 0;
 	struct shared s = { .device = device };
 	unsigned char *range = range_reserve(2 * ARENA_BYTES, XALLOC_SEGMENT_BYTES), *fresh;
@@ -434,7 +436,7 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	if (with.trimmed) {
 		ASSERT_EQ(0, pthread_create(&threads[3], NULL, reserve_and_trim, &s));
 	}
-	while (goes_on(turn, 30, end, others_ran(&s, with)) && !atomic_load(&s.wrong_line)) {
+	while (goes_on(turn, least, end, others_ran(&s, with)) && !atomic_load(&s.wrong_line)) {
 		uint32_t nr_slices = random_next(&seed) % 4 ? SEGMENT_SLICES :
 				     1 + random_next(&seed) % (3 * SEGMENT_SLICES);
 
