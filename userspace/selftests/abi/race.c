@@ -41,17 +41,6 @@ static uint64_t least_end(void)
 	return is_long_run() ? now_ms() + 60000 : 0;
 }
 
-/* Whether there is another turn after @turn of them. Gives way to threads that have not run yet. */
-static bool goes_on(uint64_t turn, unsigned int least, uint64_t end, bool others_ran)
-{
-	if (turn < least || (end && now_ms() < end))
-		return true;
-	if (others_ran || turn >= least + MOST_MORE_TURNS)
-		return false;
-	sleep_ms(1);
-	return true;
-}
-
 /*
  * What the threads of one test share. Threads may not use EXPECT (a failure there jumps);
  * they note the first thing that went wrong, and the test reads it when all have ended.
@@ -73,6 +62,23 @@ struct shared {
 	pthread_barrier_t start;
 	pthread_barrier_t end;
 };
+
+/*
+ * Whether there is another turn after @turn of them: none when something went wrong. Gives way to
+ * threads that have not run yet.
+ */
+static bool goes_on(struct shared *s, uint64_t turn, unsigned int least, uint64_t end,
+		    bool others_ran)
+{
+	if (atomic_load(&s->wrong_line))
+		return false;
+	if (turn < least || (end && now_ms() < end))
+		return true;
+	if (others_ran || turn >= least + MOST_MORE_TURNS)
+		return false;
+	sleep_ms(1);
+	return true;
+}
 
 static void note_wrong(struct shared *s, int line, long value)
 {
@@ -180,7 +186,7 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, round_ioctl, &s));
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, round_mmap, &s));
 	/* The first rounds may all close the descriptor before a thread has used it. */
-	for (round = 0; goes_on(round, 150, end, atomic_load(&s.nr_done)); round++) {
+	for (round = 0; goes_on(&s, round, 150, end, atomic_load(&s.nr_done)); round++) {
 		int arena = arena_create(self->device, ARENA_BYTES, 0);
 		int copy = round % 2 ? dup(arena) : -1;
 
@@ -198,8 +204,6 @@ TEST_F_TIMEOUT(race, close_against_ioctl_and_mmap, TEST_TIMEOUT_LONG)
 			close(copy);
 		if (!counters_wait(self->device, &self->before, 10000))
 			note_wrong(&s, __LINE__, round);
-		if (atomic_load(&s.wrong_line))
-			break;
 	}
 	atomic_store(&s.stop, true);
 	pthread_barrier_wait(&s.start);
@@ -436,7 +440,7 @@ static void fault_against_give_back(struct __test_metadata *_metadata, int devic
 	if (with.trimmed) {
 		ASSERT_EQ(0, pthread_create(&threads[3], NULL, reserve_and_trim, &s));
 	}
-	while (goes_on(turn, least, end, others_ran(&s, with)) && !atomic_load(&s.wrong_line)) {
+	while (goes_on(&s, turn, least, end, others_ran(&s, with))) {
 		uint32_t nr_slices = random_next(&seed) % 4 ? SEGMENT_SLICES :
 				     1 + random_next(&seed) % (3 * SEGMENT_SLICES);
 
@@ -644,7 +648,7 @@ TEST_F_TIMEOUT(race, one_of_two_frees_wins, TEST_TIMEOUT_LONG)
 		pthread_barrier_wait(&s.start);
 		pthread_barrier_wait(&s.end);
 		rounds++;
-	} while (goes_on(rounds, 300, end, true) && !atomic_load(&s.wrong_line));
+	} while (goes_on(&s, rounds, 300, end, true));
 	atomic_store(&s.stop, true);
 	pthread_barrier_wait(&s.start);
 	pthread_join(threads[0], NULL);
@@ -692,8 +696,7 @@ TEST_F_TIMEOUT(race, fork_against_everything, TEST_TIMEOUT_LONG)
 		status = pid < 0 ? -errno : child_status(pid);
 		check(&s, !status, status);
 		rounds++;
-	} while (goes_on(rounds, 30, end, atomic_load(&s.nr_done) && others_ran(&s, none)) &&
-		 !atomic_load(&s.wrong_line));
+	} while (goes_on(&s, rounds, 30, end, atomic_load(&s.nr_done) && others_ran(&s, none)));
 	atomic_store(&s.stop, true);
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
