@@ -346,7 +346,7 @@ static void fill_and_free(struct xalloc_heap *heap)
 TEST_F(lib_edge, metadata_serves_again_and_again)
 {
 	struct xalloc_arena *arena = arena_of(32 * MIB, 0);
-	unsigned int round, nr_rounds = is_long_run() ? 20000 : is_local() ? 2000 : 60;
+	unsigned int round, nr_rounds = is_long_run() ? 20000 : is_local() ? 2000 : 24;
 	uint32_t seed = random_seed() | 1;
 	size_t before = 0, after;
 	pthread_t thread;

@@ -87,7 +87,7 @@ static int child_of_threads(unsigned int round)
 
 static int fork_beside_threads(void)
 {
-	unsigned int i, nr_rounds = is_long_run() ? 1000 : is_local() ? 40 : 12;
+	unsigned int i, nr_rounds = is_long_run() ? 1000 : is_local() ? 40 : 6;
 	pthread_t threads[NR_THREADS];
 
 	CHECK(!fill_blocks(3));
@@ -158,7 +158,7 @@ static int child_of_readers(unsigned int round)
 
 static int fork_beside_stdio(void)
 {
-	unsigned int i, nr_rounds = is_long_run() ? 2000 : is_local() ? 200 : 20;
+	unsigned int i, nr_rounds = is_long_run() ? 2000 : is_local() ? 200 : 10;
 	pthread_t flushes, reads;
 
 	alarm(CHILD_STUCK_SECONDS);
