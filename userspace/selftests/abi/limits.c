@@ -4,6 +4,7 @@
  * who is fixed as the payer when the arena is made; the module's limits for a user and for all.
  */
 #include "selftest.h"
+#include "sharing.h"
 
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -419,6 +420,51 @@ static void reopen_own(int device)
 	require(again >= 0);
 	require(grant_page(again, 1, 0, NULL) == 1);
 	require(fcntl(again, F_GETFD) == FD_CLOEXEC);
+}
+
+/* Each way to another descriptor, by a user who may write in the arena but does not own it. */
+TEST_F(limits, only_the_owner_sets_the_limit)
+{
+	const char *path = "/run/xalloc/limits";
+	int arena = arena_create(self->device, ARENA_BYTES, 2 * XALLOC_SEGMENT_BYTES);
+	int named = name_create(path, ARENA_BYTES);
+	pid_t pid;
+
+	ASSERT_LE(0, arena);
+	ASSERT_LE(0, named);
+	EXPECT_EQ(0, arena_limit(named, 2 * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(0, fchmod(named, 0666));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		int again;
+
+		user_become(TEST_UID);
+		again = attach(arena, 0, NULL);
+		require(again >= 0);
+		require(arena_limit(arena, ARENA_BYTES) == -EPERM);
+		require(arena_limit(again, ARENA_BYTES) == -EPERM);
+		require(arena_limit(again, XALLOC_SEGMENT_BYTES) == -EPERM);
+		require(arena_limit(named, ARENA_BYTES) == -EPERM);
+		require(grant_page(again, 2 * SEGMENT_SLICES, 0, NULL) == 1);
+		require(grant_page(again, 1, 0, NULL) == -EDQUOT);
+		require(arena_limit(arena_new(self->device), XALLOC_SEGMENT_BYTES) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	/* The owner of a name is the owner of its file. */
+	EXPECT_EQ(0, fchown(named, TEST_UID, -1));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		user_become(TEST_UID);
+		require(arena_limit(named, ARENA_BYTES) == 0);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, unlink(path));
+	close(named);
+	close(arena);
 }
 
 TEST_F(limits, creator_may_reopen)
