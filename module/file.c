@@ -7,10 +7,11 @@
  * because the page tables map by 2 MiB only below i_size of the file's inode, and
  * because giving back unmaps by the inode's mapping. The inode owns the arena.
  *
- * The file system is mounted while a client lives, and as long it holds the module by
- * its owner. A file's own reference to the module is not enough: __fput() drops that
- * before the dentry, whose end is what evicts the inode. The mount is not the inode's to
- * hold: an inotify watch can drop an inode last, and would end the file system below it.
+ * The file system is mounted while a file lives that has a client, or that the mappings of a
+ * family have, and as long it holds the module by its owner. A file's own reference to the module
+ * is not enough: __fput() drops that before the dentry, whose end is what evicts the inode. The
+ * mount is not the inode's to hold: an inotify watch can drop an inode last, and would end the
+ * file system below it.
  */
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -65,32 +66,28 @@ static void evict_inode(struct inode *inode)
 	xalloc_arena_destroy(arena);
 }
 
-static struct xalloc_client *create_client(struct xalloc_arena *arena, bool writable, bool first)
-{
-	return arena->family ? xalloc_view_open(arena, writable, first) :
-			       xalloc_client_create(arena);
-}
-
 static void destroy_client(struct xalloc_client *client)
 {
 	if (client->view)
-		xalloc_view_release(client);
+		xalloc_view_put(client);
 	else
 		xalloc_client_destroy(client);
 }
 
 static int file_open(struct inode *inode, struct file *file)
 {
+	struct xalloc_arena *arena = inode->i_private;
 	struct xalloc_client *client;
 	int err;
 
-	/* Or the VFS refuses it after this, and the release would end an heir's whole copy. */
+	/* Or the VFS refuses it after this, and the heir of a copy has been taken for nothing. */
 	if (file->f_flags & O_DIRECT)
 		return -EINVAL;
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return err;
-	client = create_client(inode->i_private, file->f_mode & FMODE_WRITE, false);
+	client = arena->family ? xalloc_view_open(arena, file->f_mode & FMODE_WRITE) :
+				 xalloc_client_create(arena);
 	if (IS_ERR(client)) {
 		simple_release_fs(&fs_mount, &fs_mount_count);
 		return PTR_ERR(client);
@@ -193,6 +190,55 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 	return inode;
 }
 
+static int mapping_file_release(struct inode *inode, struct file *file)
+{
+	simple_release_fs(&fs_mount, &fs_mount_count);
+	return 0;
+}
+
+static const struct file_operations mapping_fops = {
+	.owner = THIS_MODULE,
+	.release = mapping_file_release,
+	.get_unmapped_area = thp_get_unmapped_area,	/* for mremap() */
+};
+
+/* A file on the inode without a client, or an error. */
+static struct file *open_file(struct inode *inode, const struct file_operations *fops)
+{
+	struct file *file;
+
+	/* fput() drops it; alloc_file_pseudo() does not take it. */
+	__module_get(THIS_MODULE);
+	ihold(inode);
+	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, fops);
+	if (IS_ERR(file)) {
+		iput(inode);
+		module_put(THIS_MODULE);
+	}
+	return file;
+}
+
+/* The first view of a family, with the file that all mappings of the family are to have. */
+static struct xalloc_client *create_view(struct xalloc_arena *arena, struct inode *inode)
+{
+	struct xalloc_client *client;
+	struct file *file;
+	int err;
+
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err)
+		return ERR_PTR(err);
+	file = open_file(inode, &mapping_fops);
+	if (IS_ERR(file)) {
+		simple_release_fs(&fs_mount, &fs_mount_count);
+		return ERR_CAST(file);
+	}
+	client = xalloc_view_create(arena, file);
+	/* The view has a reference of its own. */
+	fput(file);
+	return client;
+}
+
 /**
  * xalloc_file_create() - create an arena and open its first file
  * @config: as for xalloc_arena_create()
@@ -222,19 +268,17 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 		file = ERR_CAST(inode);
 		goto err_release_fs;
 	}
-	client = create_client(arena, true, true);
+	client = arena->family ? create_view(arena, inode) : xalloc_client_create(arena);
 	if (IS_ERR(client)) {
 		file = ERR_CAST(client);
 		goto err_put_inode;
 	}
-	/* fput() drops it; alloc_file_pseudo() does not take it. */
-	__module_get(THIS_MODULE);
-	file = alloc_file_pseudo(inode, fs_mount, "[xalloc]", O_RDWR, &arena_fops);
+	file = open_file(inode, &arena_fops);
 	if (IS_ERR(file)) {
-		module_put(THIS_MODULE);
 		destroy_client(client);
 		goto err_put_inode;
 	}
+	iput(inode);
 	file->private_data = client;
 	stream_open(inode, file);
 	return file;

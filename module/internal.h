@@ -7,7 +7,7 @@
  *		pieces
  *	slice	64 KiB; 32 to a segment
  *	page	a run of slices that was granted at once. A struct page is a kpage here
- *	client	one struct file on an arena
+ *	client	one struct file on an arena, or the owner of a copy's pages before a file is open
  *	payer	the user whom an arena is charged to
  *	copy	what a child of fork has in the place of its parent's arena
  *	family	an arena and its copies
@@ -17,8 +17,8 @@
  *
  * Lock order, outermost first:
  *
- *	1. mm->mmap_lock	held when .mmap, .fault and .open, which copies at fork, are
- *			entered; never wanted with 2 held, so user memory is copied outside of 2
+ *	1. mm->mmap_lock	held when .mmap, .fault, .close and .open, which copies at fork,
+ *			are entered; never wanted with 2 held, so user memory is copied outside of 2
  *	2. arena->lock	mutex. Everything in struct xalloc_arena below it; the clients'
  *			lists of pages; struct xalloc_segment and struct xalloc_page. Of two
  *			arenas, nobody wants both
@@ -118,11 +118,12 @@ struct xalloc_family {
 /**
  * struct xalloc_view - the arena of a family that an address space has
  * @link: on family->views
- * @refs: files and mappings; the last one is dropped with family->lock held
+ * @refs: clients; the last one is dropped with family->lock held
  * @mm: the address space, alive or not
+ * @file: the vm_file of its mappings, one for the family; has no client
  * @arena: the first of the family, or a copy, which is the view's
  * @is_copy: which of the two
- * @heir: client of a copy until a file takes it
+ * @heir: client that owns the pages of a copy, while no file has taken it; by family->lock
  * @lock: protects the rest; taken with mmap_lock held, comes before arena->lock
  * @prepared: heir of a copy that the next fork may take, or NULL
  * @nr_changes: of @arena when that was made
@@ -131,6 +132,7 @@ struct xalloc_view {
 	struct list_head link;
 	refcount_t refs;
 	struct mm_struct *mm;
+	struct file *file;
 	struct xalloc_arena *arena;
 	bool is_copy;
 	struct xalloc_client *heir;
@@ -143,6 +145,7 @@ struct xalloc_client {
 	u64 id;
 	struct xalloc_arena *arena;
 	struct xalloc_view *view;	/* that it is for, if the arena is of a family */
+	refcount_t refs;		/* of a client of a view: file and mappings; see view.c */
 	struct list_head pages;
 	struct xalloc_page **held;	/* by a client that is a dma-buf (dmabuf.c) */
 	u32 nr_held;
@@ -449,11 +452,12 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from);
 void xalloc_copy_destroy(struct xalloc_client *heir);
 
 /* view.c */
-void xalloc_view_get(struct xalloc_view *view);
-void xalloc_view_put(struct xalloc_view *view);
-struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable, bool first);
-void xalloc_view_release(struct xalloc_client *client);
-struct xalloc_view *xalloc_view_of_child(struct xalloc_view *view, struct mm_struct *mm);
+struct xalloc_client *xalloc_view_create(struct xalloc_arena *arena, struct file *file);
+struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable);
+void xalloc_view_get(struct xalloc_client *client);
+void xalloc_view_put(struct xalloc_client *client);
+struct page *xalloc_view_status(struct xalloc_arena *arena, const struct mm_struct *mm);
+struct xalloc_client *xalloc_view_of_child(struct xalloc_client *client, struct mm_struct *mm);
 int xalloc_view_prepare(struct xalloc_view *view, bool cancel);
 
 /* meta.c */

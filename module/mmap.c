@@ -13,9 +13,10 @@
 
 #include "internal.h"
 
+/* NULL in a child that got no copy. */
 static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 {
-	return vma->vm_file->private_data;
+	return vma->vm_private_data;
 }
 
 /*
@@ -75,44 +76,10 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 
 static vm_fault_t fault(struct vm_fault *vmf)
 {
-	return fault_in(vmf, client_of(vmf->vma)->arena);
+	struct xalloc_client *client = client_of(vmf->vma);
+
+	return client ? fault_in(vmf, client->arena) : VM_FAULT_SIGBUS;
 }
-
-static const struct vm_operations_struct vm_ops = {
-	.fault = fault,
-};
-
-/* At a split, and at fork: then @vma is the child's, with all but vm_mm as in the parent. */
-static void view_open(struct vm_area_struct *vma)
-{
-	struct xalloc_view *view = vma->vm_private_data;
-
-	if (!view)
-		return;
-	if (view->mm == vma->vm_mm)
-		xalloc_view_get(view);
-	else
-		vma->vm_private_data = xalloc_view_of_child(view, vma->vm_mm);
-}
-
-static void view_close(struct vm_area_struct *vma)
-{
-	if (vma->vm_private_data)
-		xalloc_view_put(vma->vm_private_data);
-}
-
-static vm_fault_t view_fault(struct vm_fault *vmf)
-{
-	struct xalloc_view *view = vmf->vma->vm_private_data;
-
-	return view ? fault_in(vmf, view->arena) : VM_FAULT_SIGBUS;
-}
-
-static const struct vm_operations_struct view_vm_ops = {
-	.open = view_open,
-	.close = view_close,
-	.fault = view_fault,
-};
 
 static vm_fault_t status_fault(struct vm_fault *vmf)
 {
@@ -121,11 +88,73 @@ static vm_fault_t status_fault(struct vm_fault *vmf)
 	return 0;
 }
 
+static vm_fault_t view_status_fault(struct vm_fault *vmf)
+{
+	const struct vm_area_struct *vma = vmf->vma;
+
+	vmf->page = xalloc_view_status(file_inode(vma->vm_file)->i_private, vma->vm_mm);
+	return 0;
+}
+
+/* At a split, and at fork: then @vma is the child's, with all but vm_mm as in the parent. */
+static void view_open(struct vm_area_struct *vma)
+{
+	struct xalloc_client *client = client_of(vma);
+
+	if (!client)
+		return;
+	if (client->view->mm == vma->vm_mm)
+		xalloc_view_get(client);
+	else
+		vma->vm_private_data = xalloc_view_of_child(client, vma->vm_mm);
+}
+
+static void view_close(struct vm_area_struct *vma)
+{
+	if (client_of(vma))
+		xalloc_view_put(client_of(vma));
+}
+
+/* A mapping of a file, which keeps the file's client. */
+static const struct vm_operations_struct vm_ops = {
+	.fault = fault,
+};
+
 static const struct vm_operations_struct status_vm_ops = {
 	.fault = status_fault,
 };
 
-static int mmap_status(struct vm_area_struct *vma, const struct xalloc_client *client)
+/* A mapping of a family, which keeps a client of a view. */
+static const struct vm_operations_struct view_vm_ops = {
+	.open = view_open,
+	.close = view_close,
+	.fault = fault,
+};
+
+/* Keeps no client: a fork that copies nothing else shall not copy the arena for this page. */
+static const struct vm_operations_struct view_status_vm_ops = {
+	.fault = view_status_fault,
+};
+
+/* A child of fork would see the parent's memory change under it: not copied. */
+static void map_by_file(struct vm_area_struct *vma, struct xalloc_client *client,
+			const struct vm_operations_struct *ops)
+{
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	vma->vm_private_data = client;
+	vma->vm_ops = ops;
+}
+
+/* A child of fork gets a mapping of its own copy at the same address: see view.c. */
+static void map_by_view(struct vm_area_struct *vma, struct xalloc_client *client,
+			const struct vm_operations_struct *ops)
+{
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vma_set_file(vma, client->view->file);
+	vma->vm_ops = ops;
+}
+
+static int mmap_status(struct vm_area_struct *vma, struct xalloc_client *client)
 {
 	if (vma_pages(vma) != 1)
 		return -ENXIO;
@@ -136,8 +165,10 @@ static int mmap_status(struct vm_area_struct *vma, const struct xalloc_client *c
 	 * A child that has a copy of the arena goes on with its parent's code, which reads the page
 	 * at this address. The parent cannot use MADV_DOFORK: the kernel refuses it since 7.0.
 	 */
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | (client->view ? 0 : VM_DONTCOPY));
-	vma->vm_ops = &status_vm_ops;
+	if (client->view)
+		map_by_view(vma, client, &view_status_vm_ops);
+	else
+		map_by_file(vma, client, &status_vm_ops);
 	return 0;
 }
 
@@ -147,19 +178,6 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
 
 	if (vma->vm_pgoff > nr_kpages || vma_pages(vma) > nr_kpages - vma->vm_pgoff)
 		return -ENXIO;
-	return 0;
-}
-
-/* The memory of @arena itself, in whatever process. */
-static int map_shared(struct vm_area_struct *vma, const struct xalloc_arena *arena)
-{
-	int err = check_range(vma, arena);
-
-	if (err)
-		return err;
-	/* A child of fork would see the parent's memory change under it: not copied. */
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
-	vma->vm_ops = &vm_ops;
 	return 0;
 }
 
@@ -176,7 +194,6 @@ static int map_shared(struct vm_area_struct *vma, const struct xalloc_arena *are
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct xalloc_client *client = xalloc_file_client(file);
-	struct xalloc_view *view;
 	int err;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
@@ -189,20 +206,20 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 	 */
 	if (client->nr_held)
 		return -EACCES;
-	view = client->view;
-	if (view && view->mm != vma->vm_mm)
+	if (client->view && client->view->mm != vma->vm_mm)
 		return -ESTALE;
 	if (vma->vm_pgoff == XALLOC_STATUS_OFFSET >> PAGE_SHIFT)
 		return mmap_status(vma, client);
-	if (!view)
-		return map_shared(vma, client->arena);
-	err = check_range(vma, view->arena);
+	err = check_range(vma, client->arena);
 	if (err)
 		return err;
-	xalloc_view_get(view);
-	vma->vm_private_data = view;
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_ops = &view_vm_ops;
+	if (client->view) {
+		xalloc_view_get(client);
+		vma->vm_private_data = client;
+		map_by_view(vma, client, &view_vm_ops);
+	} else {
+		map_by_file(vma, client, &vm_ops);
+	}
 	return 0;
 }
 
@@ -217,8 +234,14 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma)
 {
 	struct xalloc_client *client = file->private_data;
+	int err;
 
-	return vma->vm_flags & VM_MAYSHARE ? map_shared(vma, client->arena) : -EINVAL;
+	if (!(vma->vm_flags & VM_MAYSHARE))
+		return -EINVAL;
+	err = check_range(vma, client->arena);
+	if (!err)
+		map_by_file(vma, client, &vm_ops);
+	return err;
 }
 
 /**
@@ -242,7 +265,7 @@ struct file *xalloc_mmap_find(unsigned long address, bool *writable, u64 *offset
 	vma = vma_lookup(mm, address);
 	if (!vma)
 		goto out;
-	if (vma->vm_ops == &view_vm_ops && !vma->vm_private_data) {
+	if (vma->vm_ops == &view_vm_ops && !client_of(vma)) {
 		file = ERR_PTR(-ENOMEM);
 		goto out;
 	}

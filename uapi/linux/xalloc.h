@@ -10,10 +10,11 @@
  *
  * A client is one open file description on an arena. A page belongs to the client
  * that was granted it and is gone when that client is, unless it was granted to the
- * arena: then it stays as an orphan. Duplicates of a descriptor (dup, fork, SCM_RIGHTS)
- * are the same client; XALLOC_IOC_ATTACH, and opening /proc/self/fd/N again, make a new
- * one. Whoever may map an arena may read all of it, and write all of it unless the
- * descriptor is open for reading only.
+ * arena: then it stays as an orphan. A client is gone when its last descriptor is closed
+ * and the last mapping that was made by a descriptor of it is removed. Duplicates of a
+ * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH, and opening
+ * /proc/self/fd/N again, make a new one. Whoever may map an arena may read all of it, and
+ * write all of it unless the descriptor is open for reading only.
  *
  * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
  * There names, owners and modes are as in any directory. A file that open() creates is empty:
@@ -47,7 +48,8 @@
  *	ENOENT		freed offset is not the start of a page: never granted, freed
  *			before, or inside a page; exported range is not all in pages;
  *			nothing of an arena is mapped at the address
- *	EPERM		freed or exported page belongs to another client
+ *	EPERM		freed or exported page belongs to another client; the limit of an arena
+ *			is set by another user than its owner
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows
  *	ENOSPC		no free run of that length and alignment in the arena's offset space
@@ -183,8 +185,8 @@ struct xalloc_ioc_stat {
  *
  * Mapped by mmap() of one page at XALLOC_STATUS_OFFSET of an arena, with PROT_READ. A child
  * of fork does not have that mapping, except for an arena with XALLOC_ARENA_FORK: there the
- * child sees its parent's page until it maps the page of its own arena. A client that keeps
- * pages without need should free some when @generation has changed.
+ * child sees the page of its copy at the same address. A client that keeps pages without
+ * need should free some when @generation has changed.
  */
 struct xalloc_status {
 	__u32 size;
@@ -213,9 +215,10 @@ struct xalloc_status {
  * On the device, or on a file of xallocfs without an arena. Commits nothing. Whoever
  * creates the arena pays for all that is ever committed in it: the caller's memory cgroup,
  * and the caller's user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
- * that is set, are noted now. CAP_IPC_LOCK exempts the arena from both. A segment is
- * charged whole, unless it is in pieces. What comes from the module's pool, which serves
- * only arenas without a limit on any cgroup above them, is charged to no memory cgroup.
+ * that is set, are noted now. CAP_IPC_LOCK exempts the arena from both, for as long as the
+ * arena lives: also after the caller has given the capability up. A segment is charged
+ * whole, unless it is in pieces. What comes from the module's pool, which serves only arenas
+ * without a limit on any cgroup above them, is charged to no memory cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec; on a file of xallocfs, which is the
  * descriptor then, 0.
@@ -243,7 +246,9 @@ struct xalloc_ioc_arena_create {
  * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
  * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT. With the latter, or by opening /proc/self/fd/N
  * again, a child that has a copy gets a descriptor of it; the first one for writing is the
- * client to whom all pages of the copy belong. For who has none that open is ESTALE.
+ * client to whom all pages of the copy belong. The mappings that the child has inherited are
+ * mappings of that client, and keep nothing of the parent's. A process that has no copy gets
+ * ESTALE from that open.
  *
  * Not for arenas with names, which are there to be shared (EOPNOTSUPP). Without this flag a
  * child has no mapping.
@@ -454,8 +459,12 @@ struct xalloc_ioc_attach {
  * @flags: must be zero
  * @limit_bytes: as in &xalloc_ioc_arena_create.limit_bytes
  *
- * On an arena. A limit below what is committed takes the reserve; if that is not enough
- * the call is EBUSY and the old limit stays.
+ * On an arena, and for its owner alone: the user who made it, or, of an arena with a name, who
+ * owns the file, or who has CAP_FOWNER. Everybody else gets EPERM. The limit of an arena that a
+ * kernel client made is set by nobody.
+ *
+ * A limit below what is committed takes the reserve; if that is not enough the call is EBUSY
+ * and the old limit stays.
  */
 struct xalloc_ioc_limit {
 	__u32 size;

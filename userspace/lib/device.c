@@ -65,12 +65,11 @@ static bool is_of(int fd, const struct xl_file *file)
 
 /*
  * Maps the status page, without which no memory is given back before it is asked for. A child of
- * fork() has that of its parent until its own is put in the same place: other code looks at it.
+ * fork() has the page of its copy at the same address.
  */
 static void map_status(struct xalloc_arena *arena, int fd)
 {
-	const void *old = atomic_load(&arena->status);
-	const void *status = xl_os_map_page(old, fd, XALLOC_STATUS_OFFSET);
+	const void *status = xl_os_map_page(fd, XALLOC_STATUS_OFFSET);
 
 	if (status)
 		atomic_store(&arena->status, status);
@@ -88,7 +87,7 @@ static int use_fd(struct xalloc_arena *arena, int fd)
 		xl_os_close(fd);
 		return ret;
 	}
-	/* With another descriptor of the same file the status page is still there. */
+	/* With another descriptor of the same file the status page is there already. */
 	if (!is_same(&file, &arena->file)) {
 		map_status(arena, fd);
 		arena->file = file;

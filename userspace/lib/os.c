@@ -136,15 +136,10 @@ int xl_os_map_file(void *addr, size_t bytes, int fd)
 	return -error;
 }
 
-const void *xl_os_map_page(const void *addr, int fd, uint64_t offset)
+const void *xl_os_map_page(int fd, uint64_t offset)
 {
-	void *page = mmap((void *)addr, XL_OS_PAGE, PROT_READ, MAP_SHARED | (addr ? MAP_FIXED : 0),
-			  fd, offset);
+	void *page = mmap(NULL, XL_OS_PAGE, PROT_READ, MAP_SHARED, fd, offset);
 
-	/* Others may look at what was at @addr, and may be gone. */
-	if (page == MAP_FAILED && addr)
-		page = mmap((void *)addr, XL_OS_PAGE, PROT_READ,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	if (page == MAP_FAILED)
 		return NULL;
 	/*

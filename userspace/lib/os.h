@@ -45,11 +45,8 @@ void xl_os_unreserve(void *addr, size_t bytes);
  * the first @small_bytes if it can be.
  */
 int xl_os_map_file(void *addr, size_t bytes, int fd);
-/*
- * A page of a file, to be read: anywhere, or over the page at @addr. A child of fork() does not
- * have it, unless XL_PRELOAD.
- */
-const void *xl_os_map_page(const void *addr, int fd, uint64_t offset);
+/* A page of a file, to be read. A child of fork() does not have it, unless XL_PRELOAD. */
+const void *xl_os_map_page(int fd, uint64_t offset);
 void xl_os_unmap_page(const void *page);
 int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes);
 /* Makes addresses without memory of it again. */

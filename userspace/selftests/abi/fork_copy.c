@@ -184,8 +184,10 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 		require(free_page(other, offsets[0]) == -EPERM);
 		require(free_page(fd, offsets[0]) == 1);
 		require(grant_page(other, 32, 0, NULL) == 1);
-		/* Those of the first go with it, but for the arena's. */
+		/* They go with its last descriptor and mapping, but for the arena's. */
 		close(fd);
+		require(stat_of(other).pages == 3);
+		require(!munmap(map, ARENA_BYTES));
 		require(stat_of(other).pages == 2);
 	}));
 	EXPECT_EQ(3, stat_of(self->arena).pages);
@@ -315,8 +317,17 @@ TEST_F(fork_copy, child_has_the_status_page)
 
 	ASSERT_NE(MAP_FAILED, status);
 	EXPECT_EQ(0, in_child({
+		uint64_t generation;
+		int fd;
+
 		require(!touch_read((void *)status, NULL));
 		require(status->size == sizeof(struct xalloc_status));
+		/* It is that of the copy. */
+		generation = status->generation;
+		fd = attach_at(self->device, self->map, 0, NULL);
+		require(grant_page(fd, ARENA_BYTES / XALLOC_SLICE_BYTES, 0, NULL) == 1);
+		require(grant_page(fd, 1, 0, NULL) < 0);
+		require(status->generation == generation + 1);
 	}));
 	/* The module gives the page to children by itself: since 7.0 the advice is refused. */
 	EXPECT_EQ(is_kernel_at_least(7, 0) ? EINVAL : 0,
@@ -380,40 +391,51 @@ TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 	close(again);
 }
 
-/* What a daemon does; it keeps nothing of its parent's. Returns whether just the copy is left. */
-static bool lives_on_its_copy(int device, int arena, unsigned char *map)
+/* Puts mappings of the copy in the place of those that were inherited. */
+static unsigned char *map_anew(int device, unsigned char *map)
 {
-	uint64_t others = stat_of(device).committed_bytes - 4 * XALLOC_SEGMENT_BYTES;
 	int own = attach_at(device, map, 0, NULL);
 
-	close(arena);
 	munmap(map, ARENA_BYTES);
-	map = arena_map(own, ARENA_BYTES);
-	if (!map || map[0] != 5 || stat_of(own).committed_bytes != 2 * XALLOC_SEGMENT_BYTES)
-		return false;
-	if (!wait_for(stat_of(device).committed_bytes == others + 2 * XALLOC_SEGMENT_BYTES, 60000))
-		return false;
-	return map[0] == 5 && grant_page(own, 2 * SEGMENT_SLICES, 0, NULL) == 1;
+	return arena_map(own, ARENA_BYTES);
 }
 
-TEST_F(fork_copy, what_a_parent_leaves_goes_when_it_dies)
+/* What a daemon does. Returns whether the copy is all that is left of both. */
+static bool lives_on_its_copy(int device, int arena, unsigned char *map, bool maps_anew)
+{
+	uint64_t others = stat_of(device).committed_bytes - 4 * XALLOC_SEGMENT_BYTES;
+	int own;
+
+	close(arena);
+	if (maps_anew)
+		map = map_anew(device, map);
+	if (!wait_for(stat_of(device).committed_bytes == others + 2 * XALLOC_SEGMENT_BYTES, 60000))
+		return false;
+	own = attach_at(device, map, 0, NULL);
+	return map[0] == 5 && stat_of(own).committed_bytes == 2 * XALLOC_SEGMENT_BYTES &&
+	       grant_page(own, 2 * SEGMENT_SLICES, 0, NULL) == 1;
+}
+
+static void leave_a_daemon(struct __test_metadata *_metadata, int device, bool maps_anew)
 {
 	char result = 0;
 	int ends[2];
 
 	ASSERT_EQ(0, pipe(ends));
 	EXPECT_EQ(0, in_child({
-		int arena = family_create(self->device, ARENA_BYTES, 4 * XALLOC_SEGMENT_BYTES);
+		int arena = family_create(device, ARENA_BYTES, 4 * XALLOC_SEGMENT_BYTES);
 		unsigned char *map = arena_map(arena, ARENA_BYTES);
 		pid_t parent = getpid();
 
 		require(map);
+		require(mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, arena,
+			     XALLOC_STATUS_OFFSET) != MAP_FAILED);
 		require(grant_page(arena, 2 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL) == 1);
 		map[0] = 5;
 		if (!fork()) {
 			while (getppid() == parent)
 				sleep_ms(5);
-			result = lives_on_its_copy(self->device, arena, map) ? 'y' : 'n';
+			result = lives_on_its_copy(device, arena, map, maps_anew) ? 'y' : 'n';
 			require(write(ends[1], &result, 1) == 1);
 			_exit(0);
 		}
@@ -422,6 +444,77 @@ TEST_F(fork_copy, what_a_parent_leaves_goes_when_it_dies)
 	EXPECT_EQ(1, read(ends[0], &result, 1));
 	EXPECT_EQ('y', result);
 	close(ends[0]);
+}
+
+TEST_F(fork_copy, what_a_parent_leaves_goes_when_it_dies)
+{
+	leave_a_daemon(_metadata, self->device, true);
+}
+
+TEST_F(fork_copy, what_a_parent_leaves_goes_though_its_mappings_are_kept)
+{
+	leave_a_daemon(_metadata, self->device, false);
+}
+
+/* Whoever opens a descriptor for writing first has the pages, whatever became of the mappings. */
+TEST_F(fork_copy, pages_stay_for_the_first_descriptor)
+{
+	unsigned char *map = self->map;
+
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
+	map[0] = 8;
+	EXPECT_EQ(0, in_child({
+		int reader = attach_at(self->device, map, XALLOC_ATTACH_RDONLY, NULL), fd;
+		unsigned char *seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
+
+		require(reader >= 0 && seen && !munmap(map, ARENA_BYTES));
+		require(seen[0] == 8 && stat_of(reader).pages == 1);
+		fd = fd_reopen(self->arena);
+		require(stat_of(fd).pages == 1 && free_page(fd, 0) == 1);
+		require(touch_read(seen, NULL) == SIGBUS);
+	}));
+	EXPECT_EQ(8, map[0]);
+}
+
+/* For the status page alone nothing is copied; the child reads it all the same. */
+TEST_F(fork_copy, status_page_alone_copies_nothing)
+{
+	const volatile struct xalloc_status *status =
+		mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena, XALLOC_STATUS_OFFSET);
+
+	ASSERT_NE(MAP_FAILED, status);
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
+	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTFORK));
+	EXPECT_EQ(0, in_child({
+		require(stat_of(self->device).arenas == self->before.arenas + 1);
+		require(status->size == sizeof(struct xalloc_status));
+	}));
+	munmap((void *)status, KPAGE_BYTES);
+}
+
+/* A program that closes all descriptors goes on with the memory that it has mapped. */
+TEST_F(fork_copy, a_mapping_keeps_the_pages_of_its_process)
+{
+	unsigned char *map = self->map;
+	uint64_t offset;
+
+	ASSERT_EQ(1, grant_tagged(self->arena, 1, 0, 7, &offset));
+	map[offset] = 7;
+	EXPECT_EQ(0, in_child({
+		int fd = attach_at(self->device, map, 0, NULL);
+
+		require(fd >= 0 && !close(fd) && !close(self->arena));
+		require(!touch_read(map + offset, NULL) && map[offset] == 7);
+		fd = attach_at(self->device, map, 0, NULL);
+		require(stat_of(fd).pages == 1 && stat_of(fd).clients == 2);
+		require(!munmap(map, ARENA_BYTES));
+		require(stat_of(fd).pages == 0 && stat_of(fd).clients == 1);
+	}));
+	close(self->arena);
+	EXPECT_EQ(7, map[offset]);
+	self->arena = attach_at(self->device, map, 0, NULL);
+	EXPECT_EQ(1, stat_of(self->arena).pages);
+	EXPECT_EQ(2, stat_of(self->arena).clients);
 }
 
 TEST_F(fork_copy, prepared_fork_takes_what_was_prepared)
