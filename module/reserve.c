@@ -7,7 +7,7 @@
  * back to it, and charges the arena's payer and memcg as a grant does. What is freed stays
  * up to the high mark. Trimming gives it back, and so does a shrinker when the machine's
  * memory runs short; after that nothing is filled for a while, unless somebody asks for it.
- * Where that is not enough the shrinker tells clients by their status page to give back what
+ * Where no reserve is left another shrinker tells clients by their status page to give back what
  * they can. The reclaim of a single memcg does not see it.
  */
 #include <linux/jiffies.h>
@@ -206,14 +206,12 @@ void xalloc_reserve_fini(struct xalloc_arena *arena)
 	cancel_delayed_work_sync(&arena->fill);
 }
 
+/* Returns how many segments went. */
 static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segments)
 {
 	struct xalloc_segment *seg, *next;
 	unsigned long nr_dropped = 0;
 
-	/* Not the one for which memory is being reclaimed, perhaps. */
-	if (!mutex_trylock(&arena->lock))
-		return 0;
 	list_for_each_entry_safe(seg, next, &arena->idle, idle) {
 		if (nr_dropped == nr_segments)
 			break;
@@ -221,49 +219,88 @@ static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segment
 			nr_dropped++;
 	}
 	arena->fill_not_before = jiffies + PAUSE;
-	if (nr_dropped < nr_segments && arena->nr_granted_slices &&
-	    time_after(jiffies, arena->wanted_at + WANT_PERIOD)) {
-		arena->wanted_at = jiffies;
-		xalloc_arena_want(arena, min_t(u64, arena->nr_granted_slices * XALLOC_SLICE_BYTES,
-					       (nr_segments - nr_dropped) * XALLOC_SEGMENT_BYTES));
-	}
-	mutex_unlock(&arena->lock);
 	return nr_dropped;
 }
 
-/* What is granted counts too: some of it clients may only keep for themselves. */
-static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *sc)
+/* Returns for how many segments the arena's clients were asked. */
+static unsigned long want(struct xalloc_arena *arena, unsigned long nr_segments)
 {
-	unsigned long nr = atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]) +
-			   atomic_long_read(&xalloc_counters[XALLOC_NR_GRANTED_SLICES]);
+	u32 nr_granted = DIV_ROUND_UP(arena->nr_granted_slices, XALLOC_SLICES_PER_SEGMENT);
 
-	return nr ? nr * XALLOC_SLICE_KPAGES : SHRINK_EMPTY;
+	if (!nr_granted || !time_after(jiffies, arena->wanted_at + WANT_PERIOD))
+		return 0;
+	arena->wanted_at = jiffies;
+	nr_segments = min_t(unsigned long, nr_segments, nr_granted);
+	xalloc_arena_want(arena, nr_segments * XALLOC_SEGMENT_BYTES);
+	return nr_segments;
 }
 
-static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_control *sc)
+/* Has @act done with arenas until @nr_segments came of it. Returns how many did. */
+static unsigned long act_on_arenas(unsigned long nr_segments,
+				   unsigned long (*act)(struct xalloc_arena *arena,
+							unsigned long nr_segments))
 {
-	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
-	unsigned long nr_dropped = 0;
 	struct xalloc_arena *arena;
+	unsigned long nr_done = 0;
 	LIST_HEAD(seen);
 	u32 i;
 
 	if (!mutex_trylock(&arenas_lock))
-		return SHRINK_STOP;
-	for (i = 0; i < SCAN_ARENAS_MAX && nr_dropped < nr_segments; i++) {
+		return 0;
+	for (i = 0; i < SCAN_ARENAS_MAX && nr_done < nr_segments; i++) {
 		arena = list_first_entry_or_null(&arenas, struct xalloc_arena, reserve_link);
 		if (!arena)
 			break;
-		nr_dropped += shrink(arena, nr_segments - nr_dropped);
+		/* Not the one for which memory is being reclaimed, perhaps. */
+		if (mutex_trylock(&arena->lock)) {
+			nr_done += act(arena, nr_segments - nr_done);
+			mutex_unlock(&arena->lock);
+		}
 		list_move_tail(&arena->reserve_link, &seen);
 	}
 	/* The next round begins with others. */
 	list_splice_tail(&seen, &arenas);
 	mutex_unlock(&arenas_lock);
+	return nr_done;
+}
+
+static unsigned long count_kpages(enum xalloc_counter counter)
+{
+	return atomic_long_read(&xalloc_counters[counter]) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
+}
+
+static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return count_kpages(XALLOC_NR_RESERVED_SLICES);
+}
+
+static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
+	unsigned long nr_dropped = act_on_arenas(nr_segments, shrink);
+
 	return nr_dropped ? nr_dropped * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
 }
 
-static struct shrinker *shrinker;
+static unsigned long count_granted(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return count_kpages(XALLOC_NR_GRANTED_SLICES);
+}
+
+/* Frees nothing: only clients know what of it they merely keep. Reserves go first. */
+static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	if (!atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]))
+		act_on_arenas(DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES), want);
+	return SHRINK_STOP;
+}
+
+/*
+ * Two, because the kernel asks a shrinker for a share of what it counts: reserves would pay for all
+ * that is granted, and grants can give nothing.
+ */
+static struct shrinker *reserved_shrinker;
+static struct shrinker *granted_shrinker;
 
 /**
  * xalloc_reserve_module_init() - module init of what reserves share
@@ -274,21 +311,33 @@ int xalloc_reserve_module_init(void)
 	fill_wq = alloc_workqueue("xalloc_fill", WQ_UNBOUND, 0);
 	if (!fill_wq)
 		return -ENOMEM;
-	shrinker = shrinker_alloc(0, "xalloc-reserve");
-	if (!shrinker) {
-		destroy_workqueue(fill_wq);
-		return -ENOMEM;
-	}
-	shrinker->count_objects = count_objects;
-	shrinker->scan_objects = scan_objects;
-	shrinker->batch = XALLOC_SEGMENT_KPAGES;
-	shrinker_register(shrinker);
+	reserved_shrinker = shrinker_alloc(0, "xalloc-reserve");
+	if (!reserved_shrinker)
+		goto err_workqueue;
+	granted_shrinker = shrinker_alloc(0, "xalloc-want");
+	if (!granted_shrinker)
+		goto err_reserved;
+	reserved_shrinker->count_objects = count_reserved;
+	reserved_shrinker->scan_objects = scan_reserved;
+	reserved_shrinker->batch = XALLOC_SEGMENT_KPAGES;
+	shrinker_register(reserved_shrinker);
+	granted_shrinker->count_objects = count_granted;
+	granted_shrinker->scan_objects = scan_granted;
+	granted_shrinker->batch = XALLOC_SEGMENT_KPAGES;
+	shrinker_register(granted_shrinker);
 	return 0;
+
+err_reserved:
+	shrinker_free(reserved_shrinker);
+err_workqueue:
+	destroy_workqueue(fill_wq);
+	return -ENOMEM;
 }
 
 /** xalloc_reserve_module_fini() - module exit of what reserves share */
 void xalloc_reserve_module_fini(void)
 {
-	shrinker_free(shrinker);
+	shrinker_free(granted_shrinker);
+	shrinker_free(reserved_shrinker);
 	destroy_workqueue(fill_wq);
 }
