@@ -132,6 +132,26 @@ static void insert_boot_modules(void)
 	}
 }
 
+/*
+ * The kernel boots on one CPU. While PCI devices are given their addresses QEMU's emulation was
+ * seen to abort, or to lose what another CPU writes to a device (iotlb_to_section() in QEMU 10).
+ */
+static void start_other_cpus(void)
+{
+	char path[64];
+	int fd;
+
+	for (int cpu = 1;; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			return;
+		if (fd < 0 || write(fd, "1", 1) != 1)
+			fail("cannot start CPU %d: %m", cpu);
+		close(fd);
+	}
+}
+
 /* Devices of virtio appear some time after their drivers are there. */
 static int open_virtio_port(void)
 {
@@ -741,6 +761,8 @@ int main(void)
 	fd = uml ? open_serial_line() : open_virtio_port();
 	if (fd < 0)
 		fail("no channel to the host: %m");
+	if (!uml)
+		start_other_cpus();
 	mux_init(&mux, fd, handle);
 	mux_send(&mux, MUX_HELLO, 0, NULL, 0);
 
