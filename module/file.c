@@ -80,9 +80,6 @@ static int file_open(struct inode *inode, struct file *file)
 	struct xalloc_client *client;
 	int err;
 
-	/* Or the VFS refuses it after this, and the heir of a copy has been taken for nothing. */
-	if (file->f_flags & O_DIRECT)
-		return -EINVAL;
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return err;
@@ -151,7 +148,7 @@ void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 
 static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
-	.open = file_open,	/* of xalloc_file_attach(), and by /proc/self/fd */
+	.open = file_open,	/* of xalloc_file_attach(), and by /proc/PID/fd for reading */
 	.release = file_release,
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -167,8 +164,18 @@ static int refuse_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct
 	return -EOPNOTSUPP;
 }
 
+/*
+ * Of an open by /proc/PID/fd, where nobody knows what descriptor it was: one for reading must not
+ * become one for writing, root's neither. dentry_open() in xalloc_file_attach() does not ask.
+ */
+static int check_permission(struct mnt_idmap *idmap, struct inode *inode, int mask)
+{
+	return mask & MAY_WRITE ? -EACCES : generic_permission(idmap, inode, mask);
+}
+
 static const struct inode_operations inode_ops = {
 	.setattr = refuse_setattr,
+	.permission = check_permission,
 };
 
 /* The inode takes over @arena, and destroys it if there is no inode. */

@@ -19,8 +19,9 @@ static struct file *create(u64 bytes)
 	/* What shmem says where there is no memory for an inode. */
 	if (IS_ERR(file))
 		return PTR_ERR(file) == -ENOSPC ? ERR_PTR(-ENOMEM) : file;
-	/* As an arena's: who was given it for reading cannot open it again for writing. */
-	file_inode(file)->i_mode = S_IFREG | 0600;
+	/* Nobody's, for nobody to open it again: who was given it for reading would for writing. */
+	file_inode(file)->i_mode = S_IFREG;
+	file_inode(file)->i_uid = INVALID_UID;
 	/* Whoever may write to it must not take it away below the others. */
 	SHMEM_I(file_inode(file))->seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
 	return file;

@@ -12,9 +12,11 @@
  * that was granted it and is gone when that client is, unless it was granted to the
  * arena: then it stays as an orphan. A client is gone when its last descriptor is closed
  * and the last mapping that was made by a descriptor of it is removed. Duplicates of a
- * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH, and opening
- * /proc/self/fd/N again, make a new one. Whoever may map an arena may read all of it, and
- * write all of it unless the descriptor is open for reading only.
+ * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one,
+ * and so does opening /proc/self/fd/N again, which can be done for reading alone (EACCES): a
+ * descriptor that is open for reading leads to none that is open for writing. Whoever may map
+ * an arena may read all of it, and write all of it unless the descriptor is open for reading
+ * only.
  *
  * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
  * There names, owners and modes are as in any directory. A file that open() creates is empty:
@@ -244,11 +246,11 @@ struct xalloc_ioc_arena_create {
  *
  * A descriptor of such an arena serves the process (the address space) that opened it. In
  * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
- * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT. With the latter, or by opening /proc/self/fd/N
- * again, a child that has a copy gets a descriptor of it; the first one for writing is the
- * client to whom all pages of the copy belong. The mappings that the child has inherited are
- * mappings of that client, and keep nothing of the parent's. A process that has no copy gets
- * ESTALE from that open.
+ * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT. With the latter, or, for reading, by opening
+ * /proc/self/fd/N again, a child that has a copy gets a descriptor of it; the first one for
+ * writing is the client to whom all pages of the copy belong. The mappings that the child has
+ * inherited are mappings of that client, and keep nothing of the parent's. A process that has
+ * no copy gets ESTALE from that open.
  *
  * Not for arenas with names, which are there to be shared (EOPNOTSUPP). Without this flag a
  * child has no mapping.

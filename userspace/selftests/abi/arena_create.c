@@ -184,7 +184,7 @@ TEST_F(arena_create, clients)
 	same = dup(arena);
 	ASSERT_EQ(0, counters_read(arena, &seen));
 	EXPECT_EQ(1, seen.clients);
-	other = fd_reopen(arena);
+	other = attach(arena, 0, NULL);
 	ASSERT_LE(0, other);
 	ASSERT_EQ(0, counters_read(arena, &seen));
 	EXPECT_EQ(2, seen.clients);
@@ -211,7 +211,7 @@ TEST_F(arena_create, pages_go_with_their_client)
 	int other;
 
 	ASSERT_LE(0, arena);
-	other = fd_reopen(arena);
+	other = attach(arena, 0, NULL);
 	ASSERT_LE(0, other);
 	ASSERT_EQ(1, grant_page(arena, SEGMENT_SLICES, 0, NULL));
 	ASSERT_EQ(1, grant_page(other, 2 * SEGMENT_SLICES, 0, NULL));
@@ -356,7 +356,7 @@ TEST_F(arena_create, module_in_use_stays_loaded)
 	ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
 	map = arena_map(arena, XALLOC_SEGMENT_BYTES);
 	ASSERT_NE(NULL, map);
-	second = fd_reopen(arena);
+	second = attach(arena, 0, NULL);
 	ASSERT_LE(0, second);
 
 	/* The descriptor of the device would hold the module; the fixture opens it again. */

@@ -146,7 +146,7 @@ TEST_F(dmabuf, is_the_same_memory)
 
 TEST_F(dmabuf, refusals)
 {
-	int reader = fd_reopen_flags(self->arena, O_RDONLY), other = fd_reopen(self->arena), dmabuf;
+	int reader = fd_reopen(self->arena, O_RDONLY), other = attach(self->arena, 0, NULL), dmabuf;
 	struct xalloc_page_grant page;
 
 	ASSERT_EQ(1, grant_page(other, 1, 0, &page));

@@ -150,7 +150,7 @@ FIXTURE_VARIANT_ADD(fail_nth, export)
 
 static int act_reopen(struct scene *scene)
 {
-	return fd_reopen(scene->arena);
+	return attach(scene->arena, 0, NULL);
 }
 
 FIXTURE_VARIANT_ADD(fail_nth, open)
@@ -274,7 +274,7 @@ static void scene_make(struct __test_metadata *_metadata, struct scene *scene, u
 	ASSERT_LE(0, scene->arena);
 	ASSERT_EQ(1, grant_page(scene->arena, 1, 0, &page));
 	scene->page = page.offset;
-	other = fd_reopen(scene->arena);
+	other = attach(scene->arena, 0, NULL);
 	ASSERT_LE(0, other);
 	ASSERT_EQ(1, grant_page(other, 1, XALLOC_PAGE_ARENA, &page));
 	scene->orphan = page.offset;

@@ -282,7 +282,7 @@ TEST_F(grant_free, interior_free_is_enoent)
 
 TEST_F(grant_free, page_of_another_client_is_eperm)
 {
-	int other = fd_reopen(self->arena);
+	int other = attach(self->arena, 0, NULL);
 	struct xalloc_page_grant mine, theirs;
 	uint64_t offsets[2];
 
@@ -756,7 +756,7 @@ TEST_F_TIMEOUT(grant_free, random_walk_under_a_limit, TEST_TIMEOUT_LONG)
 TEST_F(grant_free, clients_share_segments_not_slices)
 {
 	enum { ROUNDS = 400 };
-	int fds[2] = { self->arena, fd_reopen(self->arena) };
+	int fds[2] = { self->arena, attach(self->arena, 0, NULL) };
 	uint8_t owner[ARENA_SLICES] = { 0 };
 	uint32_t seed = random_seed() | 1, state = seed;
 	struct xalloc_page_grant page;

@@ -7,6 +7,7 @@
 #include "sharing.h"
 
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #define MEMLOCK_BYTES (8 * MIB)
@@ -248,8 +249,8 @@ TEST_F(limits, other_user_has_a_limit_of_its_own)
 TEST_F(limits, creator_pays_for_all)
 {
 	int ready[2], done[2], arena, error, theirs;
-	char byte, path[64];
 	pid_t pid;
+	char byte;
 
 	ASSERT_EQ(0, pipe(ready));
 	ASSERT_EQ(0, pipe(done));
@@ -272,9 +273,10 @@ TEST_F(limits, creator_pays_for_all)
 	close(done[0]);
 	ASSERT_EQ(sizeof(arena), read(ready[0], &arena, sizeof(arena)));
 	/* Root, with CAP_IPC_LOCK, as a second client of the user's arena. */
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, arena);
-	theirs = open(path, O_RDWR | O_CLOEXEC);
+	arena = syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, pid, 0), arena, 0);
+	theirs = attach(arena, 0, NULL);
 	ASSERT_LE(0, theirs);
+	close(arena);
 	EXPECT_EQ(3, grant_segments(theirs, 3, &error));
 	EXPECT_EQ(3 * XALLOC_SEGMENT_BYTES, charged_bytes(theirs));
 	close(done[1]);
@@ -415,11 +417,11 @@ TEST_F(limits, unlimited_is_unlimited)
 
 static void reopen_own(int device)
 {
-	int arena = arena_new(device), again = fd_reopen(arena);
+	int arena = arena_new(device), again = fd_reopen(arena, O_RDONLY);
 
 	require(again >= 0);
-	require(grant_page(again, 1, 0, NULL) == 1);
-	require(fcntl(again, F_GETFD) == FD_CLOEXEC);
+	require(stat_of(again).clients == 2);
+	require(grant_page(again, 1, 0, NULL) == -EBADF);
 }
 
 /* Each way to another descriptor, by a user who may write in the arena but does not own it. */
@@ -484,8 +486,8 @@ TEST_F(limits, other_user_may_not_reopen)
 	if (!pid) {
 		user_become(TEST_UID);
 		require(grant_page(arena, 1, 0, NULL) == 1);
-		require(fd_reopen(arena) == -EACCES);
-		require(fd_reopen_flags(arena, O_RDONLY) == -EACCES);
+		require(fd_reopen(arena, O_RDWR) == -EACCES);
+		require(fd_reopen(arena, O_RDONLY) == -EACCES);
 		_exit(0);
 	}
 	EXPECT_EQ(0, child_status(pid));

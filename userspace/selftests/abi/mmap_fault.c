@@ -258,7 +258,7 @@ TEST_F(mmap_fault, mprotect_of_a_piece)
 
 TEST_F(mmap_fault, readonly_descriptor_maps_readonly)
 {
-	int reader = fd_reopen_flags(self->arena, O_RDONLY);
+	int reader = fd_reopen(self->arena, O_RDONLY);
 	unsigned char *map, *view;
 
 	ASSERT_LE(0, reader);
@@ -456,7 +456,7 @@ TEST_F(mmap_fault, mapped_twice_is_the_same_memory)
 {
 	unsigned char *first = arena_map(self->arena, ARENA_BYTES);
 	unsigned char *second = arena_map(self->arena, ARENA_BYTES);
-	int other = fd_reopen(self->arena);
+	int other = attach(self->arena, 0, NULL);
 	unsigned char *third;
 
 	ASSERT_NE(NULL, first);
@@ -582,7 +582,7 @@ TEST_F(mmap_fault, exec_drops_the_client)
 
 TEST_F(mmap_fault, reopened_descriptor_maps)
 {
-	int other = fd_reopen(self->arena);
+	int other = attach(self->arena, 0, NULL);
 	unsigned char *map, *theirs;
 
 	ASSERT_LE(0, other);

@@ -104,6 +104,66 @@ TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)
 	close(reader);
 }
 
+/* Opens the file of a mapping again, by /proc. The descriptor, or the negative errno. */
+static int map_reopen(const unsigned char *map, size_t bytes, int flags)
+{
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
+		 (unsigned long)map + bytes);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static void expect_reads_only(struct __test_metadata *_metadata, int reader, int device,
+			      const char *what)
+{
+	unsigned char *seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
+
+	ASSERT_LE(0, reader) {
+		TH_LOG("%s: %s", what, strerror(-reader));
+	}
+	ASSERT_NE(NULL, seen);
+	EXPECT_EQ(-EACCES, mmap_error(ARENA_BYTES, PROT_WRITE, MAP_SHARED, reader, 0));
+	EXPECT_EQ(-1, mprotect(seen, ARENA_BYTES, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-EACCES, fd_reopen(reader, O_RDWR));
+	EXPECT_EQ(-EACCES, fd_reopen(reader, O_WRONLY));
+	EXPECT_EQ(-EACCES, map_reopen(seen, ARENA_BYTES, O_RDWR));
+	EXPECT_EQ(-EBADF, attach(reader, 0, NULL));
+	EXPECT_EQ(-EBADF, attach_at(device, seen, 0, NULL));
+	EXPECT_EQ(-1, fchmod(reader, 0666));
+	munmap(seen, ARENA_BYTES);
+	close(reader);
+}
+
+/* Each path from a descriptor for reading to another one, by root, whom no mode stops. */
+TEST_F(ownership, reading_leads_to_reading_alone)
+{
+	int reader = attach(self->arena, XALLOC_ATTACH_RDONLY, NULL), sockets[2];
+	unsigned char *seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
+
+	ASSERT_NE(NULL, seen);
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
+	expect_reads_only(_metadata, dup(reader), self->device, "dup");
+	expect_reads_only(_metadata, attach(reader, XALLOC_ATTACH_RDONLY, NULL), self->device,
+			  "ATTACH");
+	expect_reads_only(_metadata, attach_at(self->device, seen, XALLOC_ATTACH_RDONLY, NULL),
+			  self->device, "ATTACH_AT");
+	expect_reads_only(_metadata, fd_reopen(reader, O_RDONLY), self->device, "/proc/self/fd");
+	expect_reads_only(_metadata, map_reopen(seen, ARENA_BYTES, O_RDONLY), self->device,
+			  "/proc/self/map_files");
+	fd_send(sockets[0], reader);
+	expect_reads_only(_metadata, fd_receive(sockets[1]), self->device, "SCM_RIGHTS");
+	/* The writer's path by /proc leads to reading too: nobody knows there whose it is. */
+	EXPECT_EQ(-EACCES, fd_reopen(self->arena, O_RDWR));
+	expect_reads_only(_metadata, fd_reopen(self->arena, O_RDONLY), self->device, "a writer's");
+	munmap(seen, ARENA_BYTES);
+	close(sockets[0]);
+	close(sockets[1]);
+	close(reader);
+}
+
 /* A child: a client of its own, five pages of the arena's and five of its own, then it waits. */
 static void fill_and_wait(int arena, int ready)
 {

@@ -198,7 +198,7 @@ TEST_F(pin, pipe_outlives_the_process)
 TEST_F(pin, pages_of_a_dead_client_wait_for_the_pin)
 {
 	int arena = arena_create(self->device, XALLOC_SEGMENT_BYTES, 0);
-	int heir = fd_reopen(arena), fd, rc;
+	int heir = attach(arena, 0, NULL), fd, rc;
 	struct xalloc_page_grant page;
 	unsigned char *map, *theirs;
 

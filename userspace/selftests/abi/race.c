@@ -527,7 +527,7 @@ static void *grant_and_free(void *arg)
 	struct shared *s = arg;
 	struct xalloc_page_grant held[HELD];
 	uint32_t seed = thread_seed(), me = seed, i, slice, nr_held = 0, none;
-	int client = random_next(&seed) % 2 ? fd_reopen(s->arena) : dup(s->arena);
+	int client = random_next(&seed) % 2 ? attach(s->arena, 0, NULL) : dup(s->arena);
 	int rc;
 
 	check(s, client >= 0, client);

@@ -191,8 +191,8 @@ FIXTURE_SETUP(refusals)
 	unlink(NAME "-empty");
 	fds[DEVICE] = device_setup(_metadata, &self->before);
 	fds[ARENA] = arena_create(fds[DEVICE], ARENA_BYTES, 0);
-	self->other = fd_reopen(fds[ARENA]);
-	fds[READER] = fd_reopen_flags(fds[ARENA], O_RDONLY);
+	self->other = attach(fds[ARENA], 0, NULL);
+	fds[READER] = fd_reopen(fds[ARENA], O_RDONLY);
 	fds[SMALL] = arena_create_by(fds[DEVICE], ARENA_BYTES, XALLOC_POLICY_SMALL, -1);
 	fds[LIMITED] = arena_create(fds[DEVICE], ARENA_BYTES, XALLOC_SEGMENT_BYTES);
 	fds[FULL] = arena_create(fds[DEVICE], ARENA_BYTES, 0);

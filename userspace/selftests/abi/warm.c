@@ -161,7 +161,7 @@ TEST_F_TIMEOUT(warm, pool_takes_a_part_of_the_cold_time, 300)
 TEST_F(warm, marks_are_checked)
 {
 	int small = arena_create_by(self->device, 4 * MIB, XALLOC_POLICY_SMALL, -1);
-	int reader = fd_reopen_flags(self->arena, O_RDONLY);
+	int reader = fd_reopen(self->arena, O_RDONLY);
 
 	EXPECT_EQ(-EINVAL, reserve_set(self->arena, 2 * MIB, MIB));
 	EXPECT_EQ(-EINVAL, reserve_set(self->arena, 4 * MIB, 2 * MIB));

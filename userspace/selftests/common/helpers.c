@@ -55,7 +55,17 @@ int device_open(void)
 	return fd < 0 ? -errno : fd;
 }
 
-int fd_reopen_flags(int fd, int flags)
+int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
+{
+	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
+	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
+
+	if (arg)
+		*arg = own;
+	return rc;
+}
+
+int fd_reopen(int fd, int flags)
 {
 	char path[40];
 	int copy;
@@ -63,11 +73,6 @@ int fd_reopen_flags(int fd, int flags)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	copy = open(path, flags | O_CLOEXEC);
 	return copy < 0 ? -errno : copy;
-}
-
-int fd_reopen(int fd)
-{
-	return fd_reopen_flags(fd, O_RDWR);
 }
 
 int info_read(int fd, struct xalloc_ioc_info *info)

@@ -66,10 +66,12 @@ static inline uint32_t random_next(uint32_t *state)
 int call(int fd, unsigned long cmd, void *arg);
 int device_open(void);
 
-/* A new client on the same arena. */
-int fd_reopen_flags(int fd, int flags);
+/* A new client on the same arena; @arg, which may be NULL, is filled in. */
+int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg);
 
-int fd_reopen(int fd);
+/* Opens the file of a descriptor again, by /proc. */
+int fd_reopen(int fd, int flags);
+
 int info_read(int fd, struct xalloc_ioc_info *info);
 int counters_read(int fd, struct xalloc_ioc_stat *stat);
 

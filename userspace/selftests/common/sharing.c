@@ -1,16 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "sharing.h"
 
-int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg)
-{
-	struct xalloc_ioc_attach own = { .size = sizeof(own), .flags = flags };
-	int rc = call(arena, XALLOC_IOC_ATTACH, &own);
-
-	if (arg)
-		*arg = own;
-	return rc;
-}
-
 int attach_at(int fd, const volatile void *address, uint32_t flags,
 	      struct xalloc_ioc_attach_at *arg)
 {

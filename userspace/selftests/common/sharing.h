@@ -10,10 +10,10 @@
 /* Where scripts/vm and make load mount xallocfs. */
 #define NAMES "/run/xalloc"
 
-/* The descriptor, or the negative errno; @arg, which may be NULL, is filled in. */
-int attach(int arena, uint32_t flags, struct xalloc_ioc_attach *arg);
-
-/* By what is mapped at @address; @fd is the device or any arena. */
+/*
+ * A new client, by what is mapped at @address; @fd is the device or any arena. The descriptor, or
+ * the negative errno; @arg, which may be NULL, is filled in.
+ */
 int attach_at(int fd, const volatile void *address, uint32_t flags,
 	      struct xalloc_ioc_attach_at *arg);
 
