@@ -195,7 +195,7 @@ static bool claim_zombie(struct xalloc_arena *arena)
 	return claimed;
 }
 
-static void reap_work(struct work_struct *work)
+static void arena_reap_work(struct work_struct *work)
 {
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, reap.work);
 	bool empty;
@@ -273,7 +273,7 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 	INIT_LIST_HEAD(&arena->exported.pages);
 	arena->exported.arena = arena;
 	init_waitqueue_head(&arena->populated);
-	INIT_DELAYED_WORK(&arena->reap, reap_work);
+	INIT_DELAYED_WORK(&arena->reap, arena_reap_work);
 	arena->reap_delay = REAP_DELAY_MIN;
 	xalloc_reserve_init(arena);
 	xalloc_count(XALLOC_NR_ARENAS, 1);

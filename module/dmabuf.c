@@ -52,7 +52,7 @@ static struct page **kpages_of(const struct export *export)
 	return xalloc_segment_kpages(arena_of(export), export->slice, nr_kpages_of(export));
 }
 
-static int attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+static int dmabuf_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
 	struct export *export = dmabuf->priv;
 	struct attachment *att;
@@ -84,7 +84,7 @@ err_free:
 	return err;
 }
 
-static void detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+static void dmabuf_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
 	struct export *export = dmabuf->priv;
 	struct attachment *att = attachment->priv;
@@ -96,7 +96,8 @@ static void detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment
 	kfree(att);
 }
 
-static struct sg_table *map(struct dma_buf_attachment *attachment, enum dma_data_direction dir)
+static struct sg_table *dmabuf_map(struct dma_buf_attachment *attachment,
+				   enum dma_data_direction dir)
 {
 	struct export *export = attachment->dmabuf->priv;
 	struct attachment *att = attachment->priv;
@@ -110,8 +111,8 @@ static struct sg_table *map(struct dma_buf_attachment *attachment, enum dma_data
 	return err ? ERR_PTR(err) : &att->table;
 }
 
-static void unmap(struct dma_buf_attachment *attachment, struct sg_table *table,
-		  enum dma_data_direction dir)
+static void dmabuf_unmap(struct dma_buf_attachment *attachment, struct sg_table *table,
+			 enum dma_data_direction dir)
 {
 	struct export *export = attachment->dmabuf->priv;
 	struct attachment *att = attachment->priv;
@@ -122,7 +123,7 @@ static void unmap(struct dma_buf_attachment *attachment, struct sg_table *table,
 	mutex_unlock(&export->lock);
 }
 
-static int begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
+static int dmabuf_begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
 	struct export *export = dmabuf->priv;
 	struct attachment *att;
@@ -135,7 +136,7 @@ static int begin_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 	return 0;
 }
 
-static int end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
+static int dmabuf_end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 {
 	struct export *export = dmabuf->priv;
 	struct attachment *att;
@@ -149,7 +150,7 @@ static int end_cpu_access(struct dma_buf *dmabuf, enum dma_data_direction dir)
 }
 
 /* The core has seen that the range lies in the dma-buf. */
-static int mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+static int dmabuf_mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
 	struct export *export = dmabuf->priv;
 
@@ -163,7 +164,7 @@ static int mmap(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 }
 
 /* Called for the first of several users, and undone after the last. */
-static int vmap_kernel(struct dma_buf *dmabuf, struct iosys_map *map)
+static int dmabuf_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	struct export *export = dmabuf->priv;
 	struct page **kpages = kpages_of(export);
@@ -179,12 +180,12 @@ static int vmap_kernel(struct dma_buf *dmabuf, struct iosys_map *map)
 	return 0;
 }
 
-static void vunmap_kernel(struct dma_buf *dmabuf, struct iosys_map *map)
+static void dmabuf_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
 	vunmap(map->vaddr);
 }
 
-static void release(struct dma_buf *dmabuf)
+static void dmabuf_release(struct dma_buf *dmabuf)
 {
 	struct export *export = dmabuf->priv;
 
@@ -193,16 +194,16 @@ static void release(struct dma_buf *dmabuf)
 }
 
 static const struct dma_buf_ops dmabuf_ops = {
-	.attach = attach,
-	.detach = detach,
-	.map_dma_buf = map,
-	.unmap_dma_buf = unmap,
-	.begin_cpu_access = begin_cpu_access,
-	.end_cpu_access = end_cpu_access,
-	.mmap = mmap,
-	.vmap = vmap_kernel,
-	.vunmap = vunmap_kernel,
-	.release = release,
+	.attach = dmabuf_attach,
+	.detach = dmabuf_detach,
+	.map_dma_buf = dmabuf_map,
+	.unmap_dma_buf = dmabuf_unmap,
+	.begin_cpu_access = dmabuf_begin_cpu_access,
+	.end_cpu_access = dmabuf_end_cpu_access,
+	.mmap = dmabuf_mmap,
+	.vmap = dmabuf_vmap,
+	.vunmap = dmabuf_vunmap,
+	.release = dmabuf_release,
 };
 
 static struct dma_buf *create(struct file *file, u64 offset, u64 bytes)

@@ -25,15 +25,15 @@
 
 #define XALLOC_FS_MAGIC 0x78616c63	/* "xalc" */
 
-static void evict_inode(struct inode *inode);
+static void arena_evict_inode(struct inode *inode);
 
 static const struct super_operations super_ops = {
 	.statfs = simple_statfs,
 	.drop_inode = inode_just_drop,
-	.evict_inode = evict_inode,
+	.evict_inode = arena_evict_inode,
 };
 
-static int init_fs_context(struct fs_context *fc)
+static int arena_init_fs_context(struct fs_context *fc)
 {
 	struct pseudo_fs_context *ctx = init_pseudo(fc, XALLOC_FS_MAGIC);
 
@@ -47,14 +47,14 @@ static int init_fs_context(struct fs_context *fc)
 static struct file_system_type fs_type = {
 	.name = "xalloc_arena",
 	.owner = THIS_MODULE,
-	.init_fs_context = init_fs_context,
+	.init_fs_context = arena_init_fs_context,
 	.kill_sb = kill_anon_super,
 };
 
 static struct vfsmount *fs_mount;
 static int fs_mount_count;
 
-static void evict_inode(struct inode *inode)
+static void arena_evict_inode(struct inode *inode)
 {
 	struct xalloc_arena *arena = inode->i_private;
 
@@ -74,7 +74,7 @@ static void destroy_client(struct xalloc_client *client)
 		xalloc_client_destroy(client);
 }
 
-static int file_open(struct inode *inode, struct file *file)
+static int arena_file_open(struct inode *inode, struct file *file)
 {
 	struct xalloc_arena *arena = inode->i_private;
 	struct xalloc_client *client;
@@ -93,7 +93,7 @@ static int file_open(struct inode *inode, struct file *file)
 	return stream_open(inode, file);
 }
 
-static int file_release(struct inode *inode, struct file *file)
+static int arena_file_release(struct inode *inode, struct file *file)
 {
 	destroy_client(file->private_data);
 	/* Not the end of the file system: the file has a reference to the mount. */
@@ -148,8 +148,8 @@ void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 
 static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
-	.open = file_open,	/* of xalloc_file_attach(), and by /proc/PID/fd for reading */
-	.release = file_release,
+	.open = arena_file_open,	/* xalloc_file_attach(), and /proc/PID/fd for reading */
+	.release = arena_file_release,
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,
@@ -159,7 +159,7 @@ static const struct file_operations arena_fops = {
 };
 
 /* Mode and owner stay as they were made: fchmod() must not make an arena executable. */
-static int refuse_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
+static int arena_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	return -EOPNOTSUPP;
 }
@@ -168,14 +168,14 @@ static int refuse_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct
  * Of an open by /proc/PID/fd, where nobody knows what descriptor it was: one for reading must not
  * become one for writing, root's neither. dentry_open() in xalloc_file_attach() does not ask.
  */
-static int check_permission(struct mnt_idmap *idmap, struct inode *inode, int mask)
+static int arena_permission(struct mnt_idmap *idmap, struct inode *inode, int mask)
 {
 	return mask & MAY_WRITE ? -EACCES : generic_permission(idmap, inode, mask);
 }
 
 static const struct inode_operations inode_ops = {
-	.setattr = refuse_setattr,
-	.permission = check_permission,
+	.setattr = arena_setattr,
+	.permission = arena_permission,
 };
 
 /* The inode takes over @arena, and destroys it if there is no inode. */

@@ -469,7 +469,7 @@ void xalloc_heap_drain_cpu(struct xalloc_heap *heap, unsigned int cpu)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_heap_drain_cpu);
 
-static int cpu_dead(unsigned int cpu, struct hlist_node *node)
+static int heap_cpu_dead(unsigned int cpu, struct hlist_node *node)
 {
 	xalloc_heap_drain_cpu(hlist_entry(node, struct xalloc_heap, hotplug), cpu);
 	return 0;
@@ -644,7 +644,7 @@ int xalloc_heap_init(void)
 	rc = xalloc_slab_work_init();
 	if (rc)
 		return rc;
-	rc = cpuhp_setup_state_multi(CPUHP_BP_PREPARE_DYN, "mm/xalloc:dead", NULL, cpu_dead);
+	rc = cpuhp_setup_state_multi(CPUHP_BP_PREPARE_DYN, "mm/xalloc:dead", NULL, heap_cpu_dead);
 	if (rc < 0) {
 		xalloc_slab_work_fini();
 		return rc;

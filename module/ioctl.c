@@ -62,7 +62,7 @@ static int respond(void __user *user, const union call_args *args, u32 size)
 	return copy_to_user(user, args, min(args->size, size)) ? -EFAULT : 0;
 }
 
-static long info(struct file *file, union call_args *args, void __user *user)
+static long ioctl_info(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_info *info = &args->info;
 
@@ -80,7 +80,7 @@ static long info(struct file *file, union call_args *args, void __user *user)
 	return respond(user, args, sizeof(*info));
 }
 
-static long device_stat(struct file *file, union call_args *args, void __user *user)
+static long ioctl_device_stat(struct file *file, union call_args *args, void __user *user)
 {
 	if (args->stat.pad)
 		return -EINVAL;
@@ -88,7 +88,7 @@ static long device_stat(struct file *file, union call_args *args, void __user *u
 	return respond(user, args, sizeof(args->stat));
 }
 
-static long arena_stat(struct file *file, union call_args *args, void __user *user)
+static long ioctl_arena_stat(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_client *client = file->private_data;
 
@@ -136,7 +136,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 	return 0;
 }
 
-static long arena_create(struct file *file, union call_args *args, void __user *user)
+static long ioctl_arena_create(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_arena_create *create = &args->arena_create;
 	struct xalloc_arena_config config;
@@ -162,7 +162,7 @@ static long arena_create(struct file *file, union call_args *args, void __user *
 }
 
 /* In the file itself. */
-static long arena_create_named(struct file *file, union call_args *args, void __user *user)
+static long ioctl_arena_create_named(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_arena_create *create = &args->arena_create;
 	struct xalloc_arena_config config;
@@ -213,7 +213,7 @@ static long respond_attached(void __user *user, union call_args *args, u32 size,
 	return respond_file(user, args, size, fd, arena_file);
 }
 
-static long attach(struct file *file, union call_args *args, void __user *user)
+static long ioctl_attach(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_attach *attach = &args->attach;
 
@@ -225,7 +225,7 @@ static long attach(struct file *file, union call_args *args, void __user *user)
 				&attach->arena_id, &attach->client_id);
 }
 
-static long attach_at(struct file *file, union call_args *args, void __user *user)
+static long ioctl_attach_at(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_attach_at *attach = &args->attach_at;
 	struct file *mapped;
@@ -247,7 +247,7 @@ static long attach_at(struct file *file, union call_args *args, void __user *use
 	return rc;
 }
 
-static long fork_prepare(struct file *file, union call_args *args, void __user *user)
+static long ioctl_fork_prepare(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_fork_prepare *prepare = &args->fork_prepare;
 	struct xalloc_client *client = file->private_data;
@@ -259,7 +259,7 @@ static long fork_prepare(struct file *file, union call_args *args, void __user *
 	return xalloc_view_prepare(client->view, prepare->flags & XALLOC_FORK_CANCEL);
 }
 
-static long limit(struct file *file, union call_args *args, void __user *user)
+static long ioctl_limit(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_client *client = file->private_data;
 
@@ -273,7 +273,7 @@ static long limit(struct file *file, union call_args *args, void __user *user)
 	return xalloc_arena_set_limit(client->arena, args->limit.limit_bytes);
 }
 
-static long list(struct file *file, union call_args *args, void __user *user)
+static long ioctl_list(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_list *list = &args->list;
 	struct xalloc_client *client = file->private_data;
@@ -335,7 +335,7 @@ static int check_batch(struct file *file, u32 flags, u32 nr, u32 pad)
 	return 0;
 }
 
-static long grant(struct file *file, union call_args *args, void __user *user)
+static long ioctl_grant(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_grant *grant = &args->grant;
 	struct xalloc_client *client = file->private_data;
@@ -382,7 +382,7 @@ static long for_offsets(struct file *file, const u64 __user *user, u32 nr,
 	return rc;
 }
 
-static long free_pages_of_client(struct file *file, union call_args *args, void __user *user)
+static long ioctl_free(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_free *free = &args->free;
 	int err = check_batch(file, free->flags, free->nr, free->pad);
@@ -391,7 +391,7 @@ static long free_pages_of_client(struct file *file, union call_args *args, void 
 				  xalloc_client_free);
 }
 
-static long adopt(struct file *file, union call_args *args, void __user *user)
+static long ioctl_adopt(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_adopt *adopt = &args->adopt;
 	int err = check_batch(file, adopt->flags, adopt->nr, adopt->pad);
@@ -400,7 +400,7 @@ static long adopt(struct file *file, union call_args *args, void __user *user)
 				  xalloc_client_adopt);
 }
 
-static long reserve(struct file *file, union call_args *args, void __user *user)
+static long ioctl_reserve(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_reserve *reserve = &args->reserve;
 	struct xalloc_client *client = file->private_data;
@@ -420,7 +420,7 @@ static long reserve(struct file *file, union call_args *args, void __user *user)
 	return 0;
 }
 
-static long trim(struct file *file, union call_args *args, void __user *user)
+static long ioctl_trim(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_trim *trim = &args->trim;
 	struct xalloc_client *client = file->private_data;
@@ -448,7 +448,7 @@ static long trim(struct file *file, union call_args *args, void __user *user)
 	return respond(user, args, sizeof(*trim));
 }
 
-static long export(struct file *file, union call_args *args, void __user *user)
+static long ioctl_export(struct file *file, union call_args *args, void __user *user)
 {
 	if (args->export.flags)
 		return -EOPNOTSUPP;
@@ -457,7 +457,7 @@ static long export(struct file *file, union call_args *args, void __user *user)
 	return xalloc_dmabuf_export(file, args->export.offset, args->export.bytes);
 }
 
-static long meta(struct file *file, union call_args *args, void __user *user)
+static long ioctl_meta(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_meta *meta = &args->meta;
 	struct xalloc_client *client = file->private_data;
@@ -485,24 +485,25 @@ static long meta(struct file *file, union call_args *args, void __user *user)
 }
 
 static const struct call calls[] = {
-	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, ON_ALL, info),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_DEVICE, device_stat),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_ARENA, arena_stat),
-	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_DEVICE, arena_create),
+	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, ON_ALL, ioctl_info),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_DEVICE, ioctl_device_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_ARENA, ioctl_arena_stat),
+	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_DEVICE,
+	     ioctl_arena_create),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENA | ON_EMPTY,
-	     arena_create_named),
-	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, attach_at),
-	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, grant),
-	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, free_pages_of_client),
-	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, reserve),
-	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENA, trim),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENA, attach),
-	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENA, limit),
-	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENA, list),
-	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, adopt),
-	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, export),
-	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENA, fork_prepare),
-	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENA, meta),
+	     ioctl_arena_create_named),
+	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, ioctl_attach_at),
+	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, ioctl_grant),
+	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, ioctl_free),
+	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
+	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENA, ioctl_trim),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENA, ioctl_attach),
+	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENA, ioctl_limit),
+	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENA, ioctl_list),
+	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, ioctl_adopt),
+	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, ioctl_export),
+	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENA, ioctl_fork_prepare),
+	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENA, ioctl_meta),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

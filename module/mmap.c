@@ -74,7 +74,7 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 	return VM_FAULT_LOCKED;
 }
 
-static vm_fault_t fault(struct vm_fault *vmf)
+static vm_fault_t arena_fault(struct vm_fault *vmf)
 {
 	struct xalloc_client *client = client_of(vmf->vma);
 
@@ -88,7 +88,7 @@ static vm_fault_t status_fault(struct vm_fault *vmf)
 	return 0;
 }
 
-static vm_fault_t view_status_fault(struct vm_fault *vmf)
+static vm_fault_t status_fault_by_view(struct vm_fault *vmf)
 {
 	const struct vm_area_struct *vma = vmf->vma;
 
@@ -97,7 +97,7 @@ static vm_fault_t view_status_fault(struct vm_fault *vmf)
 }
 
 /* At a split, and at fork: then @vma is the child's, with all but vm_mm as in the parent. */
-static void view_open(struct vm_area_struct *vma)
+static void arena_vma_open(struct vm_area_struct *vma)
 {
 	struct xalloc_client *client = client_of(vma);
 
@@ -109,7 +109,7 @@ static void view_open(struct vm_area_struct *vma)
 		vma->vm_private_data = xalloc_view_of_child(client, vma->vm_mm);
 }
 
-static void view_close(struct vm_area_struct *vma)
+static void arena_vma_close(struct vm_area_struct *vma)
 {
 	if (client_of(vma))
 		xalloc_view_put(client_of(vma));
@@ -117,7 +117,7 @@ static void view_close(struct vm_area_struct *vma)
 
 /* A mapping of a file, which keeps the file's client. */
 static const struct vm_operations_struct vm_ops = {
-	.fault = fault,
+	.fault = arena_fault,
 };
 
 static const struct vm_operations_struct status_vm_ops = {
@@ -126,14 +126,14 @@ static const struct vm_operations_struct status_vm_ops = {
 
 /* A mapping of a family, which keeps a client of a view. */
 static const struct vm_operations_struct view_vm_ops = {
-	.open = view_open,
-	.close = view_close,
-	.fault = fault,
+	.open = arena_vma_open,
+	.close = arena_vma_close,
+	.fault = arena_fault,
 };
 
 /* Keeps no client: a fork that copies nothing else shall not copy the arena for this page. */
 static const struct vm_operations_struct view_status_vm_ops = {
-	.fault = view_status_fault,
+	.fault = status_fault_by_view,
 };
 
 /* A child of fork would see the parent's memory change under it: not copied. */

@@ -171,14 +171,14 @@ struct folio *xalloc_pool_take(const struct xalloc_arena *arena)
 	return folio;
 }
 
-static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *sc)
+static unsigned long pool_count(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long nr = READ_ONCE(pools[sc->nid].nr);
 
 	return nr ? nr * XALLOC_SEGMENT_KPAGES : SHRINK_EMPTY;
 }
 
-static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_control *sc)
+static unsigned long pool_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long nr = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
 
@@ -211,8 +211,8 @@ int xalloc_pool_init(void)
 		kfree(table);
 		return -ENOMEM;
 	}
-	shrinker->count_objects = count_objects;
-	shrinker->scan_objects = scan_objects;
+	shrinker->count_objects = pool_count;
+	shrinker->scan_objects = pool_scan;
 	not_before = jiffies;
 	shrinker->batch = XALLOC_SEGMENT_KPAGES;
 	pools = table;

@@ -65,7 +65,7 @@ static bool fill_one(struct xalloc_arena *arena)
 	return true;
 }
 
-static void fill_work(struct work_struct *work)
+static void reserve_fill_work(struct work_struct *work)
 {
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, fill.work);
 	bool more;
@@ -176,7 +176,7 @@ void xalloc_reserve_init(struct xalloc_arena *arena)
 	arena->fill_not_before = jiffies;
 	init_waitqueue_head(&arena->filled);
 	INIT_LIST_HEAD(&arena->reserve_link);
-	INIT_DELAYED_WORK(&arena->fill, fill_work);
+	INIT_DELAYED_WORK(&arena->fill, reserve_fill_work);
 }
 
 /**

@@ -478,7 +478,7 @@ int xalloc_slab_fill_stock(struct xalloc_heap *heap)
 	return 0;
 }
 
-static void work(struct work_struct *w)
+static void heap_work(struct work_struct *w)
 {
 	struct xalloc_heap *heap = container_of(w, struct xalloc_heap, work);
 	bool fill;
@@ -772,7 +772,7 @@ void xalloc_slab_heap_init(struct xalloc_heap *heap)
 	INIT_LIST_HEAD(&heap->slabs);
 	INIT_LIST_HEAD(&heap->stock);
 	INIT_LIST_HEAD(&heap->leaving);
-	INIT_WORK(&heap->work, work);
+	INIT_WORK(&heap->work, heap_work);
 	heap->fill_after = jiffies;
 }
 

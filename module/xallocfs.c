@@ -270,7 +270,7 @@ static const struct inode_operations dir_iops = {
 	.rename = simple_rename,
 };
 
-static void evict_inode(struct inode *inode)
+static void xallocfs_evict_inode(struct inode *inode)
 {
 	struct name *name = inode->i_private;
 
@@ -284,7 +284,7 @@ static void evict_inode(struct inode *inode)
 	kfree(name);
 }
 
-static int show_options(struct seq_file *m, struct dentry *root)
+static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
 {
 	struct inode *inode = d_inode(root);
 
@@ -299,8 +299,8 @@ static int show_options(struct seq_file *m, struct dentry *root)
 static const struct super_operations super_ops = {
 	.statfs = simple_statfs,
 	.drop_inode = inode_just_drop,
-	.evict_inode = evict_inode,
-	.show_options = show_options,
+	.evict_inode = xallocfs_evict_inode,
+	.show_options = xallocfs_show_options,
 };
 
 static int fill_super(struct super_block *sb, struct fs_context *fc)
@@ -337,7 +337,7 @@ static const struct fs_parameter_spec parameters[] = {
 	{}
 };
 
-static int parse_param(struct fs_context *fc, struct fs_parameter *param)
+static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 {
 	struct options *options = fc->fs_private;
 	struct fs_parse_result result;
@@ -359,23 +359,23 @@ static int parse_param(struct fs_context *fc, struct fs_parameter *param)
 	return option;
 }
 
-static int get_tree(struct fs_context *fc)
+static int xallocfs_get_tree(struct fs_context *fc)
 {
 	return get_tree_nodev(fc, fill_super);
 }
 
-static void free_context(struct fs_context *fc)
+static void xallocfs_free_context(struct fs_context *fc)
 {
 	kfree(fc->fs_private);
 }
 
 static const struct fs_context_operations context_ops = {
-	.free = free_context,
-	.parse_param = parse_param,
-	.get_tree = get_tree,
+	.free = xallocfs_free_context,
+	.parse_param = xallocfs_parse_param,
+	.get_tree = xallocfs_get_tree,
 };
 
-static int init_fs_context(struct fs_context *fc)
+static int xallocfs_init_fs_context(struct fs_context *fc)
 {
 	struct options *options = kzalloc(sizeof(*options), GFP_KERNEL);
 
@@ -393,7 +393,7 @@ static int init_fs_context(struct fs_context *fc)
 static struct file_system_type fs_type = {
 	.name = "xallocfs",
 	.owner = THIS_MODULE,
-	.init_fs_context = init_fs_context,
+	.init_fs_context = xallocfs_init_fs_context,
 	.parameters = parameters,
 	.kill_sb = xalloc_kill_super_with_names,
 };
