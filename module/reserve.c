@@ -7,8 +7,8 @@
  * back to it, and charges the arena's payer and memcg as a grant does. What is freed stays
  * up to the high mark. Trimming gives it back, and so does a shrinker when the machine's
  * memory runs short; after that nothing is filled for a while, unless somebody asks for it.
- * Where no reserve is left another shrinker tells clients by their status page to give back what
- * they can. The reclaim of a single memcg does not see it.
+ * Where an arena has no reserve another shrinker tells its clients by their status page to give back
+ * what they can. The reclaim of a single memcg does not see it.
  */
 #include <linux/jiffies.h>
 #include <linux/mutex.h>
@@ -222,20 +222,20 @@ static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segment
 	return nr_dropped;
 }
 
-/* Returns for how many segments the arena's clients were asked. */
+/* Asks the clients of the arena, unless its reserve can go first. Nothing goes by this itself. */
 static unsigned long want(struct xalloc_arena *arena, unsigned long nr_segments)
 {
 	u32 nr_granted = DIV_ROUND_UP(arena->nr_granted_slices, XALLOC_SLICES_PER_SEGMENT);
 
-	if (!nr_granted || !time_after(jiffies, arena->wanted_at + WANT_PERIOD))
+	if (arena->nr_reserved || !nr_granted ||
+	    !time_after(jiffies, arena->wanted_at + WANT_PERIOD))
 		return 0;
 	arena->wanted_at = jiffies;
-	nr_segments = min_t(unsigned long, nr_segments, nr_granted);
-	xalloc_arena_want(arena, nr_segments * XALLOC_SEGMENT_BYTES);
-	return nr_segments;
+	xalloc_arena_want(arena, min_t(u64, nr_segments, nr_granted) * XALLOC_SEGMENT_BYTES);
+	return 0;
 }
 
-/* Has @act done with arenas until @nr_segments came of it. Returns how many did. */
+/* Calls @act on arenas until @nr_segments segments went. Returns how many did. */
 static unsigned long act_on_arenas(unsigned long nr_segments,
 				   unsigned long (*act)(struct xalloc_arena *arena,
 							unsigned long nr_segments))
@@ -251,7 +251,7 @@ static unsigned long act_on_arenas(unsigned long nr_segments,
 		arena = list_first_entry_or_null(&arenas, struct xalloc_arena, reserve_link);
 		if (!arena)
 			break;
-		/* Not the one for which memory is being reclaimed, perhaps. */
+		/* The task that reclaims may hold the lock. */
 		if (mutex_trylock(&arena->lock)) {
 			nr_done += act(arena, nr_segments - nr_done);
 			mutex_unlock(&arena->lock);
@@ -287,17 +287,16 @@ static unsigned long count_granted(struct shrinker *shrinker, struct shrink_cont
 	return count_kpages(XALLOC_NR_GRANTED_SLICES);
 }
 
-/* Frees nothing: only clients know what of it they merely keep. Reserves go first. */
+/* Frees nothing: it asks clients, who alone know what they can spare. */
 static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	if (!atomic_long_read(&xalloc_counters[XALLOC_NR_RESERVED_SLICES]))
-		act_on_arenas(DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES), want);
+	act_on_arenas(DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES), want);
 	return SHRINK_STOP;
 }
 
 /*
- * Two, because the kernel asks a shrinker for a share of what it counts: reserves would pay for all
- * that is granted, and grants can give nothing.
+ * Two shrinkers: the kernel asks each for a share of its count. With one, reserves would shrink in
+ * proportion to granted memory, which cannot be taken.
  */
 static struct shrinker *reserved_shrinker;
 static struct shrinker *granted_shrinker;
