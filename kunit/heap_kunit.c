@@ -578,9 +578,9 @@ static void others_cannot_free_the_heaps_pages(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, xalloc_heap_handle(fx_heap, block, &handle), 0);
 	reader = xalloc_heap_file(fx_heap, O_RDONLY);
 	writer = xalloc_heap_file(fx_heap, O_RDWR);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(reader) || IS_ERR(writer));
 	/* No user sets its limit, whatever the capabilities of that user. */
 	KUNIT_EXPECT_FALSE(test, file_owner_or_capable(writer));
-	KUNIT_ASSERT_FALSE(test, IS_ERR(reader) || IS_ERR(writer));
 	KUNIT_EXPECT_TRUE(test, reader->f_mode & FMODE_READ);
 	KUNIT_EXPECT_FALSE(test, reader->f_mode & FMODE_WRITE);
 	KUNIT_EXPECT_TRUE(test, writer->f_mode & FMODE_WRITE);

@@ -7,11 +7,11 @@
  * because the page tables map by 2 MiB only below i_size of the file's inode, and
  * because giving back unmaps by the inode's mapping. The inode owns the arena.
  *
- * The file system is mounted while a file lives that has a client, or that the mappings of a
- * family have, and as long it holds the module by its owner. A file's own reference to the module
- * is not enough: __fput() drops that before the dentry, whose end is what evicts the inode. The
- * mount is not the inode's to hold: an inotify watch can drop an inode last, and would end the
- * file system below it.
+ * The file system stays mounted while a file exists that has a client or that the mappings of a
+ * family use, and while it is mounted it holds a reference to the module. A file's own reference to
+ * the module is not enough: __fput() drops that before the dentry, whose end is what evicts the
+ * inode. The mount is not the inode's to hold: an inotify watch can drop an inode last, and would
+ * end the file system below it.
  */
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -165,8 +165,8 @@ static int arena_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct 
 }
 
 /*
- * Of an open by /proc/PID/fd, where nobody knows what descriptor it was: one for reading must not
- * become one for writing, root's neither. dentry_open() in xalloc_file_attach() does not ask.
+ * Called for opens by /proc/PID/fd. The kernel does not say which descriptor was used, so all opens
+ * for writing are refused, root's too. dentry_open() in xalloc_file_attach() does not call this.
  */
 static int arena_permission(struct mnt_idmap *idmap, struct inode *inode, int mask)
 {

@@ -123,7 +123,7 @@ struct xalloc_family {
  * @file: the vm_file of its mappings, one for the family; has no client
  * @arena: the first of the family, or a copy, which is the view's
  * @is_copy: which of the two
- * @heir: client that owns the pages of a copy, while no file has taken it; by family->lock
+ * @heir: client that owns the pages of a copy; NULL once a file has it. By family->lock
  * @lock: protects the rest; taken with mmap_lock held, comes before arena->lock
  * @prepared: heir of a copy that the next fork may take, or NULL
  * @nr_changes: of @arena when that was made

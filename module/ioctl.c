@@ -195,7 +195,7 @@ static long respond_attached(void __user *user, union call_args *args, u32 size,
 	struct file *arena_file;
 	int err, fd;
 
-	/* Before a file is opened: that may take the heir of a copy, who owns all pages. */
+	/* Can the answer be written? The open may take the heir of a copy, who owns all pages. */
 	err = respond(user, args, size);
 	if (err)
 		return err;
@@ -267,7 +267,7 @@ static long ioctl_limit(struct file *file, union call_args *args, void __user *u
 		return -EOPNOTSUPP;
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EBADF;
-	/* The budget is the maker's: whoever else may write spends it, and sets nothing. */
+	/* Other writers may use the memory, but not change the owner's limit. */
 	if (!file_owner_or_capable(file))
 		return -EPERM;
 	return xalloc_arena_set_limit(client->arena, args->limit.limit_bytes);

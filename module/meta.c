@@ -19,7 +19,7 @@ static struct file *create(u64 bytes)
 	/* What shmem says where there is no memory for an inode. */
 	if (IS_ERR(file))
 		return PTR_ERR(file) == -ENOSPC ? ERR_PTR(-ENOMEM) : file;
-	/* Nobody's, for nobody to open it again: who was given it for reading would for writing. */
+	/* No owner and no mode: a descriptor for reading must not lead to one for writing. */
 	file_inode(file)->i_mode = S_IFREG;
 	file_inode(file)->i_uid = INVALID_UID;
 	/* Whoever may write to it must not take it away below the others. */

@@ -131,12 +131,12 @@ static const struct vm_operations_struct view_vm_ops = {
 	.fault = arena_fault,
 };
 
-/* Keeps no client: a fork that copies nothing else shall not copy the arena for this page. */
+/* Holds no client, so that a fork does not copy the arena just for this page. */
 static const struct vm_operations_struct view_status_vm_ops = {
 	.fault = status_fault_by_view,
 };
 
-/* A child of fork would see the parent's memory change under it: not copied. */
+/* Not inherited by fork: a child would see the parent's writes. */
 static void map_by_file(struct vm_area_struct *vma, struct xalloc_client *client,
 			const struct vm_operations_struct *ops)
 {

@@ -7,8 +7,8 @@
  * back to it, and charges the arena's payer and memcg as a grant does. What is freed stays
  * up to the high mark. Trimming gives it back, and so does a shrinker when the machine's
  * memory runs short; after that nothing is filled for a while, unless somebody asks for it.
- * Where an arena has no reserve another shrinker tells its clients by their status page to give back
- * what they can. The reclaim of a single memcg does not see it.
+ * Where an arena has no reserve, another shrinker tells its clients by their status page to give
+ * back what they can. The reclaim of a single memcg does not see it.
  */
 #include <linux/jiffies.h>
 #include <linux/mutex.h>

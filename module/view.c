@@ -127,8 +127,8 @@ struct xalloc_client *xalloc_view_create(struct xalloc_arena *arena, struct file
  * @writable: whether for writing; the first such file of a child takes the heir
  *
  * Context: Process context, may sleep.
- * Return: the client, with a reference, or -ESTALE if the arena, or a copy of it, is none of the
- * task's, -ENOMEM.
+ * Return: the client, with a reference, or -ESTALE if the task has neither the arena nor a copy of
+ * it, -ENOMEM.
  */
 struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable)
 {
@@ -141,7 +141,7 @@ struct xalloc_client *xalloc_view_open(struct xalloc_arena *arena, bool writable
 	if (view && view->heir && writable) {
 		swap(heir, view->heir);
 		if (!refcount_inc_not_zero(&heir->refs)) {
-			/* As it was before its last mapping went. */
+			/* Its last mapping is gone: give it and the view a reference again. */
 			refcount_set(&heir->refs, 1);
 			refcount_inc(&view->refs);
 		}

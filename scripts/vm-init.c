@@ -133,8 +133,8 @@ static void insert_boot_modules(void)
 }
 
 /*
- * The kernel boots on one CPU. While PCI devices are given their addresses QEMU's emulation was
- * seen to abort, or to lose what another CPU writes to a device (iotlb_to_section() in QEMU 10).
+ * QEMU 10 can abort (iotlb_to_section()), or lose what another CPU writes to a device, while PCI
+ * devices are given their addresses. So the kernel boots on one CPU.
  */
 static void start_other_cpus(void)
 {

@@ -13,8 +13,8 @@
  * arena: then it stays as an orphan. A client is gone when its last descriptor is closed
  * and the last mapping that was made by a descriptor of it is removed. Duplicates of a
  * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one,
- * and so does opening /proc/self/fd/N again, which can be done for reading alone (EACCES): a
- * descriptor that is open for reading leads to none that is open for writing. Whoever may map
+ * and so does opening /proc/self/fd/N again, which works only for reading; for writing it is
+ * EACCES. So a descriptor for reading leads to none for writing. Whoever may map
  * an arena may read all of it, and write all of it unless the descriptor is open for reading
  * only.
  *
@@ -50,8 +50,8 @@
  *	ENOENT		freed offset is not the start of a page: never granted, freed
  *			before, or inside a page; exported range is not all in pages;
  *			nothing of an arena is mapped at the address
- *	EPERM		freed or exported page belongs to another client; the limit of an arena
- *			is set by another user than its owner
+ *	EPERM		freed or exported page belongs to another client; the caller may not set
+ *			this arena's limit
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows
  *	ENOSPC		no free run of that length and alignment in the arena's offset space
@@ -461,9 +461,9 @@ struct xalloc_ioc_attach {
  * @flags: must be zero
  * @limit_bytes: as in &xalloc_ioc_arena_create.limit_bytes
  *
- * On an arena, and for its owner alone: the user who made it, or, of an arena with a name, who
- * owns the file, or who has CAP_FOWNER. Everybody else gets EPERM. The limit of an arena that a
- * kernel client made is set by nobody.
+ * On an arena, and only for its owner, who is the user that made it, or, of an arena with a name,
+ * the owner of the file; or with CAP_FOWNER. Others get EPERM. Nobody can set the limit of an
+ * arena that a kernel client made.
  *
  * A limit below what is committed takes the reserve; if that is not enough the call is EBUSY
  * and the old limit stays.

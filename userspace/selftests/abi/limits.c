@@ -429,9 +429,12 @@ TEST_F(limits, only_the_owner_sets_the_limit)
 {
 	const char *path = "/run/xalloc/limits";
 	int arena = arena_create(self->device, ARENA_BYTES, 2 * XALLOC_SEGMENT_BYTES);
-	int named = name_create(path, ARENA_BYTES);
+	int named;
 	pid_t pid;
 
+	/* An earlier run may have given up half way. */
+	unlink(path);
+	named = name_create(path, ARENA_BYTES);
 	ASSERT_LE(0, arena);
 	ASSERT_LE(0, named);
 	EXPECT_EQ(0, arena_limit(named, 2 * XALLOC_SEGMENT_BYTES));
@@ -474,7 +477,7 @@ TEST_F(limits, creator_may_reopen)
 	EXPECT_EQ(0, as_user(reopen_own, self->device));
 }
 
-/* A descriptor that was passed on can be used, but not be made into another client. */
+/* A descriptor that was passed on can be used, but not be opened again by /proc. */
 TEST_F(limits, other_user_may_not_reopen)
 {
 	int arena = arena_create(self->device, ARENA_BYTES, 0);

@@ -137,7 +137,7 @@ static void expect_reads_only(struct __test_metadata *_metadata, int reader, int
 	close(reader);
 }
 
-/* Each path from a descriptor for reading to another one, by root, whom no mode stops. */
+/* Each path from a descriptor for reading to another one, as root, whom modes do not restrict. */
 TEST_F(ownership, reading_leads_to_reading_alone)
 {
 	int reader = attach(self->arena, XALLOC_ATTACH_RDONLY, NULL), sockets[2];
@@ -155,7 +155,7 @@ TEST_F(ownership, reading_leads_to_reading_alone)
 			  "/proc/self/map_files");
 	fd_send(sockets[0], reader);
 	expect_reads_only(_metadata, fd_receive(sockets[1]), self->device, "SCM_RIGHTS");
-	/* The writer's path by /proc leads to reading too: nobody knows there whose it is. */
+	/* /proc does not say which descriptor was used, so the same holds for that of a writer. */
 	EXPECT_EQ(-EACCES, fd_reopen(self->arena, O_RDWR));
 	expect_reads_only(_metadata, fd_reopen(self->arena, O_RDONLY), self->device, "a writer's");
 	munmap(seen, ARENA_BYTES);

@@ -161,7 +161,7 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 	for (n = 0; n < nr; n++)
 		if (physical(pagemap, map + offsets[n]) % XALLOC_SEGMENT_BYTES)
 			offsets[nr_freed++] = offsets[n];
-	/* Before the frees, which otherwise unmap piece by piece. */
+	/* Unmap first, or each free would unmap its own piece. */
 	munmap(map, bytes);
 	for (n = 0; n < nr_freed; n += rc) {
 		uint32_t some = nr_freed - n < XALLOC_BATCH_MAX ? nr_freed - n : XALLOC_BATCH_MAX;

@@ -200,7 +200,7 @@ TEST_F(status_page, second_file_has_one_size)
 	EXPECT_EQ(-1, pwrite(seen, &value, sizeof(value), 0));
 	EXPECT_EQ(sizeof(value), pread(seen, &value, sizeof(value), 5 * sizeof(value)));
 	EXPECT_EQ(55, value);
-	/* Who was given that cannot open it again for more, or first change its mode. */
+	/* Whoever was given that can neither open it again nor change its mode. */
 	EXPECT_EQ(-EACCES, fd_reopen(seen, O_RDWR));
 	EXPECT_EQ(-EACCES, fd_reopen(seen, O_RDONLY));
 	EXPECT_EQ(-1, fchmod(seen, 0666));
