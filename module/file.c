@@ -209,11 +209,15 @@ static const struct file_operations mapping_fops = {
 	.get_unmapped_area = thp_get_unmapped_area,	/* for mremap() */
 };
 
-/* A file on the inode without a client, or an error. */
+/* A file on the inode, without a client; its release is to release the file system. */
 static struct file *open_file(struct inode *inode, const struct file_operations *fops)
 {
 	struct file *file;
+	int err;
 
+	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
+	if (err)
+		return ERR_PTR(err);
 	/* fput() drops it; alloc_file_pseudo() does not take it. */
 	__module_get(THIS_MODULE);
 	ihold(inode);
@@ -221,6 +225,7 @@ static struct file *open_file(struct inode *inode, const struct file_operations 
 	if (IS_ERR(file)) {
 		iput(inode);
 		module_put(THIS_MODULE);
+		simple_release_fs(&fs_mount, &fs_mount_count);
 	}
 	return file;
 }
@@ -228,18 +233,11 @@ static struct file *open_file(struct inode *inode, const struct file_operations 
 /* The first view of a family, with the file that all mappings of the family are to have. */
 static struct xalloc_client *create_view(struct xalloc_arena *arena, struct inode *inode)
 {
+	struct file *file = open_file(inode, &mapping_fops);
 	struct xalloc_client *client;
-	struct file *file;
-	int err;
 
-	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
-	if (err)
-		return ERR_PTR(err);
-	file = open_file(inode, &mapping_fops);
-	if (IS_ERR(file)) {
-		simple_release_fs(&fs_mount, &fs_mount_count);
+	if (IS_ERR(file))
 		return ERR_CAST(file);
-	}
 	client = xalloc_view_create(arena, file);
 	/* The view has a reference of its own. */
 	fput(file);
@@ -262,37 +260,35 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 	struct file *file;
 	int err;
 
+	/* For the inode; each file has its own. */
 	err = simple_pin_fs(&fs_type, &fs_mount, &fs_mount_count);
 	if (err)
 		return ERR_PTR(err);
 	arena = xalloc_arena_create(config);
 	if (IS_ERR(arena)) {
 		file = ERR_CAST(arena);
-		goto err_release_fs;
+		goto out_release_fs;
 	}
 	inode = create_inode(arena);
 	if (IS_ERR(inode)) {
 		file = ERR_CAST(inode);
-		goto err_release_fs;
+		goto out_release_fs;
 	}
 	client = arena->family ? create_view(arena, inode) : xalloc_client_create(arena);
 	if (IS_ERR(client)) {
 		file = ERR_CAST(client);
-		goto err_put_inode;
+		goto out_put_inode;
 	}
 	file = open_file(inode, &arena_fops);
 	if (IS_ERR(file)) {
 		destroy_client(client);
-		goto err_put_inode;
+		goto out_put_inode;
 	}
-	iput(inode);
 	file->private_data = client;
 	stream_open(inode, file);
-	return file;
-
-err_put_inode:
+out_put_inode:
 	iput(inode);
-err_release_fs:
+out_release_fs:
 	simple_release_fs(&fs_mount, &fs_mount_count);
 	return file;
 }
