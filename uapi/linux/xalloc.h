@@ -14,7 +14,7 @@
  * and the last mapping that was made by a descriptor of it is removed. Duplicates of a
  * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one,
  * and so does opening /proc/self/fd/N again, which works only for reading; for writing it is
- * EACCES. So a descriptor for reading leads to none for writing. Whoever may map
+ * EACCES. So nobody can turn a descriptor for reading into one for writing. Whoever may map
  * an arena may read all of it, and write all of it unless the descriptor is open for reading
  * only.
  *

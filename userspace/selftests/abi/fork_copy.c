@@ -185,7 +185,7 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 		require(free_page(other, offsets[0]) == -EPERM);
 		require(free_page(fd, offsets[0]) == 1);
 		require(grant_page(other, 32, 0, NULL) == 1);
-		/* They go with its last descriptor and mapping, but for the arena's. */
+		/* The client's pages go with its last descriptor and mapping; the arena's stay. */
 		close(fd);
 		require(stat_of(other).pages == 3);
 		require(!munmap(map, ARENA_BYTES));
@@ -298,10 +298,9 @@ TEST_F(fork_copy, copy_is_mapped_huge_and_can_be_pinned)
 /* A child goes on with code that reads the page, at the same address. */
 TEST_F(fork_copy, child_has_the_status_page)
 {
-	const volatile struct xalloc_status *status =
-		mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena, XALLOC_STATUS_OFFSET);
+	const volatile struct xalloc_status *status = status_map(self->arena);
 
-	ASSERT_NE(MAP_FAILED, status);
+	ASSERT_NE(NULL, status);
 	EXPECT_EQ(0, in_child({
 		uint64_t generation;
 		int fd;
@@ -377,7 +376,7 @@ TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 	close(again);
 }
 
-/* Puts mappings of the copy in the place of those that were inherited. */
+/* Replaces the inherited mappings by a mapping of the copy. */
 static unsigned char *map_anew(int device, unsigned char *map)
 {
 	int own = attach_at(device, map, 0, NULL);
@@ -414,8 +413,7 @@ static void leave_a_daemon(struct __test_metadata *_metadata, int device, bool m
 		pid_t parent = getpid();
 
 		require(map);
-		require(mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, arena,
-			     XALLOC_STATUS_OFFSET) != MAP_FAILED);
+		require(status_map(arena));
 		require(grant_page(arena, 2 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL) == 1);
 		map[0] = 5;
 		if (!fork()) {
@@ -463,10 +461,9 @@ TEST_F(fork_copy, pages_stay_for_a_reader)
 /* For the status page alone nothing is copied; the child reads it all the same. */
 TEST_F(fork_copy, status_page_alone_copies_nothing)
 {
-	const volatile struct xalloc_status *status =
-		mmap(NULL, KPAGE_BYTES, PROT_READ, MAP_SHARED, self->arena, XALLOC_STATUS_OFFSET);
+	const volatile struct xalloc_status *status = status_map(self->arena);
 
-	ASSERT_NE(MAP_FAILED, status);
+	ASSERT_NE(NULL, status);
 	ASSERT_EQ(1, grant_page(self->arena, 1, 0, NULL));
 	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTFORK));
 	EXPECT_EQ(0, in_child({

@@ -427,7 +427,7 @@ static void reopen_own(int device)
 /* Each way to another descriptor, by a user who may write in the arena but does not own it. */
 TEST_F(limits, only_the_owner_sets_the_limit)
 {
-	const char *path = "/run/xalloc/limits";
+	const char *path = NAMES "/limits";
 	int arena = arena_create(self->device, ARENA_BYTES, 2 * XALLOC_SEGMENT_BYTES);
 	int named;
 	pid_t pid;

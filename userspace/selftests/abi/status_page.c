@@ -17,11 +17,6 @@ FIXTURE(status_page)
 	struct xalloc_ioc_stat before;
 };
 
-static const volatile struct xalloc_status *status_map(int arena)
-{
-	return (void *)arena_map_at(arena, XALLOC_STATUS_OFFSET, KPAGE_BYTES, PROT_READ);
-}
-
 FIXTURE_SETUP(status_page)
 {
 	self->device = device_setup(_metadata, &self->before);
@@ -200,7 +195,7 @@ TEST_F(status_page, second_file_has_one_size)
 	EXPECT_EQ(-1, pwrite(seen, &value, sizeof(value), 0));
 	EXPECT_EQ(sizeof(value), pread(seen, &value, sizeof(value), 5 * sizeof(value)));
 	EXPECT_EQ(55, value);
-	/* Whoever was given that can neither open it again nor change its mode. */
+	/* A process with that descriptor can neither open the file again nor change its mode. */
 	EXPECT_EQ(-EACCES, fd_reopen(seen, O_RDWR));
 	EXPECT_EQ(-EACCES, fd_reopen(seen, O_RDONLY));
 	EXPECT_EQ(-1, fchmod(seen, 0666));

@@ -230,6 +230,11 @@ unsigned char *arena_map_at(int arena, uint64_t offset, size_t bytes, int prot)
 	return addr == MAP_FAILED ? NULL : addr;
 }
 
+const volatile struct xalloc_status *status_map(int arena)
+{
+	return (void *)arena_map_at(arena, XALLOC_STATUS_OFFSET, KPAGE_BYTES, PROT_READ);
+}
+
 unsigned char *arena_map(int arena, size_t bytes)
 {
 	return arena_map_at(arena, 0, bytes, PROT_READ | PROT_WRITE);

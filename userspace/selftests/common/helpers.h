@@ -129,6 +129,9 @@ bool counters_wait(int fd, const struct xalloc_ioc_stat *want, unsigned int ms);
 /* NULL where mmap() fails; errno tells why. */
 unsigned char *arena_map_at(int arena, uint64_t offset, size_t bytes, int prot);
 
+/* The status page of the arena, or NULL. */
+const volatile struct xalloc_status *status_map(int arena);
+
 unsigned char *arena_map(int arena, size_t bytes);
 
 /* The negative errno of an mmap() that must fail; 0 where it did not. */
