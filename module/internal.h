@@ -335,6 +335,12 @@ bool xalloc_reserve_release(struct xalloc_arena *arena);
 void xalloc_reserve_clean(struct xalloc_arena *arena);
 void xalloc_reserve_check(struct xalloc_arena *arena);
 
+/* unmap.c */
+void xalloc_unmap(const struct xalloc_arena *arena, struct address_space *mapping, pgoff_t first,
+		  pgoff_t nr_kpages);
+bool xalloc_unmap_is_needed(struct folio *folio);
+bool xalloc_unmap_sees_pin(struct folio *folio);
+
 /* segment.c */
 int xalloc_segment_wait(struct xalloc_arena *arena);
 int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how);

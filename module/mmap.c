@@ -34,9 +34,8 @@ static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, stru
 	folio_set_has_hwpoisoned(folio);
 	folio->index = xalloc_arena_nr_kpages(arena);
 	/* A process that still has the broken kpage mapped must fault too, and get SIGBUS. */
-	unmap_mapping_range(vmf->vma->vm_file->f_mapping,
-			    (loff_t)round_down(vmf->pgoff, nr_kpages) << PAGE_SHIFT,
-			    folio_size(folio), 1);
+	xalloc_unmap(arena, vmf->vma->vm_file->f_mapping, round_down(vmf->pgoff, nr_kpages),
+		     nr_kpages);
 }
 
 /*

@@ -11,11 +11,11 @@
  *			folio only as a whole
  *	populating	slices for which memory is being had, with arena->lock free
  *
- * What is idle can be given back: first granted is cleared, then the folio is locked,
- * unmapped everywhere and unlocked. A fault that got in before has mapped by then and is
- * unmapped; one that comes after sees granted under the folio lock and refuses. So once
- * unmapped, a reference beyond the segment's own is a pin: then the memory stays where it
- * is, with its charge, and device and CPU never part ways.
+ * What is idle can be given back: first granted is cleared, then the folio is locked and
+ * unlocked. A fault that got in before has mapped the folio by then; one that comes after sees
+ * granted under the folio lock and refuses. So what is mapped then is unmapped for good, and a
+ * reference beyond the segment's own is a pin: then the memory stays where it is, with its
+ * charge, and device and CPU never part ways.
  *
  * An idle order-9 segment that is quiet and of which no slice is taken may stay as part
  * of the arena's reserve.
@@ -33,6 +33,9 @@
 #include "internal.h"
 
 #define ALL_SLICES (~0u)
+
+/* Most slices to unmap at once: 128 MiB, for which page tables are held a millisecond at most. */
+#define UNMAP_SLICES_MAX 2048
 
 static u32 idle_slices(const struct xalloc_segment *seg)
 {
@@ -324,24 +327,42 @@ int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, u
 	return err;
 }
 
-static bool folio_is_quiet(struct xalloc_arena *arena, struct folio *folio, pgoff_t at)
+/* Whether a slice of the arena is idle and mapped. Then its folio is all slices from *@from on. */
+static bool is_mapped(struct xalloc_arena *arena, u32 slice, u32 *from, u32 *to)
 {
-	if (arena->mapping) {
-		folio_lock(folio);
-		unmap_mapping_range(arena->mapping, (loff_t)at << PAGE_SHIFT,
-				    folio_size(folio), 1);
-		folio_unlock(folio);
-	}
-	return folio_ref_count(folio) == 1;
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+	u32 at = slice % XALLOC_SLICES_PER_SEGMENT;
+
+	if (!seg || !(idle_slices(seg) & BIT(at)) || !xalloc_unmap_is_needed(seg->folio[at]))
+		return false;
+	*from = slice - (seg->in_pieces ? 0 : at);
+	*to = *from + (seg->in_pieces ? 1 : XALLOC_SLICES_PER_SEGMENT);
+	return true;
+}
+
+/* Unmap the folio at a slice if it is mapped, and what is idle and mapped beside it at once. */
+static void unmap_around(struct xalloc_arena *arena, u32 slice)
+{
+	u32 from, to, first, end;
+
+	if (!arena->mapping || !is_mapped(arena, slice, &first, &end))
+		return;
+	while (end - first < UNMAP_SLICES_MAX && is_mapped(arena, end, &from, &to))
+		end = to;
+	while (first && end - first < UNMAP_SLICES_MAX && is_mapped(arena, first - 1, &from, &to))
+		first = from;
+	xalloc_unmap(arena, arena->mapping, (pgoff_t)first * XALLOC_SLICE_KPAGES,
+		     (pgoff_t)(end - first) * XALLOC_SLICE_KPAGES);
 }
 
 /**
- * xalloc_segment_is_quiet() - unmap slices and see that nobody else refers to them
+ * xalloc_segment_is_quiet() - see that nobody else refers to slices, and unmap what is idle
  * @arena: its arena
  * @seg: the segment
  * @slices: which; of an order-9 segment, the answer is about all of it
  *
- * Who has it mapped and pages in it takes a fault on the next touch.
+ * Page tables may refer to an order-9 segment of which a part is granted: nothing is unmapped
+ * there. A process that has idle slices mapped takes a fault on the next touch.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
  * Return: true only if nobody does. A reference that is just being dropped counts.
@@ -349,15 +370,14 @@ static bool folio_is_quiet(struct xalloc_arena *arena, struct folio *folio, pgof
 bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
 	lockdep_assert_held(&arena->lock);
-	for (slices &= seg->present; slices; slices &= slices - 1) {
+	slices &= seg->present;
+	if (!seg->in_pieces && seg->granted)
+		return !slices || !xalloc_unmap_sees_pin(seg->folio[0]);
+	for (; slices; slices &= slices - 1) {
 		u32 slice = seg->in_pieces ? __ffs(slices) : 0;
-		pgoff_t at = xalloc_segment_offset(seg, slice);
-		struct folio *folio = seg->folio[slice];
 
-		/* Spares the users of other pages the faults where the answer is plain. */
-		if (seg->granted && folio_maybe_dma_pinned(folio))
-			return false;
-		if (!folio_is_quiet(arena, folio, at))
+		unmap_around(arena, seg->index * XALLOC_SLICES_PER_SEGMENT + slice);
+		if (folio_ref_count(seg->folio[slice]) != 1)
 			return false;
 		if (!seg->in_pieces)
 			break;

@@ -104,6 +104,24 @@ static inline void shrinker_free(struct shrinker *shrinker)
 }
 #endif
 
+/* 6.10: folio_mapcount() is there for modules. Order-9 folios of files alone are asked for it. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
+#include <linux/mm.h>
+#define folio_mapcount xalloc_folio_mapcount
+static inline int folio_mapcount(struct folio *folio)
+{
+	/* First: who takes such a mapping away takes it off the kpages before. */
+	int nr_entire = folio_entire_mapcount(folio), nr = 0;
+	long i;
+
+	smp_rmb();
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		nr += atomic_read(&folio_page(folio, i)->_mapcount) + 1;
+	/* A mapping of the entire folio is counted on each kpage, too. */
+	return nr - nr_entire * (folio_nr_pages(folio) - 1);
+}
+#endif
+
 /* 6.13: symbol namespaces are strings */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING)
@@ -164,6 +182,15 @@ static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 #define VMA_NORESERVE_BIT VM_NORESERVE
 #define mk_vma_flags(flag) (flag)
+#endif
+
+/* 7.1: zap_vma_range(), the third name of what unmaps a range inside of a vma */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#include <linux/mm.h>
+#define zap_vma_range zap_page_range
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(7, 1, 0)
+#include <linux/mm.h>
+#define zap_vma_range(vma, address, size) zap_page_range_single(vma, address, size, NULL)
 #endif
 
 /* 7.3: create of an inode has no parameter excl. XALLOC_CREATE() is that function's head. */

@@ -679,6 +679,53 @@ TEST_F(fork_copy, while_a_thread_writes_and_another_is_granted)
 	EXPECT_LT(0, atomic_load(&grants.nr_done));
 }
 
+/* Parent and child free what the other one has at the same place. */
+TEST_F(fork_copy, frees_unmap_nothing_of_relatives)
+{
+	size_t bytes = 8 * XALLOC_SEGMENT_BYTES;
+	int down[2], up[2], child;
+	unsigned int i;
+	long faults;
+	char byte;
+
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
+	memset(self->map, 1, bytes);
+	ASSERT_EQ(0, pipe(down));
+	ASSERT_EQ(0, pipe(up));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		int fd = attach_at(self->device, self->map, 0, NULL);
+
+		memset(self->map, 2, bytes);
+		/* The second half of ours, then the first of the parent's. */
+		for (i = 4; i < 8; i++)
+			require(free_page(fd, i * XALLOC_SEGMENT_BYTES) == 1);
+		require(touch_read(self->map + 4 * XALLOC_SEGMENT_BYTES, NULL) == SIGBUS);
+		require(write(up[1], "", 1) == 1);
+		require(read(down[0], &byte, 1) == 1);
+		faults = page_faults();
+		memset(self->map, 3, bytes / 2);
+		require(page_faults() == faults);
+		_exit(0);
+	}
+	EXPECT_EQ(1, read(up[0], &byte, 1));
+	/* After the read: since the fork, the first writes to the stack take faults, too. */
+	faults = page_faults();
+	memset(self->map, 4, bytes);
+	EXPECT_EQ(0, page_faults() - faults);
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(1, free_page(self->arena, i * XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(SIGBUS, touch_read(self->map, NULL));
+	EXPECT_EQ(1, write(down[1], "", 1));
+	EXPECT_EQ(0, child_status(child));
+	for (i = 0; i < 2; i++) {
+		close(up[i]);
+		close(down[i]);
+	}
+}
+
 TEST_F(fork_copy, other_arenas_are_not_inherited)
 {
 	int arena = arena_create(self->device, ARENA_BYTES, 0);
