@@ -318,7 +318,7 @@ static void lower_limit_takes_the_reserve(struct kunit *test)
 	struct xalloc_client *client = fx_make_client(test);
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
-	xalloc_reserve_set(arena, 2, 4);
+	xalloc_reclaim_set_reserve(arena, 2, 4);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_reserved == 4));
 	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(4)), 0);
 	FX_EXPECT_ALIVE(test, 1, 32, 1, 0);
@@ -327,7 +327,47 @@ static void lower_limit_takes_the_reserve(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 2, 64, 2, 0);
 }
 
+/* What is left of the page is the client's, and can be freed. */
+static void kill_ends_the_freeing(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 64, 0);
+	struct xalloc_client *client = fx_make_client(test);
+	u64 begin = 0;
+	u32 nr_freed;
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64 * 32, 0), 0);
+	fx_backing_nr_freed = 0;
+	fx_backing_once_freed = fx_kill;
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(client, &begin, 1), -EINTR);
+	fx_revive();
+	nr_freed = fx_backing_nr_freed;
+	KUNIT_EXPECT_LE(test, nr_freed, 16);
+	KUNIT_EXPECT_EQ(test, arena->nr_committed_slices, (64 - nr_freed) * 32);
+	FX_EXPECT_ALIVE(test, 1, (64 - nr_freed) * 32, 64 - nr_freed, 0);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
+}
+
+static void kill_ends_the_zeroing(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, 8, 0);
+	struct xalloc_client *client = fx_make_client(test);
+	struct xalloc_page *page;
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 96, 0), 0);
+	fx_fill(arena, 0, 96);
+	page = xa_load(&arena->pages, 0);
+	fx_kill();
+	KUNIT_EXPECT_EQ(test, xalloc_page_zero(arena, page), -EINTR);
+	fx_revive();
+	KUNIT_EXPECT_FALSE(test, fx_is_zero(arena, 0, 1));
+	KUNIT_EXPECT_EQ(test, xalloc_page_zero(arena, page), 0);
+	KUNIT_EXPECT_TRUE(test, fx_is_zero(arena, 0, 96));
+}
+
 static struct kunit_case cases[] = {
+	KUNIT_CASE(kill_ends_the_freeing),
+	KUNIT_CASE(kill_ends_the_zeroing),
 	KUNIT_CASE(arenas_page_outlives_its_client),
 	KUNIT_CASE(any_client_frees_the_arenas_page),
 	KUNIT_CASE(orphan_is_adopted_by_one),

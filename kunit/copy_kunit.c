@@ -220,7 +220,27 @@ static void copy_is_charged_to_the_same_payer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), 32);
 }
 
+/* The first segment of what is copied is the last one. */
+static void kill_ends_the_copying(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_client *client = fx_make_client(test), *heir;
+	u64 nr_changes;
+
+	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 96, 0), 0);
+	fx_fill(arena, 0, 96);
+	heir = make_copy(test, arena, &nr_changes);
+	fx_kill();
+	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), -EINTR);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(xalloc_copy_create(arena, &nr_changes)), -EINTR);
+	fx_revive();
+	KUNIT_EXPECT_TRUE(test, fx_is_zero(heir->arena, 32, 64));
+	xalloc_copy_destroy(heir);
+	FX_EXPECT_ALIVE(test, 1, 96, 3, 0, 0);
+}
+
 static struct kunit_case cases[] = {
+	KUNIT_CASE(kill_ends_the_copying),
 	KUNIT_CASE_PARAM(copy_has_the_same_pages, copies_gen_params),
 	KUNIT_CASE(copy_of_a_copy),
 	KUNIT_CASE(page_that_is_freed_meanwhile_is_not_copied),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <linux/file.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "fixture.h"
@@ -13,6 +14,9 @@ u32 fx_backing_countdown;
 void (*fx_backing_meanwhile)(struct xalloc_arena *arena);
 bool fx_backing_then_fail;
 bool fx_backing_no_huge;
+struct completion *fx_backing_zero_waits;
+void (*fx_backing_once_freed)(void);
+u32 fx_backing_nr_freed;
 static u32 nr_given_back_pinned;
 
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
@@ -37,15 +41,44 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
 
 static void backing_free(struct folio *folio)
 {
+	void (*once)(void) = fx_backing_once_freed;
+
+	fx_backing_once_freed = NULL;
 	if (folio_ref_count(folio) != 1)
 		nr_given_back_pinned++;
 	xalloc_backing_kernel.free(folio);
+	fx_backing_nr_freed++;
+	if (once)
+		once();
+}
+
+static void backing_zero(struct folio *folio)
+{
+	struct completion *wait = READ_ONCE(fx_backing_zero_waits);
+
+	if (wait)
+		wait_for_completion(wait);
+	xalloc_backing_kernel.zero(folio);
 }
 
 static const struct xalloc_backing backing = {
 	.alloc = backing_alloc,
 	.free = backing_free,
+	.zero = backing_zero,
 };
+
+/* As for a task that is being killed. */
+void fx_kill(void)
+{
+	sigaddset(&current->pending.signal, SIGKILL);
+	set_thread_flag(TIF_SIGPENDING);
+}
+
+void fx_revive(void)
+{
+	sigdelset(&current->pending.signal, SIGKILL);
+	clear_thread_flag(TIF_SIGPENDING);
+}
 
 long fx_counted(struct fixture *fx, enum xalloc_counter counter)
 {

@@ -9,6 +9,7 @@
 #ifndef XALLOC_KUNIT_FIXTURE_H
 #define XALLOC_KUNIT_FIXTURE_H
 
+#include <linux/completion.h>
 #include <linux/delay.h>
 
 #include "helpers.h"
@@ -34,6 +35,11 @@ extern void (*fx_backing_meanwhile)(struct xalloc_arena *arena);
 extern bool fx_backing_then_fail;
 /* No order-9 folio is to be had. */
 extern bool fx_backing_no_huge;
+/* Whoever zeroes a segment of the reserve waits for it, if it is set. */
+extern struct completion *fx_backing_zero_waits;
+/* Called, once, after the next folio was given back; how many were. */
+extern void (*fx_backing_once_freed)(void);
+extern u32 fx_backing_nr_freed;
 
 struct fx_alive {
 	u32 nr_pages;
@@ -46,6 +52,8 @@ struct fx_alive {
 	u32 nr_cold_slices;
 };
 
+void fx_kill(void);
+void fx_revive(void);
 long fx_counted(struct fixture *fx, enum xalloc_counter counter);
 bool fx_nothing_counted(struct fixture *fx);
 struct xalloc_arena *fx_create_arena(u64 arena_bytes, u64 limit_bytes, u32 policy);

@@ -12,7 +12,7 @@ static struct xalloc_arena *make_arena_with_reserve(struct kunit *test, u32 nr_s
 {
 	struct xalloc_arena *arena = fx_make_arena(test, nr_segments, limit_segments);
 
-	xalloc_reserve_set(arena, low, high);
+	xalloc_reclaim_set_reserve(arena, low, high);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	return arena;
 }
@@ -20,7 +20,7 @@ static struct xalloc_arena *make_arena_with_reserve(struct kunit *test, u32 nr_s
 static void trim(struct xalloc_arena *arena, u32 nr_keep)
 {
 	mutex_lock(&arena->lock);
-	xalloc_arena_reap(arena, nr_keep);
+	xalloc_reclaim(arena, nr_keep);
 	mutex_unlock(&arena->lock);
 }
 
@@ -74,7 +74,7 @@ static void freed_memory_is_kept_and_zeroed(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	FX_EXPECT_ALIVE(test, 0, 0, 2, 2, 2);
 	KUNIT_EXPECT_FALSE(test, fx_faults_in(arena, 0));
-	KUNIT_EXPECT_EQ(test, arena->nr_dirty, 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&arena->dirty));
 	KUNIT_EXPECT_EQ(test, fx_grant(client, 64, 0, &got), 0);
 	KUNIT_EXPECT_EQ(test, got.flags, XALLOC_PAGE_ZERO);
 	KUNIT_EXPECT_TRUE(test, fx_is_zero(arena, got.offset / XALLOC_SLICE_BYTES, 64));
@@ -106,7 +106,7 @@ static void only_a_grant_looks_at_the_low_mark(struct kunit *test)
 	/* What is freed is kept, and zeroed; no more is had. */
 	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
-	KUNIT_EXPECT_EQ(test, arena->nr_dirty, 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&arena->dirty));
 	FX_EXPECT_ALIVE(test, 0, 0, 1, 1, 1);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), 0);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
@@ -117,9 +117,9 @@ static void lower_marks_give_back(struct kunit *test)
 {
 	struct xalloc_arena *arena = make_arena_with_reserve(test, 8, 0, 0, 6);
 
-	xalloc_reserve_set(arena, 1, 1);
+	xalloc_reclaim_set_reserve(arena, 1, 1);
 	FX_EXPECT_ALIVE(test, 0, 0, 1, 1, 1);
-	xalloc_reserve_set(arena, 0, 0);
+	xalloc_reclaim_set_reserve(arena, 0, 0);
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0, 0);
 }
 
@@ -145,7 +145,7 @@ static void grant_beyond_the_budget_has_the_reserves(struct kunit *test)
 	/* The first aligned run is at 0: both segments, one of the reserve. */
 	KUNIT_EXPECT_EQ(test, fx_grant_batch(client, &got, 1), 1);
 	KUNIT_EXPECT_EQ(test, got.offset, 0);
-	xalloc_reserve_set(arena, 2, 2);
+	xalloc_reclaim_set_reserve(arena, 2, 2);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	FX_EXPECT_ALIVE(test, 1, 64, 4, 2, 2);
 	/* At slice 128, where nothing is in reserve. */
@@ -161,7 +161,7 @@ static void payer_pays_for_the_reserve(struct kunit *test)
 	struct fixture *fx = test->priv;
 
 	fx_make_payer(arena, 3);
-	xalloc_reserve_set(arena, 4, 5);
+	xalloc_reclaim_set_reserve(arena, 4, 5);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	FX_EXPECT_ALIVE(test, 0, 0, 3, 3, 3);
 	KUNIT_EXPECT_EQ(test, fx_counted(fx, XALLOC_NR_CHARGED_SLICES), 96);
@@ -173,7 +173,7 @@ static void failed_filling_leaves_what_it_had(struct kunit *test)
 	struct xalloc_arena *arena = fx_make_arena(test, 8, 0);
 
 	fx_backing_countdown = 3;
-	xalloc_reserve_set(arena, 4, 4);
+	xalloc_reclaim_set_reserve(arena, 4, 4);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	FX_EXPECT_ALIVE(test, 0, 0, 2, 2, 2);
 }
@@ -185,7 +185,7 @@ static void pinned_memory_is_no_reserve(struct kunit *test)
 	struct folio *folio;
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), 0);
-	xalloc_reserve_set(arena, 0, 4);
+	xalloc_reclaim_set_reserve(arena, 0, 4);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
 	trim(arena, 0);
 	folio = fx_pin(test, 1);
@@ -203,11 +203,70 @@ static void arena_goes_with_its_reserve(struct kunit *test)
 	struct xalloc_arena *arena = fx_make_arena(test, 64, 0);
 
 	/* While it is being filled, too. */
-	xalloc_reserve_set(arena, 60, 60);
+	xalloc_reclaim_set_reserve(arena, 60, 60);
 	fx_drop_arena(test);
 }
 
+/* The worker has segment 0, and zeroes it for as long as the case likes. */
+static void grant_does_not_wait_for_zeroing(struct kunit *test)
+{
+	struct xalloc_arena *arena = make_arena_with_reserve(test, 3, 0, 0, 3);
+	struct xalloc_client *client = fx_make_client(test);
+	DECLARE_COMPLETION_ONSTACK(go_on);
+	struct xalloc_page_grant got;
+
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	fx_fill(arena, 0, 32);
+	WRITE_ONCE(fx_backing_zero_waits, &go_on);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(READ_ONCE(arena->cleaning)));
+	FX_EXPECT_ALIVE(test, 0, 0, 3, 3, 3);
+	KUNIT_EXPECT_GE(test, fx_grant_at(client, 1, 0), 32);
+	KUNIT_EXPECT_GE(test, fx_grant_at(client, 32, 0), 32);
+	KUNIT_EXPECT_PTR_NE(test, READ_ONCE(arena->cleaning), NULL);
+	/* What is zeroed stays, whoever trims or shrinks. */
+	trim(arena, 0);
+	FX_EXPECT_ALIVE(test, 2, 33, 3, 1, 1);
+	complete_all(&go_on);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
+	WRITE_ONCE(fx_backing_zero_waits, NULL);
+	KUNIT_EXPECT_EQ(test, fx_grant(client, 32, 0, &got), 0);
+	KUNIT_EXPECT_EQ(test, got.offset, 0);
+	KUNIT_EXPECT_EQ(test, got.flags, XALLOC_PAGE_ZERO);
+	KUNIT_EXPECT_TRUE(test, fx_is_zero(arena, 0, 32));
+	FX_EXPECT_ALIVE(test, 3, 65, 3, 0, 0);
+}
+
+static void end_zeroing(struct work_struct *work)
+{
+	complete_all(fx_backing_zero_waits);
+}
+
+/* There is no other segment: the grant waits until the worker is done with it. */
+static void grant_waits_for_the_last_segment(struct kunit *test)
+{
+	struct xalloc_arena *arena = make_arena_with_reserve(test, 1, 0, 0, 1);
+	struct xalloc_client *client = fx_make_client(test);
+	DECLARE_COMPLETION_ONSTACK(go_on);
+	struct delayed_work end;
+
+	INIT_DELAYED_WORK_ONSTACK(&end, end_zeroing);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	WRITE_ONCE(fx_backing_zero_waits, &go_on);
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(READ_ONCE(arena->cleaning)));
+	schedule_delayed_work(&end, HZ / 10);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(is_filled(arena)));
+	cancel_delayed_work_sync(&end);
+	destroy_delayed_work_on_stack(&end);
+	WRITE_ONCE(fx_backing_zero_waits, NULL);
+	FX_EXPECT_ALIVE(test, 1, 32, 1, 0, 0);
+}
+
 static struct kunit_case cases[] = {
+	KUNIT_CASE(grant_does_not_wait_for_zeroing),
+	KUNIT_CASE(grant_waits_for_the_last_segment),
 	KUNIT_CASE(grant_takes_from_the_reserve),
 	KUNIT_CASE(worker_fills_below_the_low_mark),
 	KUNIT_CASE(freed_memory_is_kept_and_zeroed),

@@ -60,15 +60,15 @@ static void page_in_quarantine(struct scene *scene, bool undo)
 
 static void segment_off_idle(struct scene *scene, bool undo)
 {
-	list_toggle(&scene->idle->idle, &scene->arena->idle, undo);
+	list_toggle(&scene->idle->idle, &scene->arena->rest, undo);
 }
 
 static void used_segment_on_idle(struct scene *scene, bool undo)
 {
 	if (undo)
-		list_del(&scene->used->idle);
+		list_del_init(&scene->used->idle);
 	else
-		list_add(&scene->used->idle, &scene->arena->idle);
+		list_add(&scene->used->idle, &scene->arena->rest);
 }
 
 static void page_without_client(struct scene *scene, bool undo)
@@ -181,7 +181,8 @@ static const struct arena_row arena_damages[] = {
 	  FLIP(xalloc_segment, in_pieces, 1) },
 	{ "a reserved segment with a page", USED, FLIP(xalloc_segment, reserved, 1) },
 	{ "a reserved segment more than there is", ARENA, FLIP(xalloc_arena, nr_reserved, 1) },
-	{ "a dirty segment more than there is", ARENA, FLIP(xalloc_arena, nr_dirty, 1) },
+	{ "a page in quarantine more than there is", ARENA, FLIP(xalloc_arena, nr_quarantined, 2) },
+	{ "a page over a segment that it is not in", USED, FLIP(xalloc_segment, over, 64) },
 	{ "a dirty segment out of the reserve", IDLE, FLIP(xalloc_segment, dirty, 1) },
 	{ "a small slice more than there is", ARENA, FLIP(xalloc_arena, nr_small_slices, 1) },
 	{ "memory whose index is not its place", FOLIO, FLIP(folio, index, 512) },

@@ -15,9 +15,10 @@
  *	nr_committed_slices		== sum of present and populating over segments
  *					<= limit_slices
  *	nr_idle_slices			== sum of idle over segments; those with any are on
- *					arena->idle
+ *					arena->rest, arena->reserve or arena->dirty
  *	nr_reserved			== reserved segments, each of order 9, idle and whole
- *					but for slices of a grant under way
+ *					but for slices of a grant under way; those to be
+ *					zeroed are on arena->dirty, the others on arena->reserve
  *	every slice of a granted page has memory
  *
  * which xalloc_arena_is_valid() checks.
@@ -30,10 +31,6 @@
 
 #include "internal.h"
 
-#define REAP_DELAY_MIN (HZ / 20)
-#define REAP_DELAY_MAX (2 * HZ)
-
-static struct workqueue_struct *reap_wq;
 static LIST_HEAD(zombies);
 static DEFINE_SPINLOCK(zombies_lock);	/* protects zombies and arena->zombie */
 static atomic64_t last_arena_id;
@@ -47,43 +44,6 @@ u64 xalloc_arena_bytes_max(void)
 	return (u64)XALLOC_PLACEMENT_SEGMENTS_MAX * XALLOC_SEGMENT_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_bytes_max);
-
-/**
- * xalloc_arena_contradiction() - records contradict each other
- * @arena: the arena
- * @first: first segment of which that is seen
- * @last: last one
- *
- * A fault of this module, not of its users. Nothing more is granted in these segments, for
- * good; what is granted there stays as it is, and the arena goes on elsewhere.
- *
- * Context: arena->lock held.
- * Return: -EUCLEAN.
- */
-int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last)
-{
-	lockdep_assert_held(&arena->lock);
-	for (; first <= last; first++)
-		xalloc_placement_fence(&arena->placement, first);
-	xalloc_arena_tell_fenced(arena);
-	return -EUCLEAN;
-}
-
-/**
- * xalloc_arena_tell_fenced() - warn if segments were taken out of use since the last call
- * @arena: the arena
- *
- * Context: arena->lock held.
- */
-void xalloc_arena_tell_fenced(struct xalloc_arena *arena)
-{
-	lockdep_assert_held(&arena->lock);
-	if (arena->nr_fenced == arena->placement.nr_fenced)
-		return;
-	arena->nr_fenced = arena->placement.nr_fenced;
-	WARN_ONCE(!xalloc_is_in_kunit(), "xalloc: records of arena %llu contradict each other",
-		  arena->id);
-}
 
 /**
  * xalloc_placement_alloc() - memory for a table of placement, charged to the memcg
@@ -101,72 +61,6 @@ void *xalloc_placement_alloc(size_t bytes)
 void xalloc_placement_free(void *table)
 {
 	kfree(table);
-}
-
-/* Something waits for somebody to let go of it. */
-static bool has_rest(const struct xalloc_arena *arena)
-{
-	return arena->nr_idle_slices > arena->nr_reserved * XALLOC_SLICES_PER_SEGMENT ||
-	       !list_empty(&arena->quarantine);
-}
-
-/**
- * xalloc_arena_reap() - let go of all that nobody refers to any more
- * @arena: the arena
- * @nr_reserve: most segments to keep in the reserve
- *
- * Ends what quarantine can be ended and gives back what idle memory can be given back.
- *
- * Context: Process context, may sleep. arena->lock held.
- * Return: the number of slices given back.
- */
-u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve)
-{
-	u32 before = arena->nr_committed_slices;
-	struct xalloc_segment *seg, *next_seg;
-	struct list_head *at;
-	u32 nr_pages = 0;
-
-	lockdep_assert_held(&arena->lock);
-	list_for_each(at, &arena->quarantine)
-		nr_pages++;
-	/* The next one may leave with this one; what stays goes to the end. */
-	while (nr_pages-- && !list_empty(&arena->quarantine)) {
-		xalloc_page_let_go(arena, list_first_entry(&arena->quarantine,
-							   struct xalloc_page, link));
-		cond_resched();
-	}
-	list_for_each_entry_safe(seg, next_seg, &arena->idle, idle) {
-		xalloc_segment_settle(arena, seg, nr_reserve);
-		cond_resched();
-	}
-	/* What has come back to it is to be zeroed. */
-	if (nr_reserve)
-		xalloc_reserve_clean(arena);
-	return before - arena->nr_committed_slices;
-}
-EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_reap);
-
-/**
- * xalloc_arena_reap_soon() - have the worker look for what can be let go
- * @arena: the arena
- *
- * To be called when a segment may have become idle while it was pinned. Does nothing
- * if there is no such segment.
- *
- * Context: arena->lock held.
- */
-void xalloc_arena_reap_soon(struct xalloc_arena *arena)
-{
-	lockdep_assert_held(&arena->lock);
-	if (!has_rest(arena))
-		return;
-	/* A look that is due soon already is not put off: frees could do that for ever. */
-	if (arena->reap_delay > REAP_DELAY_MIN)
-		mod_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
-	else
-		queue_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
-	arena->reap_delay = REAP_DELAY_MIN;
 }
 
 static void free_arena(struct xalloc_arena *arena)
@@ -198,19 +92,9 @@ static bool claim_zombie(struct xalloc_arena *arena)
 static void arena_reap_work(struct work_struct *work)
 {
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, reap.work);
-	bool empty;
-
-	mutex_lock(&arena->lock);
-	xalloc_arena_reap(arena, arena->reserve_high);
-	empty = !arena->nr_committed_slices;
-	if (has_rest(arena)) {
-		arena->reap_delay = min_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MAX);
-		queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
-	}
-	mutex_unlock(&arena->lock);
 
 	/* A living arena is on no list; it is freed with its inode. */
-	if (empty && claim_zombie(arena))
+	if (xalloc_reclaim_pass(arena) && claim_zombie(arena))
 		free_arena(arena);
 }
 
@@ -254,7 +138,6 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 		return NULL;
 	}
 	arena->status->size = sizeof(*arena->status);
-	arena->wanted_at = jiffies;
 	arena->nr_segments = nr_segments;
 	arena->limit_slices = nr_segments * XALLOC_SLICES_PER_SEGMENT;
 	arena->policy = policy;
@@ -263,10 +146,8 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 	arena->backing = &xalloc_backing_kernel;
 	xalloc_placement_init(&arena->placement, nr_segments);
 	mutex_init(&arena->lock);
-	xa_init(&arena->segments);
-	xa_init(&arena->pages);
-	INIT_LIST_HEAD(&arena->idle);
-	INIT_LIST_HEAD(&arena->quarantine);
+	xa_init_flags(&arena->segments, XA_FLAGS_ACCOUNT);
+	xa_init_flags(&arena->pages, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&arena->zombie);
 	INIT_LIST_HEAD(&arena->orphans.pages);
 	arena->orphans.arena = arena;
@@ -274,8 +155,7 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 	arena->exported.arena = arena;
 	init_waitqueue_head(&arena->populated);
 	INIT_DELAYED_WORK(&arena->reap, arena_reap_work);
-	arena->reap_delay = REAP_DELAY_MIN;
-	xalloc_reserve_init(arena);
+	xalloc_reclaim_init(arena);
 	xalloc_count(XALLOC_NR_ARENAS, 1);
 	return arena;
 }
@@ -313,7 +193,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(err);
 	}
 	arena->memcg = get_mem_cgroup_from_mm(current->mm);
-	xalloc_reserve_start(arena);
+	xalloc_reclaim_start(arena);
 	return arena;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
@@ -340,7 +220,7 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 	if (arena->memcg)
 		css_get(&arena->memcg->css);
 #endif
-	xalloc_reserve_start(arena);
+	xalloc_reclaim_start(arena);
 	return arena;
 }
 
@@ -354,17 +234,15 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
  */
 void xalloc_arena_vacate(struct xalloc_arena *arena)
 {
-	struct xalloc_page *page, *next;
+	struct xalloc_page *page;
 
 	mutex_lock(&arena->lock);
 	arena->reserve_low = 0;
 	arena->reserve_high = 0;
-	list_for_each_entry_safe(page, next, &arena->orphans.pages, link) {
+	while ((page = list_first_entry_or_null(&arena->orphans.pages, struct xalloc_page, link)))
 		xalloc_page_end(arena, page);
-		cond_resched();
-	}
-	xalloc_arena_reap(arena, 0);
-	xalloc_arena_reap_soon(arena);
+	xalloc_reclaim(arena, 0);
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 }
 
@@ -387,8 +265,7 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	arena->reserve_low = 0;
 	arena->reserve_high = 0;
 	mutex_unlock(&arena->lock);
-	xalloc_reserve_fini(arena);
-	cancel_delayed_work_sync(&arena->reap);
+	xalloc_reclaim_fini(arena);
 	if (arena->meta)
 		fput(arena->meta);
 	mutex_lock(&arena->lock);
@@ -397,20 +274,22 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	WARN_ON_ONCE(arena->nr_clients || arena->nr_granted_slices);
 	arena->mapping = NULL;
 	/* Nobody is granted anything here again: quarantine has lost its purpose. */
+	list_splice_init(&arena->abandoned, &arena->quarantine);
 	list_for_each_entry_safe(page, next, &arena->quarantine, link) {
-		list_del(&page->link);
 		xalloc_page_forget(arena, page);
+		cond_resched();
 	}
+	arena->nr_quarantined = 0;
 	spin_lock(&zombies_lock);
 	list_add(&arena->zombie, &zombies);
 	spin_unlock(&zombies_lock);
-	xalloc_arena_reap(arena, 0);
+	xalloc_reclaim(arena, 0);
 	empty = !arena->nr_committed_slices;
 	mutex_unlock(&arena->lock);
 
 	/* The worker may free the arena, so not before the lock is let go entirely. */
 	if (!empty)
-		queue_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+		xalloc_reclaim_zombie(arena);
 	else if (claim_zombie(arena))
 		free_arena(arena);
 }
@@ -447,9 +326,9 @@ int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	err = try_set_limit(arena, nr_slices);
-	if (err && xalloc_reserve_release(arena))
+	if (err && xalloc_reclaim_for(arena, -EDQUOT))
 		err = try_set_limit(arena, nr_slices);
-	xalloc_arena_reap_soon(arena);
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
 }
@@ -476,33 +355,6 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->cold_bytes = arena->nr_cold_slices * XALLOC_SLICE_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_stat);
-
-/**
- * xalloc_arena_want() - tell clients that memory of their arena is wanted back
- * @arena: the arena
- * @bytes: how much
- *
- * Context: arena->lock held.
- */
-void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes)
-{
-	struct xalloc_status *status = arena->status;
-
-	lockdep_assert_held(&arena->lock);
-	WRITE_ONCE(status->wanted_bytes, status->wanted_bytes + bytes);
-	/* Who sees this sees that. */
-	smp_store_release(&status->generation, status->generation + 1);
-}
-
-/**
- * xalloc_arena_init() - module init of what arenas share
- * Return: 0 or -ENOMEM.
- */
-int xalloc_arena_init(void)
-{
-	reap_wq = alloc_workqueue("xalloc_reap", WQ_UNBOUND, 0);
-	return reap_wq ? 0 : -ENOMEM;
-}
 
 /*
  * The references of zombies are dropped here and their charges end. Whoever pins the
@@ -536,5 +388,4 @@ void xalloc_arena_fini(void)
 			break;
 		drop_zombie(arena);
 	}
-	destroy_workqueue(reap_wq);
 }

@@ -9,6 +9,7 @@
  * memcg limit above it takes order 9 from the pool (pool.c) first, uncharged.
  */
 #include <linux/gfp.h>
+#include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
@@ -105,8 +106,14 @@ static void backing_free(struct folio *folio)
 	xalloc_backing_put(folio);
 }
 
+static void backing_zero(struct folio *folio)
+{
+	folio_zero_range(folio, 0, folio_size(folio));
+}
+
 const struct xalloc_backing xalloc_backing_kernel = {
 	.alloc = backing_alloc,
 	.free = backing_free,
+	.zero = backing_zero,
 };
 EXPORT_SYMBOL_IF_KUNIT(xalloc_backing_kernel);

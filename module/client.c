@@ -4,6 +4,9 @@
 
 #include "internal.h"
 
+/* Pages to look at before others have arena->lock. */
+#define STEP_PAGES 1024
+
 static atomic64_t last_client_id;
 
 /**
@@ -40,27 +43,54 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_create);
 void xalloc_client_destroy(struct xalloc_client *client)
 {
 	struct xalloc_arena *arena = client->arena;
-	struct xalloc_page *page, *next;
+	struct xalloc_page *page;
+	u32 nr = 0;
 
 	mutex_lock(&arena->lock);
 	xalloc_page_unhold(client);
-	list_for_each_entry_safe(page, next, &client->pages, link) {
+	while ((page = list_first_entry_or_null(&client->pages, struct xalloc_page, link))) {
 		if (page->of_arena) {
 			page->client = &arena->orphans;
 			list_move_tail(&page->link, &arena->orphans.pages);
 		} else {
 			xalloc_page_end(arena, page);
 		}
-		cond_resched();
+		if (++nr % STEP_PAGES == 0)
+			xalloc_arena_breathe(arena);
 	}
+	xalloc_reclaim_abandoned(arena);
 	arena->nr_clients--;
-	xalloc_arena_reap(arena, arena->reserve_high);
-	xalloc_arena_reap_soon(arena);
+	xalloc_reclaim_clean_soon(arena);
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	xalloc_count(XALLOC_NR_CLIENTS, -1);
 	kfree(client);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_destroy);
+
+static int grant_page(struct xalloc_client *client, struct xalloc_page_grant *grant,
+		      struct list_head *granted)
+{
+	int err = xalloc_page_grant(client, grant, granted);
+
+	if (err && xalloc_reclaim_for(client->arena, err))
+		err = xalloc_page_grant(client, grant, granted);
+	return err;
+}
+
+static int zero_pages(struct xalloc_arena *arena, struct list_head *granted)
+{
+	struct xalloc_page *page;
+	int err = 0;
+
+	list_for_each_entry(page, granted, link) {
+		if (page->to_zero)
+			err = xalloc_page_zero(arena, page);
+		if (err)
+			break;
+	}
+	return err;
+}
 
 /**
  * xalloc_client_grant() - grant pages, in order, as far as they can be had
@@ -76,25 +106,28 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 			struct list_head *granted)
 {
 	struct xalloc_arena *arena = client->arena;
-	struct xalloc_page *page;
 	int err = 0;
 	u32 i;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	for (i = 0; i < nr; i++) {
-		err = xalloc_page_grant(client, &grants[i], granted);
+		err = grant_page(client, &grants[i], granted);
 		if (err)
 			break;
 	}
 	if (err && err != -EINTR && err != -EUCLEAN)
-		xalloc_arena_want(arena, (u64)grants[i].nr_slices * XALLOC_SLICE_BYTES);
+		xalloc_reclaim_want(arena, (u64)grants[i].nr_slices * XALLOC_SLICE_BYTES);
+	if (i)
+		xalloc_reclaim_fill_soon(arena);
 	/* Memory for a page that was not to be had as a whole went back, or is still held. */
-	xalloc_arena_reap_soon(arena);
+	xalloc_reclaim_clean_soon(arena);
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
-	list_for_each_entry(page, granted, link)
-		if (page->to_zero)
-			xalloc_page_zero(arena, page);
+	if (zero_pages(arena, granted)) {
+		xalloc_client_grant_finish(client, granted, false);
+		return -EINTR;
+	}
 	return i ? i : err;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant);
@@ -124,8 +157,11 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 		if (!keep)
 			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
 	}
-	if (!keep)
-		xalloc_arena_reap_soon(arena);
+	if (!keep) {
+		xalloc_reclaim_abandoned(arena);
+		xalloc_reclaim_clean_soon(arena);
+		xalloc_reclaim_soon(arena);
+	}
 	mutex_unlock(&arena->lock);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
@@ -163,8 +199,9 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	rc = act_on_offsets(client, offsets, nr, xalloc_page_free);
-	xalloc_reserve_clean(arena);
-	xalloc_arena_reap_soon(arena);
+	xalloc_reclaim_abandoned(arena);
+	xalloc_reclaim_clean_soon(arena);
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return rc;
 }

@@ -38,14 +38,14 @@ static int add_page(struct xalloc_client *heir, const struct xalloc_page *like)
 	return err;
 }
 
-static bool release_reserve(struct xalloc_arena *from)
+static bool reclaim_for(struct xalloc_arena *from, int err)
 {
-	bool released;
+	bool reclaimed;
 
 	mutex_lock(&from->lock);
-	released = xalloc_reserve_release(from);
+	reclaimed = xalloc_reclaim_for(from, err);
 	mutex_unlock(&from->lock);
-	return released;
+	return reclaimed;
 }
 
 /**
@@ -77,8 +77,8 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 	mutex_unlock(&from->lock);
 	while (next_page(from, &slice, &like)) {
 		err = add_page(heir, &like);
-		/* As a grant would do: what is only kept ready makes room. */
-		if (err && err != -EINTR && release_reserve(from))
+		/* As for a grant: what is only kept ready makes room. */
+		if (reclaim_for(from, err))
 			err = add_page(heir, &like);
 		if (err) {
 			xalloc_copy_destroy(heir);
@@ -97,8 +97,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_copy_create);
  *
  * Pages that were freed meanwhile are dropped from the copy.
  *
- * Context: Process context, may sleep. Takes and releases from->lock.
- * Return: 0, or -EHWPOISON if hardware has broken a part of them.
+ * Context: Process context, may sleep. Takes and releases from->lock for each segment.
+ * Return: 0, -EHWPOISON if hardware has broken a part of them, -EINTR if a fatal signal arrived.
  */
 int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 {
@@ -107,7 +107,6 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 	LIST_HEAD(gone);
 	int err = 0;
 
-	mutex_lock(&from->lock);
 	list_for_each_entry_safe(page, next, &heir->pages, link) {
 		err = xalloc_page_copy_contents(to, from, page);
 		if (err == -ENOENT)
@@ -115,7 +114,6 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 		else if (err)
 			break;
 	}
-	mutex_unlock(&from->lock);
 
 	mutex_lock(&to->lock);
 	list_for_each_entry_safe(page, next, &gone, link) {
@@ -123,6 +121,7 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 		list_move_tail(&page->link, &heir->pages);
 		xalloc_page_free(heir, (u64)page->slice * XALLOC_SLICE_BYTES);
 	}
+	xalloc_reclaim_abandoned(to);
 	mutex_unlock(&to->lock);
 	return err == -ENOENT ? 0 : err;
 }

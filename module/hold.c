@@ -6,57 +6,84 @@
  * held is exported, which page.c describes.
  */
 #include <linux/bitops.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
-/*
- * The page that @slice is in, looked for from there down, as far as slices are taken: those of a
- * grant under way have no page yet, and below them there may be nothing for a long way.
- */
+/* Pages to look at before others have arena->lock. */
+#define STEP_PAGES 1024
+
+/* The granted page that @slice is in, or NULL. */
 static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
 {
-	u32 first, index = slice / XALLOC_SLICES_PER_SEGMENT;
-	u32 untaken = xalloc_segment_untaken(arena, index);
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
 	struct xalloc_page *page;
+	u32 first;
 
+	if (!seg || !(seg->granted & BIT(slice % XALLOC_SLICES_PER_SEGMENT)))
+		return NULL;
 	for (first = slice;; first--) {
-		if (first / XALLOC_SLICES_PER_SEGMENT != index) {
-			index = first / XALLOC_SLICES_PER_SEGMENT;
-			untaken = xalloc_segment_untaken(arena, index);
-			cond_resched();
-		}
-		if (untaken & BIT(first % XALLOC_SLICES_PER_SEGMENT))
-			return NULL;
 		page = xa_load(&arena->pages, first);
-		if (page || !first)
+		if (page)
 			break;
+		if (first % XALLOC_SLICES_PER_SEGMENT == 0) {
+			page = seg->over;
+			break;
+		}
 	}
 	return page && slice - page->slice < page->nr_slices ? page : NULL;
 }
 
-/* How many pages all of these slices are in; if there is room for them, they are held. */
+/*
+ * Counts the pages that all of the slices are in; if there is room for @nr_room pages, holds
+ * them, which are the holder's from then on also if an error follows.
+ */
 static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
-		      u32 end)
+		      u32 end, u32 nr_room)
 {
 	struct xalloc_arena *arena = holder->arena;
 	struct xalloc_page *page;
-	int nr = 0;
+	u32 nr = 0;
 
-	for (; slice < end; slice = page->slice + page->nr_slices) {
+	while (slice < end) {
 		page = find_around(arena, slice);
 		if (!page || !xalloc_page_is_owned(arena, page))
 			return -ENOENT;
 		if (page->client != owner && !page->of_arena)
 			return -EPERM;
-		if (holder->held) {
-			holder->held[nr] = page;
+		if (nr_room && nr == nr_room)
+			return -EAGAIN;
+		if (nr_room) {
+			holder->held[holder->nr_held++] = page;
 			page->nr_holds++;
 		}
-		nr++;
-		cond_resched();
+		slice = page->slice + page->nr_slices;
+		if (++nr % STEP_PAGES)
+			continue;
+		xalloc_arena_breathe(arena);
+		if (fatal_signal_pending(current))
+			return -EINTR;
 	}
 	return nr;
+}
+
+/* As many as there are now. Others may change that meanwhile: -EAGAIN if there are more. */
+static int try_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
+		    u32 end)
+{
+	int nr, rc;
+
+	nr = hold_pages(holder, owner, slice, end, 0);
+	if (nr < 0)
+		return nr;
+	holder->held = kvmalloc_array(nr, sizeof(*holder->held), GFP_KERNEL_ACCOUNT);
+	if (!holder->held)
+		return -ENOMEM;
+	rc = hold_pages(holder, owner, slice, end, nr);
+	if (rc < 0)
+		xalloc_page_unhold(holder);
+	return min(rc, 0);
 }
 
 /**
@@ -85,15 +112,12 @@ int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *o
 	end = slice + bytes / XALLOC_SLICE_BYTES;
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	rc = hold_pages(holder, owner, slice, end);
-	if (rc > 0) {
-		holder->held = kvmalloc_array(rc, sizeof(*holder->held), GFP_KERNEL_ACCOUNT);
-		rc = holder->held ? hold_pages(holder, owner, slice, end) : -ENOMEM;
-	}
-	if (rc > 0)
-		holder->nr_held = rc;
+	do {
+		rc = try_hold(holder, owner, slice, end);
+	} while (rc == -EAGAIN);
+	xalloc_reclaim_abandoned(arena);
 	mutex_unlock(&arena->lock);
-	return min(rc, 0);
+	return rc;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_page_hold);
 
@@ -105,25 +129,25 @@ static void end_export(struct xalloc_arena *arena, struct xalloc_page *page)
 
 /**
  * xalloc_page_unhold() - let go of all pages that a client holds
- * @holder: the client, which goes away
+ * @holder: the client, which goes away, or gets no hold of what it wanted
  *
- * Those that were freed meanwhile go into quarantine.
+ * Those that were freed meanwhile are abandoned.
  *
- * Context: arena->lock held. Neither allocates nor fails.
+ * Context: arena->lock held; let go and taken again. Neither allocates nor fails.
  */
 void xalloc_page_unhold(struct xalloc_client *holder)
 {
 	struct xalloc_arena *arena = holder->arena;
-	u32 i;
+	struct xalloc_page *page;
 
 	lockdep_assert_held(&arena->lock);
-	for (i = 0; i < holder->nr_held; i++) {
-		struct xalloc_page *page = holder->held[i];
-
+	while (holder->nr_held) {
+		page = holder->held[--holder->nr_held];
 		if (!--page->nr_holds && page->client == &arena->exported)
 			end_export(arena, page);
+		if (holder->nr_held % STEP_PAGES == 0)
+			xalloc_arena_breathe(arena);
 	}
 	kvfree(holder->held);
 	holder->held = NULL;
-	holder->nr_held = 0;
 }

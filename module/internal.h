@@ -13,6 +13,7 @@
  *	family	an arena and its copies
  *	view	the arena of a family that one address space has
  *	reserve	segments of an arena with memory and without a page, kept for grants
+ *	rest	segments with idle memory that somebody still refers to
  *	pool	order-9 folios of nobody, kept for arenas
  *
  * Lock order, outermost first:
@@ -29,7 +30,7 @@
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c and of families are leaves;
- * arenas_lock in reserve.c is outside of 2, which the shrinker only tries there; the lock of
+ * arenas_lock in reclaim.c is outside of 2, which the shrinker only tries there; the lock of
  * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
@@ -155,6 +156,7 @@ struct xalloc_client {
 struct xalloc_backing {
 	struct folio *(*alloc)(const struct xalloc_arena *arena, unsigned int order, bool *warm);
 	void (*free)(struct folio *folio);
+	void (*zero)(struct folio *folio);
 };
 
 /**
@@ -168,7 +170,8 @@ struct xalloc_backing {
  * @in_pieces: by folios of order 4, a slice each; else one of order 9 is all slices
  * @reserved: idle, and part of the arena's reserve
  * @dirty: reserved, and to be zeroed
- * @idle: on arena->idle while a part of it is idle
+ * @idle: on arena->rest, arena->reserve or arena->dirty while a part of it is idle
+ * @over: the granted page that is in it and begins in an earlier segment, or NULL
  * @rcu: the fault may still look at it
  * @folio: the memory of each slice; the segment holds one reference to each folio
  */
@@ -183,6 +186,7 @@ struct xalloc_segment {
 	bool reserved;
 	bool dirty;
 	struct list_head idle;
+	struct xalloc_page *over;
 	struct rcu_head rcu;
 	struct folio *folio[XALLOC_SLICES_PER_SEGMENT];
 };
@@ -219,19 +223,25 @@ struct xalloc_arena {
 	struct xalloc_placement placement;
 	struct xarray segments;		/* segment number -> struct xalloc_segment */
 	struct xarray pages;		/* first slice -> struct xalloc_page */
-	struct list_head idle;		/* segments with idle slices */
+	struct list_head rest;		/* segments with idle slices, but for the next two */
+	struct list_head reserve;	/* segments of the reserve that are zero */
+	struct list_head dirty;		/* segments of the reserve that are to be zeroed */
+	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
 	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
 	wait_queue_head_t populated;	/* some segment's populating has become 0 */
 	struct delayed_work reap;
-	unsigned long reap_delay;	/* jiffies; doubles while something remains */
+	unsigned long reap_delay;	/* jiffies; doubles while nothing new waits */
+	u64 nr_waiting;			/* at the last look of those who queue it */
+	u64 nr_given_back;		/* slices, ever */
 	u32 nr_clients;
 	u32 nr_pages;
 	u32 nr_granted_slices;
 	u32 limit_slices;		/* most slices to be committed */
 	u32 nr_committed_slices;	/* with memory, or about to be given some */
 	u32 nr_idle_slices;
+	u32 nr_quarantined;		/* pages */
 	u32 nr_small_slices;		/* committed, in pieces */
 	u32 nr_off_node_slices;		/* committed, not on node */
 	u32 nr_exported_slices;		/* granted, in pages of exported */
@@ -245,14 +255,14 @@ struct xalloc_arena {
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
 	u32 nr_reserved;		/* segments */
-	u32 nr_dirty;			/* those of them that are to be zeroed */
 	bool reserve_low_seen;		/* below the low mark since it was last filled */
 	bool filling;			/* the worker is at it, or will be */
-	bool reserve_populating;	/* the worker has let go of lock for that */
+	bool fill_is_away;		/* the worker has let go of lock for a segment */
+	struct xalloc_segment *cleaning;	/* that segment, if it is being zeroed */
 	unsigned long fill_not_before;	/* jiffies */
 	struct delayed_work fill;
 	wait_queue_head_t filled;	/* filling has become false */
-	struct list_head reserve_link;	/* by arenas_lock in reserve.c */
+	struct list_head reclaim_link;	/* by arenas_lock in reclaim.c */
 	struct list_head zombie;	/* by zombies_lock in arena.c */
 };
 
@@ -274,14 +284,15 @@ struct xalloc_arena_config {
 /**
  * struct xalloc_page - a run of slices that was granted at once
  * @client: whose it is; the arena's orphans if that one is gone; exported if it is freed, but
- *	held; NULL in quarantine
- * @link: on @client's list, on the list of a grant under way, or in quarantine
+ *	held; NULL if it is abandoned or in quarantine
+ * @link: on @client's list, on the list of a grant under way, abandoned or in quarantine; on none
+ *	while it is freed
  * @tag: the number that came with the grant
  * @client_id: of @client, also when it is gone
  * @slice: first slice
  * @nr_slices: length
  * @nr_holds: clients that hold it
- * @granted: false until the client was told
+ * @granted: false until the client was told, and while it is freed
  * @to_zero: to be zeroed before that
  * @of_arena: XALLOC_PAGE_ARENA: it stays when @client goes, and everybody may free it
  */
@@ -305,6 +316,35 @@ static inline bool xalloc_page_is_owned(const struct xalloc_arena *arena,
 	return page->granted && page->client && page->client != &arena->exported;
 }
 
+static inline u32 xalloc_page_first_segment(const struct xalloc_page *page)
+{
+	return page->slice / XALLOC_SLICES_PER_SEGMENT;
+}
+
+static inline u32 xalloc_page_last_segment(const struct xalloc_page *page)
+{
+	return (page->slice + page->nr_slices - 1) / XALLOC_SLICES_PER_SEGMENT;
+}
+
+/* Which slices of a segment are in the page. */
+static inline u32 xalloc_page_slices_in(const struct xalloc_page *page, u32 index)
+{
+	return xalloc_placement_mask(index, page->slice, page->nr_slices);
+}
+
+/* Each segment that has memory, or is given some, below @page. */
+#define xalloc_page_for_each_segment(arena, page, index, seg)				\
+	xa_for_each_range(&(arena)->segments, index, seg, xalloc_page_first_segment(page),	\
+			  xalloc_page_last_segment(page))
+
+/* Between two steps of what takes long. */
+static inline void xalloc_arena_breathe(struct xalloc_arena *arena)
+{
+	mutex_unlock(&arena->lock);
+	cond_resched();
+	mutex_lock(&arena->lock);
+}
+
 /* account.c */
 int xalloc_payer_init(struct xalloc_payer *payer);
 void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *from);
@@ -324,16 +364,22 @@ int xalloc_pool_init(void);
 void xalloc_pool_fini(void);
 struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
 
-/* reserve.c */
-int xalloc_reserve_module_init(void);
-void xalloc_reserve_module_fini(void);
-void xalloc_reserve_init(struct xalloc_arena *arena);
-void xalloc_reserve_start(struct xalloc_arena *arena);
-void xalloc_reserve_fini(struct xalloc_arena *arena);
-void xalloc_reserve_set(struct xalloc_arena *arena, u32 low, u32 high);
-bool xalloc_reserve_release(struct xalloc_arena *arena);
-void xalloc_reserve_clean(struct xalloc_arena *arena);
-void xalloc_reserve_check(struct xalloc_arena *arena);
+/* reclaim.c */
+int xalloc_reclaim_module_init(void);
+void xalloc_reclaim_module_fini(void);
+void xalloc_reclaim_init(struct xalloc_arena *arena);
+void xalloc_reclaim_start(struct xalloc_arena *arena);
+void xalloc_reclaim_fini(struct xalloc_arena *arena);
+u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve);
+bool xalloc_reclaim_for(struct xalloc_arena *arena, int err);
+void xalloc_reclaim_abandoned(struct xalloc_arena *arena);
+void xalloc_reclaim_soon(struct xalloc_arena *arena);
+bool xalloc_reclaim_pass(struct xalloc_arena *arena);
+void xalloc_reclaim_zombie(struct xalloc_arena *arena);
+void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high);
+void xalloc_reclaim_clean_soon(struct xalloc_arena *arena);
+void xalloc_reclaim_fill_soon(struct xalloc_arena *arena);
+void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes);
 
 /* unmap.c */
 void xalloc_unmap(const struct xalloc_arena *arena, struct address_space *mapping, pgoff_t first,
@@ -342,17 +388,19 @@ bool xalloc_unmap_is_needed(struct folio *folio);
 bool xalloc_unmap_sees_pin(struct folio *folio);
 
 /* segment.c */
+void xalloc_segment_tell_fenced(struct xalloc_arena *arena);
+int xalloc_segment_fence(struct xalloc_arena *arena, u32 first, u32 last);
 int xalloc_segment_wait(struct xalloc_arena *arena);
 int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how);
 bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 bool xalloc_segment_is_poisoned(const struct xalloc_segment *seg, u32 slices);
 u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index);
-void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 nr_reserve);
+void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg);
 bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
-void xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices);
+int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices);
 u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
@@ -362,7 +410,8 @@ struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 n
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted);
 int xalloc_page_free(struct xalloc_client *client, u64 offset);
-void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
+int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
+int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
 struct xalloc_page *xalloc_page_next(struct xalloc_arena *arena, u32 slice);
 int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from);
@@ -372,7 +421,7 @@ u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *w
 		     struct xalloc_page_info *infos, u64 *next);
 void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
-void xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page);
+int xalloc_page_leave(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
 
 /* hold.c */
@@ -381,20 +430,14 @@ int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *o
 void xalloc_page_unhold(struct xalloc_client *holder);
 
 /* arena.c */
-int xalloc_arena_init(void);
 void xalloc_arena_fini(void);
 u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
 struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from);
 void xalloc_arena_vacate(struct xalloc_arena *arena);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
-u32 xalloc_arena_reap(struct xalloc_arena *arena, u32 nr_reserve);
-void xalloc_arena_reap_soon(struct xalloc_arena *arena);
 int xalloc_arena_set_limit(struct xalloc_arena *arena, u64 limit_bytes);
 void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat);
-void xalloc_arena_want(struct xalloc_arena *arena, u64 bytes);
-int xalloc_arena_contradiction(struct xalloc_arena *arena, u32 first, u32 last);
-void xalloc_arena_tell_fenced(struct xalloc_arena *arena);
 bool xalloc_arena_is_valid(struct xalloc_arena *arena);
 
 /* client.c */

@@ -415,8 +415,8 @@ static long ioctl_reserve(struct file *file, union call_args *args, void __user 
 		return -EBADF;
 	if (reserve->high_bytes > (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES)
 		return -EFBIG;
-	xalloc_reserve_set(arena, reserve->low_bytes / XALLOC_SEGMENT_BYTES,
-			   reserve->high_bytes / XALLOC_SEGMENT_BYTES);
+	xalloc_reclaim_set_reserve(arena, reserve->low_bytes / XALLOC_SEGMENT_BYTES,
+				   reserve->high_bytes / XALLOC_SEGMENT_BYTES);
 	return 0;
 }
 
@@ -442,8 +442,8 @@ static long ioctl_trim(struct file *file, union call_args *args, void __user *us
 		return -EINTR;
 	nr_keep = min_t(u64, DIV_ROUND_UP_ULL(keep_bytes, XALLOC_SEGMENT_BYTES),
 			arena->reserve_high);
-	trim->trimmed_bytes = (u64)xalloc_arena_reap(arena, nr_keep) * XALLOC_SLICE_BYTES;
-	xalloc_arena_reap_soon(arena);
+	trim->trimmed_bytes = (u64)xalloc_reclaim(arena, nr_keep) * XALLOC_SLICE_BYTES;
+	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return respond(user, args, sizeof(*trim));
 }

@@ -16,15 +16,12 @@ static int __init xalloc_init(void)
 	err = xalloc_pool_init();
 	if (err)
 		return err;
-	err = xalloc_reserve_module_init();
+	err = xalloc_reclaim_module_init();
 	if (err)
 		goto err_pool;
-	err = xalloc_arena_init();
-	if (err)
-		goto err_reserve;
 	err = xalloc_heap_init();
 	if (err)
-		goto err_arena;
+		goto err_reclaim;
 	err = xalloc_names_init();
 	if (err)
 		goto err_heap;
@@ -37,10 +34,9 @@ err_names:
 	xalloc_names_fini();
 err_heap:
 	xalloc_heap_fini();
-err_arena:
+err_reclaim:
 	xalloc_arena_fini();
-err_reserve:
-	xalloc_reserve_module_fini();
+	xalloc_reclaim_module_fini();
 err_pool:
 	xalloc_pool_fini();
 	return err;
@@ -52,7 +48,7 @@ static void __exit xalloc_exit(void)
 	xalloc_names_fini();
 	xalloc_heap_fini();
 	xalloc_arena_fini();
-	xalloc_reserve_module_fini();
+	xalloc_reclaim_module_fini();
 	xalloc_pool_fini();
 }
 

@@ -10,11 +10,15 @@
  *			client is gone: on the list of arena->orphans, until somebody adopts it
  *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
  *			that one, counted as granted, on the list of arena->exported
- *	quarantine	its client is gone and somebody may still refer to its memory, or
- *			hardware has broken it: the slices stay taken, so that nobody is
- *			granted them, until the memory below them was seen quiet
+ *	abandoned	its client is gone, or hardware has broken its memory: the slices stay
+ *			taken, so that nobody is granted them, until the memory below them was
+ *			seen quiet (reclaim.c)
+ *
+ * What takes long is done by steps of some segments, with arena->lock let go between them. So a
+ * long page loses its last segments first, and is shorter after each step.
  */
 #include <linux/bitops.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -22,24 +26,13 @@
 /* Pages that one call of xalloc_page_list() looks at. */
 #define LIST_LOOKS_MAX 4096
 
-static u32 first_segment(const struct xalloc_page *page)
-{
-	return page->slice / XALLOC_SLICES_PER_SEGMENT;
-}
-
-static u32 last_segment(const struct xalloc_page *page)
-{
-	return (page->slice + page->nr_slices - 1) / XALLOC_SLICES_PER_SEGMENT;
-}
-
-static u32 slices_in(const struct xalloc_page *page, u32 index)
-{
-	return xalloc_placement_mask(index, page->slice, page->nr_slices);
-}
+/* Segments of one step: giving them back takes as long as zeroing one. */
+#define STEP_SEGMENTS 16
 
 static int contradiction(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
-	return xalloc_arena_contradiction(arena, first_segment(page), last_segment(page));
+	return xalloc_segment_fence(arena, xalloc_page_first_segment(page),
+				    xalloc_page_last_segment(page));
 }
 
 /* Back to the placement; the segments below are settled by the caller. */
@@ -47,18 +40,18 @@ static int give_run(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	if (xalloc_placement_give(&arena->placement, page->slice, page->nr_slices))
 		return contradiction(arena, page);
-	xalloc_arena_tell_fenced(arena);
+	xalloc_segment_tell_fenced(arena);
 	return 0;
 }
 
-/* Give back what of the segments below @page can be given back, or keep it in reserve. */
+/* Give back what of the segments below @page can be given back. */
 static void settle_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
 	unsigned long index;
 
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		xalloc_segment_settle(arena, seg, arena->reserve_high);
+	xalloc_page_for_each_segment(arena, page, index, seg)
+		xalloc_segment_settle(arena, seg);
 }
 
 /* Slices to commit before @page has memory everywhere. */
@@ -67,9 +60,10 @@ static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *p
 	u32 index, slices, nr_missing = 0;
 	struct xalloc_segment *seg;
 
-	for (index = first_segment(page); index <= last_segment(page); index++) {
+	for (index = xalloc_page_first_segment(page);
+	     index <= xalloc_page_last_segment(page); index++) {
 		seg = xa_load(&arena->segments, index);
-		slices = slices_in(page, index);
+		slices = xalloc_page_slices_in(page, index);
 		if (seg)
 			nr_missing += hweight32(slices & ~seg->present & ~seg->populating);
 		else if (arena->policy == XALLOC_POLICY_SMALL)
@@ -97,16 +91,13 @@ static int populate_segments(struct xalloc_arena *arena, const struct xalloc_pag
 	u32 index;
 	int err;
 
-	/* Before memory is zeroed in vain. What only waited for a pin to drop makes room. */
-	if (exceeds_limit(arena, count_missing(arena, page))) {
-		xalloc_reserve_release(arena);
-		if (exceeds_limit(arena, count_missing(arena, page)))
-			return -EDQUOT;
-	}
-	for (index = first_segment(page); index <= last_segment(page); index++) {
-		err = xalloc_segment_populate(arena, index, slices_in(page, index), how);
-		if (err && err != -EINTR && xalloc_reserve_release(arena))
-			err = xalloc_segment_populate(arena, index, slices_in(page, index), how);
+	/* Before memory is zeroed in vain. */
+	if (exceeds_limit(arena, count_missing(arena, page)))
+		return -EDQUOT;
+	for (index = xalloc_page_first_segment(page);
+	     index <= xalloc_page_last_segment(page); index++) {
+		err = xalloc_segment_populate(arena, index, xalloc_page_slices_in(page, index),
+					      how);
 		if (err)
 			return err;
 		cond_resched();
@@ -143,7 +134,7 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 	    page->nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
 		return -EDQUOT;
 	err = xalloc_placement_take(&arena->placement, request, &page->slice);
-	xalloc_arena_tell_fenced(arena);
+	xalloc_segment_tell_fenced(arena);
 	if (err)
 		return err;
 	nr_missing = count_missing(arena, page);
@@ -165,7 +156,7 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 }
 
 /* Returns whether no slice of it was granted since it was zeroed. */
-static bool count_granted(struct xalloc_arena *arena, const struct xalloc_page *page,
+static bool count_granted(struct xalloc_arena *arena, struct xalloc_page *page,
 			  u32 *contig_bytes)
 {
 	struct xalloc_segment *seg;
@@ -173,24 +164,36 @@ static bool count_granted(struct xalloc_arena *arena, const struct xalloc_page *
 	bool zero = true;
 
 	*contig_bytes = XALLOC_SEGMENT_BYTES;
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page)) {
-		if (xalloc_segment_grant(arena, seg, slices_in(page, index)))
+	xalloc_page_for_each_segment(arena, page, index, seg) {
+		if (xalloc_segment_grant(arena, seg, xalloc_page_slices_in(page, index)))
 			zero = false;
 		if (seg->in_pieces)
 			*contig_bytes = XALLOC_SLICE_BYTES;
+		if (index != xalloc_page_first_segment(page))
+			seg->over = page;
 	}
 	arena->nr_pages++;
 	xalloc_count(XALLOC_NR_PAGES, 1);
 	return zero;
 }
 
-static void uncount_granted(struct xalloc_arena *arena, const struct xalloc_page *page)
+/* Of a page, or of the last segments of one. */
+static void ungrant_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
+	u32 first = xalloc_page_first_segment(page);
 	struct xalloc_segment *seg;
 	unsigned long index;
 
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		xalloc_segment_ungrant(arena, seg, slices_in(page, index));
+	xa_for_each_range(&arena->segments, index, seg, first, xalloc_page_last_segment(page)) {
+		xalloc_segment_ungrant(arena, seg, xalloc_page_slices_in(page, index));
+		if (index != first || page->slice % XALLOC_SLICES_PER_SEGMENT == 0)
+			seg->over = NULL;
+	}
+}
+
+static void uncount_granted(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	ungrant_segments(arena, page);
 	arena->nr_pages--;
 	xalloc_count(XALLOC_NR_PAGES, -1);
 }
@@ -200,8 +203,8 @@ static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *pa
 	struct xalloc_segment *seg;
 	unsigned long index;
 
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page)) {
-		if (xalloc_segment_is_poisoned(seg, slices_in(page, index)))
+	xalloc_page_for_each_segment(arena, page, index, seg) {
+		if (xalloc_segment_is_poisoned(seg, xalloc_page_slices_in(page, index)))
 			return true;
 		cond_resched();
 	}
@@ -276,7 +279,6 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 		page->to_zero = grant->flags & XALLOC_PAGE_ZERO;
 	grant->offset = (u64)page->slice * XALLOC_SLICE_BYTES;
 	list_add_tail(&page->link, granted);
-	xalloc_reserve_check(arena);
 	return 0;
 
 err_give:
@@ -292,15 +294,21 @@ err_free:
  * @page: a page on the list of a grant under way
  *
  * Context: Process context, may sleep. Needs no lock: nobody else can free the page.
+ * Return: 0, or -EINTR if a fatal signal arrived before all was zero.
  */
-void xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
+int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
 	unsigned long index;
 
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		xalloc_segment_zero(seg, slices_in(page, index));
+	xalloc_page_for_each_segment(arena, page, index, seg) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		xalloc_segment_zero(seg, xalloc_page_slices_in(page, index));
+	}
+	return 0;
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_page_zero);
 
 /* The page that begins at @offset, if it is anybody's. */
 static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
@@ -318,16 +326,127 @@ static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
 	return page;
 }
 
+/* Where the last step's worth of segments of a long page begins; 0 for a page that is not long. */
+static u32 find_cut(const struct xalloc_page *page)
+{
+	u32 last = xalloc_page_last_segment(page);
+
+	if (last - xalloc_page_first_segment(page) < STEP_SEGMENTS)
+		return 0;
+	return last - STEP_SEGMENTS + 1;
+}
+
+/* What of @page is in segments from @index on. */
+static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
+{
+	u32 slice = index * XALLOC_SLICES_PER_SEGMENT;
+
+	return (struct xalloc_page){
+		.slice = slice,
+		.nr_slices = page->slice + page->nr_slices - slice,
+	};
+}
+
+/* Shorten @page by all that is in segments from @index on, which go back. */
+static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
+{
+	const struct xalloc_page tail = tail_of(page, index);
+	int err;
+
+	err = give_run(arena, &tail);
+	if (err)
+		return err;
+	if (page->client)
+		ungrant_segments(arena, &tail);
+	page->nr_slices -= tail.nr_slices;
+	settle_segments(arena, &tail);
+	return 0;
+}
+
+/**
+ * xalloc_page_shorten() - let the last segments of a long page go, if nobody refers to them
+ * @arena: the arena
+ * @page: an abandoned page
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: 1 if the page is shorter, 0 if it is not long or hardware has broken memory of the
+ * segments, -EBUSY if somebody refers to them.
+ */
+int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	u32 from = find_cut(page);
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	if (!from)
+		return 0;
+	xa_for_each_range(&arena->segments, index, seg, from, xalloc_page_last_segment(page)) {
+		u32 slices = xalloc_page_slices_in(page, index);
+
+		if (!xalloc_segment_is_quiet(arena, seg, slices))
+			return -EBUSY;
+		if (xalloc_segment_is_poisoned(seg, slices))
+			return 0;
+	}
+	return !cut(arena, page, from);
+}
+
+/* While a page is freed nobody else finds it. */
+static void hide(struct xalloc_client *client, struct xalloc_page *page)
+{
+	page->granted = false;
+	page->client = client;
+	page->client_id = client->id;
+	list_del_init(&page->link);
+}
+
+static void unhide(struct xalloc_client *client, struct xalloc_page *page)
+{
+	page->granted = true;
+	list_add_tail(&page->link, &client->pages);
+}
+
+/* Free @page, which is hidden. -EHWPOISON: broken memory is in what is left of it. */
+static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	u32 from;
+	int err;
+
+	while ((from = find_cut(page))) {
+		const struct xalloc_page tail = tail_of(page, from);
+
+		if (is_poisoned(arena, &tail))
+			return -EHWPOISON;
+		err = cut(arena, page, from);
+		if (err)
+			return err;
+		xalloc_arena_breathe(arena);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	if (is_poisoned(arena, page))
+		return -EHWPOISON;
+	err = give_run(arena, page);
+	if (err)
+		return err;
+	uncount_granted(arena, page);
+	settle_segments(arena, page);
+	xalloc_page_forget(arena, page);
+	return 0;
+}
+
 /**
  * xalloc_page_free() - free a page
  * @client: who frees: whose it is, or, if it is the arena's, anyone
  * @offset: where the page begins, in bytes
  *
  * The slices can be granted again at once. What becomes idle is given back as far as
- * nobody refers to it, or kept in the arena's reserve.
+ * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
+ * page that has some is abandoned, for xalloc_reclaim_abandoned().
  *
- * Context: Process context, may sleep. arena->lock held.
- * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
+ * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
+ * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed, -EINTR: a fatal
+ * signal arrived, and what is left of the page is the client's.
  */
 int xalloc_page_free(struct xalloc_client *client, u64 offset)
 {
@@ -340,22 +459,20 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 		return PTR_ERR(page);
 	if (page->client != client && !page->of_arena)
 		return -EPERM;
-	/* Broken memory is granted to nobody: it stays taken while its segment is in use. */
-	if (page->nr_holds || is_poisoned(arena, page)) {
+	if (page->nr_holds) {
 		xalloc_page_end(arena, page);
-		if (!page->client)
-			xalloc_page_let_go(arena, page);
 		return 0;
 	}
-	err = give_run(arena, page);
-	if (err)
-		return err;
 	arena->nr_changes++;
-	uncount_granted(arena, page);
-	settle_segments(arena, page);
-	list_del(&page->link);
-	xalloc_page_forget(arena, page);
-	return 0;
+	hide(client, page);
+	err = free_hidden(arena, page);
+	if (err)
+		unhide(client, page);
+	if (err == -EHWPOISON) {
+		xalloc_page_abandon(arena, page);
+		err = 0;
+	}
+	return err;
 }
 
 /**
@@ -475,7 +592,7 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	page->slice = from->slice;
 	page->granted = true;
 	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
-	xalloc_arena_tell_fenced(arena);
+	xalloc_segment_tell_fenced(arena);
 	if (err)
 		goto err_free;
 	err = populate_segments(arena, page, 0);
@@ -495,30 +612,47 @@ err_free:
 	return err;
 }
 
+/* Copies what is in one segment of @page, if the page is still there. */
+static int copy_segment(struct xalloc_arena *to, struct xalloc_arena *from,
+			const struct xalloc_page *page, u32 index)
+{
+	const struct xalloc_page *original = xa_load(&from->pages, page->slice);
+
+	lockdep_assert_held(&from->lock);
+	if (!original || !xalloc_page_is_owned(from, original) ||
+	    original->nr_slices != page->nr_slices)
+		return -ENOENT;
+	return xalloc_segment_copy(xa_load(&to->segments, index), xa_load(&from->segments, index),
+				   xalloc_page_slices_in(page, index));
+}
+
 /**
  * xalloc_page_copy_contents() - copy what is in a page from one arena to another
  * @to: the arena with the copy, of which nobody knows yet
  * @from: the arena to copy from
  * @page: the copy, a page of @to
  *
- * Context: Process context, may sleep. from->lock held.
- * Return: 0, -ENOENT if there is no such page any more, -EHWPOISON if memory of it is broken.
+ * Context: Process context, may sleep. Takes and releases from->lock for each segment.
+ * Return: 0, -ENOENT if there is no such page any more, -EHWPOISON if memory of it is broken,
+ * -EINTR if a fatal signal arrived.
  */
 int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from,
 			      const struct xalloc_page *page)
 {
-	const struct xalloc_page *original = xa_load(&from->pages, page->slice);
-	struct xalloc_segment *seg;
-	unsigned long index;
+	u32 index;
+	int err;
 
-	lockdep_assert_held(&from->lock);
-	if (!original || !xalloc_page_is_owned(from, original) ||
-	    original->nr_slices != page->nr_slices)
-		return -ENOENT;
-	if (is_poisoned(from, original))
-		return -EHWPOISON;
-	xa_for_each_range(&to->segments, index, seg, first_segment(page), last_segment(page))
-		xalloc_segment_copy(seg, xa_load(&from->segments, index), slices_in(page, index));
+	for (index = xalloc_page_first_segment(page); index <= xalloc_page_last_segment(page);
+	     index++) {
+		if (mutex_lock_killable(&from->lock))
+			return -EINTR;
+		err = copy_segment(to, from, page, index);
+		mutex_unlock(&from->lock);
+		if (err)
+			return err;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
 	return 0;
 }
 
@@ -527,7 +661,7 @@ int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from
  * @arena: the arena
  * @page: a page on its client's list
  *
- * Into quarantine, or to the exported ones while it is held.
+ * It is abandoned, or joins the exported ones while it is held.
  *
  * Context: arena->lock held. Neither allocates nor fails.
  */
@@ -545,9 +679,11 @@ void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
 }
 
 /**
- * xalloc_page_abandon() - put a page of a client that goes away into quarantine
+ * xalloc_page_abandon() - have a page belong to nobody
  * @arena: the arena
  * @page: a page on its client's list
+ *
+ * Its memory is given back by xalloc_reclaim_abandoned().
  *
  * Context: arena->lock held. Neither allocates nor fails.
  */
@@ -556,134 +692,39 @@ void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page)
 	lockdep_assert_held(&arena->lock);
 	uncount_granted(arena, page);
 	page->client = NULL;
-	list_move_tail(&page->link, &arena->quarantine);
-}
-
-/*
- * Broken memory leaves its segment only with the folio: a piece does so by itself, an
- * order-9 folio when the pages that are left in it are all here for that reason.
- */
-static bool may_leave(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
-{
-	if (seg->in_pieces || !xalloc_segment_is_poisoned(seg, slices))
-		return true;
-	seg->broken |= slices;
-	return !~(xalloc_segment_untaken(arena, seg->index) | seg->broken);
-}
-
-/* Whether @other is in quarantine for broken memory of a segment that @page is in, too. */
-static bool shares_broken(struct xalloc_arena *arena, const struct xalloc_page *page,
-			  const struct xalloc_page *other)
-{
-	u32 index = max(first_segment(page), first_segment(other));
-	u32 last = min(last_segment(page), last_segment(other));
-	struct xalloc_segment *seg;
-
-	for (; index <= last; index++) {
-		seg = xa_load(&arena->segments, index);
-		if (seg && seg->broken & slices_in(page, index) &&
-		    seg->broken & slices_in(other, index))
-			return true;
-	}
-	return false;
-}
-
-static bool has_broken(struct xalloc_arena *arena, const struct xalloc_page *page)
-{
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		if (seg->broken & slices_in(page, index))
-			return true;
-	return false;
-}
-
-/* Move to @leaving what can leave only together with what is there. */
-static void gather_leaving(struct xalloc_arena *arena, struct list_head *leaving)
-{
-	struct xalloc_page *page, *other, *next;
-
-	/* Grows while it is walked. */
-	list_for_each_entry(page, leaving, link) {
-		if (!has_broken(arena, page))
-			continue;
-		list_for_each_entry_safe(other, next, &arena->quarantine, link)
-			if (shares_broken(arena, page, other))
-				list_move_tail(&other->link, leaving);
-	}
-}
-
-static bool may_all_leave(struct xalloc_arena *arena, struct list_head *leaving)
-{
-	struct xalloc_segment *seg;
-	struct xalloc_page *page;
-	unsigned long index;
-
-	/* All before the first is unmapped under other users of it. */
-	list_for_each_entry(page, leaving, link)
-		xa_for_each_range(&arena->segments, index, seg, first_segment(page),
-				  last_segment(page))
-			if (!may_leave(arena, seg, slices_in(page, index)))
-				return false;
-	list_for_each_entry(page, leaving, link)
-		xa_for_each_range(&arena->segments, index, seg, first_segment(page),
-				  last_segment(page))
-			if (!xalloc_segment_is_quiet(arena, seg, slices_in(page, index)))
-				return false;
-	return true;
-}
-
-/* Where records contradict each other it stays where it is, in segments out of use. */
-static void leave(struct xalloc_arena *arena, struct xalloc_page *page)
-{
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	if (give_run(arena, page))
-		return;
-	xa_for_each_range(&arena->segments, index, seg, first_segment(page), last_segment(page))
-		seg->broken &= ~slices_in(page, index);
-	settle_segments(arena, page);
-	list_del(&page->link);
-	xalloc_page_forget(arena, page);
+	list_move_tail(&page->link, &arena->abandoned);
 }
 
 /**
- * xalloc_page_let_go() - end the quarantine of a page if nobody refers to its memory
+ * xalloc_page_leave() - give back an abandoned page
  * @arena: the arena
- * @page: a page in quarantine; freed, or at the end of arena->quarantine afterwards
+ * @page: a page on no client's list, whose memory was seen quiet; freed afterwards, unless
+ *	records contradict each other
  *
- * Pages with broken memory in the same segment leave together or not at all: of one that
- * left alone, the broken slices could be granted while the segment keeps its memory.
- *
- * Context: Process context, may sleep. arena->lock held. Other pages in quarantine may be
- * freed too.
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: 0, or -EUCLEAN: the page stays, in segments that are out of use.
  */
-void xalloc_page_let_go(struct xalloc_arena *arena, struct xalloc_page *page)
+int xalloc_page_leave(struct xalloc_arena *arena, struct xalloc_page *page)
 {
-	struct xalloc_page *next;
-	LIST_HEAD(leaving);
-	bool may;
+	struct xalloc_segment *seg;
+	unsigned long index;
+	int err;
 
-	lockdep_assert_held(&arena->lock);
-	list_move_tail(&page->link, &leaving);
-	/* Alone first, which marks what of it is broken and is mostly the answer. */
-	may = may_all_leave(arena, &leaving);
-	if (may) {
-		gather_leaving(arena, &leaving);
-		may = list_is_singular(&leaving) || may_all_leave(arena, &leaving);
-	}
-	if (may)
-		list_for_each_entry_safe(page, next, &leaving, link)
-			leave(arena, page);
-	list_splice_tail(&leaving, &arena->quarantine);
+	err = give_run(arena, page);
+	if (err)
+		return err;
+	xalloc_page_for_each_segment(arena, page, index, seg)
+		seg->broken &= ~xalloc_page_slices_in(page, index);
+	settle_segments(arena, page);
+	xalloc_page_forget(arena, page);
+	return 0;
 }
 
-/** xalloc_page_forget() - drop the record of a page that is on no list any more */
+/** xalloc_page_forget() - drop the record of a page, and take the page off its list */
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	lockdep_assert_held(&arena->lock);
+	list_del(&page->link);
 	xa_erase(&arena->pages, page->slice);
 	kfree(page);
 }

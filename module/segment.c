@@ -18,7 +18,7 @@
  * charge, and device and CPU never part ways.
  *
  * An idle order-9 segment that is quiet and of which no slice is taken may stay as part
- * of the arena's reserve.
+ * of the arena's reserve. What else is idle is the rest, which waits for somebody to let go.
  */
 #include <linux/bitops.h>
 #include <linux/highmem.h>
@@ -37,6 +37,43 @@
 /* Most slices to unmap at once: 128 MiB, for which page tables are held a millisecond at most. */
 #define UNMAP_SLICES_MAX 2048
 
+/**
+ * xalloc_segment_tell_fenced() - warn if segments were taken out of use since the last call
+ * @arena: the arena
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_segment_tell_fenced(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (arena->nr_fenced == arena->placement.nr_fenced)
+		return;
+	arena->nr_fenced = arena->placement.nr_fenced;
+	WARN_ONCE(!xalloc_is_in_kunit(), "xalloc: records of arena %llu contradict each other",
+		  arena->id);
+}
+
+/**
+ * xalloc_segment_fence() - take segments out of use whose records contradict each other
+ * @arena: the arena
+ * @first: first of the segments
+ * @last: last one
+ *
+ * A fault of this module, not of its users. Nothing more is granted in these segments, for
+ * good; what is granted there stays as it is, and the arena goes on elsewhere.
+ *
+ * Context: arena->lock held.
+ * Return: -EUCLEAN.
+ */
+int xalloc_segment_fence(struct xalloc_arena *arena, u32 first, u32 last)
+{
+	lockdep_assert_held(&arena->lock);
+	for (; first <= last; first++)
+		xalloc_placement_fence(&arena->placement, first);
+	xalloc_segment_tell_fenced(arena);
+	return -EUCLEAN;
+}
+
 static u32 idle_slices(const struct xalloc_segment *seg)
 {
 	if (seg->in_pieces)
@@ -44,24 +81,34 @@ static u32 idle_slices(const struct xalloc_segment *seg)
 	return seg->granted ? 0 : seg->present;
 }
 
+/* Put a segment on the list where it belongs now. One without idle slices is on none. */
+static void relist(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	list_del_init(&seg->idle);
+	if (seg->reserved)
+		list_add_tail(&seg->idle, seg->dirty ? &arena->dirty : &arena->reserve);
+	else if (idle_slices(seg))
+		list_add_tail(&seg->idle, &arena->rest);
+}
+
 static void unreserve(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	if (!seg->reserved)
 		return;
-	arena->nr_dirty -= seg->dirty;
 	seg->dirty = false;
 	seg->reserved = false;
 	arena->nr_reserved--;
 	xalloc_count(XALLOC_NR_RESERVED_SLICES, -(long)XALLOC_SLICES_PER_SEGMENT);
+	relist(arena, seg);
 }
 
 static void reserve(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	seg->dirty = seg->touched;
-	arena->nr_dirty += seg->dirty;
 	seg->reserved = true;
 	arena->nr_reserved++;
 	xalloc_count(XALLOC_NR_RESERVED_SLICES, XALLOC_SLICES_PER_SEGMENT);
+	relist(arena, seg);
 }
 
 /* All changes of present and granted go through here, so that what they entail follows. */
@@ -83,15 +130,16 @@ static void set_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u
 	more = (s32)hweight32(idle) - (s32)hweight32(idle_before);
 	arena->nr_idle_slices += more;
 	xalloc_count(XALLOC_NR_IDLE_SLICES, more);
-	if (idle && !idle_before)
-		list_add_tail(&seg->idle, &arena->idle);
-	if (!idle && idle_before)
-		list_del(&seg->idle);
 	if (granted || !present)
 		unreserve(arena, seg);
+	if (!idle != !idle_before)
+		relist(arena, seg);
 }
 
-/* Memory for @nr_slices may be had: counted against the arena's limits and its payer. */
+/*
+ * Memory for @nr_slices may be had: counted against the arena's limits and its payer. Of all looks
+ * at limits this is the one that counts; those in page.c only spare work in vain.
+ */
 static int charge(struct xalloc_arena *arena, u32 nr_slices)
 {
 	int err;
@@ -160,6 +208,7 @@ static void drop_folio(struct xalloc_arena *arena, struct folio *folio)
 	/* A fault that found the folio just before holds a reference and will drop it. */
 	arena->backing->free(folio);
 	uncharge(arena, nr_slices);
+	arena->nr_given_back += nr_slices;
 }
 
 static int add_huge(struct xalloc_arena *arena, struct xalloc_segment *seg, bool background)
@@ -311,12 +360,13 @@ int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, u
 		if (!seg)
 			return -ENOMEM;
 		seg->index = index;
+		INIT_LIST_HEAD(&seg->idle);
 		/* Publishes the segment to the fault, which refuses it until it is granted. */
 		err = xa_insert(&arena->segments, index, seg, GFP_KERNEL_ACCOUNT);
 		if (err) {
 			kfree(seg);
 			if (err == -EBUSY)
-				err = xalloc_arena_contradiction(arena, index, index);
+				err = xalloc_segment_fence(arena, index, index);
 			return err;
 		}
 	}
@@ -454,17 +504,25 @@ u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index)
 	return placed ? placed->free | placed->lost : ALL_SLICES;
 }
 
+/* Whether a segment is to stay, as part of the reserve. Broken memory does not. */
+static bool is_for_reserve(struct xalloc_arena *arena, const struct xalloc_segment *seg)
+{
+	return arena->nr_reserved < arena->reserve_high &&
+	       !~xalloc_placement_free_mask(&arena->placement, seg->index) &&
+	       !xalloc_segment_is_poisoned(seg, ALL_SLICES);
+}
+
 /**
  * xalloc_segment_settle() - give back what of a segment nobody has and nobody refers to
  * @arena: its arena
  * @seg: the segment; may be gone afterwards
- * @nr_reserve: most segments to keep in the arena's reserve instead
  *
- * What somebody still refers to stays as it is, but unmapped. Broken memory is not kept.
+ * What somebody still refers to stays as it is, but unmapped. An order-9 segment may become part
+ * of the reserve instead; one that is stays there up to the high mark.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
  */
-void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 nr_reserve)
+void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	u32 slices;
 
@@ -478,15 +536,11 @@ void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *se
 		settle_pieces(arena, seg, slices);
 		return;
 	}
-	if (slices != ALL_SLICES || (seg->reserved && arena->nr_reserved <= nr_reserve))
+	if (slices != ALL_SLICES || (seg->reserved && arena->nr_reserved <= arena->reserve_high))
 		return;
-	if (!xalloc_segment_is_quiet(arena, seg, slices)) {
+	if (!xalloc_segment_is_quiet(arena, seg, slices))
 		unreserve(arena, seg);
-		return;
-	}
-	if (!seg->reserved && arena->nr_reserved < nr_reserve &&
-	    !~xalloc_placement_free_mask(&arena->placement, seg->index) &&
-	    !xalloc_segment_is_poisoned(seg, slices))
+	else if (!seg->reserved && is_for_reserve(arena, seg))
 		reserve(arena, seg);
 	else
 		drop_huge(arena, seg);
@@ -514,9 +568,10 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
 }
 
 /**
- * xalloc_segment_drop_reserved() - take one segment out of the reserve, for the shrinker
+ * xalloc_segment_drop_reserved() - give back one segment of the reserve
  * @arena: its arena
- * @seg: a segment of the reserve
+ * @seg: a segment of the reserve; gone afterwards, or out of the reserve if somebody refers to
+ *	it. It stays while a grant or the worker has taken some of its slices
  *
  * It is unmapped and stays so while it is idle, so there is nothing to lock.
  *
@@ -526,35 +581,55 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
 bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	lockdep_assert_held(&arena->lock);
-	if (!xalloc_placement_is_whole(&arena->placement, seg->index) ||
-	    folio_ref_count(seg->folio[0]) != 1)
+	if (!xalloc_placement_is_whole(&arena->placement, seg->index))
 		return false;
+	if (folio_ref_count(seg->folio[0]) != 1) {
+		unreserve(arena, seg);
+		return false;
+	}
 	drop_huge(arena, seg);
 	return true;
 }
 
 /**
- * xalloc_segment_clean() - zero a segment of the reserve
+ * xalloc_segment_clean() - zero a segment of the reserve, while others grant and free
  * @arena: its arena
- * @seg: a dirty segment of the reserve; taken out of it if hardware has broken it
+ * @seg: a dirty segment of the reserve; may be gone afterwards
  *
- * Context: Process context, may sleep. arena->lock held.
+ * Its slices are taken meanwhile, so that nobody is granted them and the segment stays. Memory
+ * that hardware has broken goes. A segment of which a grant under way has taken slices leaves the
+ * reserve as it is.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
  */
 void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
+	u32 slice = seg->index * XALLOC_SLICES_PER_SEGMENT;
+	bool is_broken;
+
 	lockdep_assert_held(&arena->lock);
-	if (xalloc_segment_is_poisoned(seg, ALL_SLICES)) {
-		/* A grant under way may have taken some of it. */
-		if (xalloc_placement_is_whole(&arena->placement, seg->index))
-			drop_huge(arena, seg);
-		else
-			unreserve(arena, seg);
+	if (!xalloc_placement_is_whole(&arena->placement, seg->index) ||
+	    xalloc_placement_take_at(&arena->placement, slice, XALLOC_SLICES_PER_SEGMENT)) {
+		xalloc_segment_tell_fenced(arena);
+		unreserve(arena, seg);
 		return;
 	}
-	folio_zero_range(seg->folio[0], 0, XALLOC_SEGMENT_BYTES);
-	seg->touched = 0;
-	seg->dirty = false;
-	arena->nr_dirty--;
+	arena->cleaning = seg;
+	mutex_unlock(&arena->lock);
+	is_broken = xalloc_segment_is_poisoned(seg, ALL_SLICES);
+	if (!is_broken)
+		arena->backing->zero(seg->folio[0]);
+	mutex_lock(&arena->lock);
+	arena->cleaning = NULL;
+	if (xalloc_placement_give(&arena->placement, slice, XALLOC_SLICES_PER_SEGMENT))
+		xalloc_segment_fence(arena, seg->index, seg->index);
+	if (is_broken) {
+		drop_huge(arena, seg);
+	} else {
+		seg->touched = 0;
+		seg->dirty = false;
+		relist(arena, seg);
+	}
 }
 
 /**
@@ -562,7 +637,7 @@ void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg
  * @seg: the segment
  * @slices: which, all granted to a page that its client does not know of yet
  *
- * Context: Process context, may sleep. Needs no lock: they stay where they are.
+ * Context: Process context, may sleep. Needs no lock: the slices stay where they are.
  */
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices)
 {
@@ -586,18 +661,23 @@ void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices)
  *
  * Context: Process context, may sleep. The lock of the arena of @from held; nobody else
  * knows of that of @to.
+ * Return: 0, or -EHWPOISON if hardware has broken a part of @from.
  */
-void xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices)
+int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices)
 {
+	if (xalloc_segment_is_poisoned(from, slices))
+		return -EHWPOISON;
 	for (; slices; slices &= slices - 1) {
 		struct page *kpage = xalloc_segment_kpage(to, __ffs(slices));
 		struct page *original = xalloc_segment_kpage(from, __ffs(slices));
 		unsigned int i;
 
 		for (i = 0; i < XALLOC_SLICE_KPAGES; i++)
-			copy_highpage(kpage + i, original + i);
+			if (copy_mc_highpage(kpage + i, original + i))
+				return -EHWPOISON;
 		cond_resched();
 	}
+	return 0;
 }
 
 /**
@@ -711,17 +791,20 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
 struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages)
 {
 	struct page **kpages = kvmalloc_array(nr_kpages, sizeof(*kpages), GFP_KERNEL_ACCOUNT);
-	unsigned long kpage = slice * XALLOC_SLICE_KPAGES;
-	struct xalloc_segment *seg;
-	u32 i;
+	struct xalloc_segment *seg = NULL;
+	struct page *first;
+	u32 i, at;
 
 	if (!kpages)
 		return NULL;
-	for (i = 0; i < nr_kpages; i++, kpage++) {
-		seg = xa_load(&arena->segments, kpage / XALLOC_SEGMENT_KPAGES);
-		kpages[i] = xalloc_segment_kpage(seg, kpage / XALLOC_SLICE_KPAGES %
-						      XALLOC_SLICES_PER_SEGMENT) +
-			    kpage % XALLOC_SLICE_KPAGES;
+	for (i = 0; i < nr_kpages; slice++) {
+		at = slice % XALLOC_SLICES_PER_SEGMENT;
+		if (!seg || !at)
+			seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+		first = xalloc_segment_kpage(seg, at);
+		for (at = 0; at < XALLOC_SLICE_KPAGES && i < nr_kpages; at++)
+			kpages[i++] = first + at;
+		cond_resched();
 	}
 	return kpages;
 }

@@ -56,6 +56,7 @@ void xalloc_unmap(const struct xalloc_arena *arena, struct address_space *mappin
  *
  * Context: Process context, may sleep. Takes the folio lock: a fault that saw the slices granted
  * has mapped the folio by then, and a later one refuses.
+ * Return: true if so.
  */
 bool xalloc_unmap_is_needed(struct folio *folio)
 {
@@ -80,9 +81,10 @@ bool xalloc_unmap_sees_pin(struct folio *folio)
 {
 	int nr_refs, nr_mapped;
 
-	/* Against faults. So mappings only go meanwhile, and each goes before its reference does. */
+	/* No fault maps it meanwhile, so that mappings only go, each before its reference. */
 	folio_lock(folio);
 	nr_refs = folio_ref_count(folio);
+	/* In this order: a mapping that goes in between looks like a pin, and not the reverse. */
 	smp_rmb();
 	nr_mapped = folio_mapcount(folio);
 	folio_unlock(folio);

@@ -24,7 +24,6 @@ struct tally {
 	u32 nr_granted_slices;
 	u32 nr_small_slices;
 	u32 nr_reserved;
-	u32 nr_dirty;
 	u64 nr_listed;			/* pages on the lists of their clients */
 	u64 nr_handed_out;		/* pages that have to be there */
 };
@@ -40,7 +39,7 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 	if (page->link.next->prev != &page->link || page->link.prev->next != &page->link)
 		return false;
 	if (!page->client)
-		return page->granted;
+		return page->granted && !page->nr_holds;
 	if (page->client->arena != arena)
 		return false;
 	if (page->client == &arena->orphans)
@@ -137,17 +136,25 @@ static bool segment_is_valid(struct xalloc_arena *arena, struct tally *tally, u3
 		xalloc_placement_segment(&arena->placement, index);
 	const struct xalloc_segment *seg = xa_load(&arena->segments, index);
 	enum xalloc_placement_backing backing = placed->backing;
+	const struct xalloc_page *over = tally->page;
 	u32 taken, granted;
 
+	if (!over || !over->client || over->slice / XALLOC_SLICES_PER_SEGMENT >= index)
+		over = NULL;
 	if (!add_up_segment(arena, tally, index, &taken, &granted))
 		return false;
+	/* Nobody's for as long as the worker zeroes it. */
+	if (seg && seg == arena->cleaning) {
+		taken |= ~0u;
+		tally->nr_slices += XALLOC_SLICES_PER_SEGMENT;
+	}
 	if ((placed->free | placed->lost) != ~taken)
 		return false;
 	tally->nr_slices += hweight32(placed->lost);
 	if (!seg)
 		return !taken && backing == XALLOC_BACKING_BARE;
-	if (seg->index != index || seg->granted != granted || granted & ~seg->touched ||
-	    granted & ~seg->present || !folios_are_valid(arena, seg))
+	if (seg->index != index || seg->granted != granted || seg->over != over ||
+	    granted & ~seg->touched || granted & ~seg->present || !folios_are_valid(arena, seg))
 		return false;
 	tally->nr_committed_slices += hweight32(seg->present | seg->populating);
 	tally->nr_granted_slices += hweight32(granted);
@@ -160,42 +167,49 @@ static bool segment_is_valid(struct xalloc_arena *arena, struct tally *tally, u3
 	}
 	tally->nr_idle_slices += granted ? 0 : XALLOC_SLICES_PER_SEGMENT;
 	tally->nr_reserved += seg->reserved;
-	tally->nr_dirty += seg->dirty;
 	if (seg->reserved ? granted || seg->dirty != !!seg->touched : seg->dirty)
 		return false;
 	return backing == XALLOC_BACKING_HUGE && !~seg->present;
 }
 
-static bool idle_is_valid(struct xalloc_arena *arena)
+/* A list of segments, all of them reserved and dirty as told. */
+static bool list_is_valid(struct xalloc_arena *arena, const struct list_head *list, bool reserved,
+			  bool dirty, u32 *nr_slices)
 {
 	const struct xalloc_segment *seg;
-	u32 nr_slices = 0;
 
-	list_for_each_entry(seg, &arena->idle, idle) {
+	list_for_each_entry(seg, list, idle) {
 		u32 idle = seg->in_pieces ? seg->present & ~seg->granted :
 			   seg->granted ? 0 : seg->present;
 
-		if (!idle || xa_load(&arena->segments, seg->index) != seg)
+		if (!idle || xa_load(&arena->segments, seg->index) != seg ||
+		    seg->reserved != reserved || seg->dirty != dirty)
 			return false;
-		nr_slices += hweight32(idle);
-		if (nr_slices > arena->nr_idle_slices)
+		*nr_slices += hweight32(idle);
+		if (*nr_slices > arena->nr_idle_slices)
 			return false;
 	}
-	return nr_slices == arena->nr_idle_slices;
+	return true;
 }
 
-static bool quarantine_is_valid(struct xalloc_arena *arena, u32 nr_quarantined)
+static bool idle_is_valid(struct xalloc_arena *arena)
+{
+	u32 nr_slices = 0;
+
+	return list_is_valid(arena, &arena->rest, false, false, &nr_slices) &&
+	       list_is_valid(arena, &arena->reserve, true, false, &nr_slices) &&
+	       list_is_valid(arena, &arena->dirty, true, true, &nr_slices) &&
+	       nr_slices == arena->nr_idle_slices;
+}
+
+static bool nobodys_are_valid(struct xalloc_arena *arena, const struct list_head *list, u32 nr)
 {
 	const struct xalloc_page *page;
-	u32 nr = 0;
 
-	list_for_each_entry(page, &arena->quarantine, link) {
-		if (page->client || xa_load(&arena->pages, page->slice) != page)
+	list_for_each_entry(page, list, link)
+		if (!nr-- || page->client || xa_load(&arena->pages, page->slice) != page)
 			return false;
-		if (++nr > nr_quarantined)
-			return false;
-	}
-	return nr == nr_quarantined;
+	return !nr;
 }
 
 static bool is_valid(struct xalloc_arena *arena)
@@ -227,7 +241,8 @@ static bool is_valid(struct xalloc_arena *arena)
 	    tally.nr_idle_slices != arena->nr_idle_slices ||
 	    tally.nr_small_slices != arena->nr_small_slices ||
 	    tally.nr_exported_slices != arena->nr_exported_slices ||
-	    tally.nr_reserved != arena->nr_reserved || tally.nr_dirty != arena->nr_dirty)
+	    tally.nr_reserved != arena->nr_reserved ||
+	    tally.nr_quarantined < arena->nr_quarantined)
 		return false;
 	if (arena->nr_committed_slices > arena->limit_slices ||
 	    (arena->nr_pages > tally.nr_orphans && !arena->nr_clients))
@@ -235,7 +250,10 @@ static bool is_valid(struct xalloc_arena *arena)
 	if (arena->payer.user && (u64)atomic_long_read(&arena->payer.user->locked_vm) <
 				 (u64)arena->nr_committed_slices * XALLOC_SLICE_KPAGES)
 		return false;
-	return idle_is_valid(arena) && quarantine_is_valid(arena, tally.nr_quarantined);
+	return idle_is_valid(arena) &&
+	       nobodys_are_valid(arena, &arena->quarantine, arena->nr_quarantined) &&
+	       nobodys_are_valid(arena, &arena->abandoned,
+				 tally.nr_quarantined - arena->nr_quarantined);
 }
 
 /**

@@ -104,16 +104,31 @@ static inline void shrinker_free(struct shrinker *shrinker)
 }
 #endif
 
+/* 6.3: copy_mc_highpage() */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#include <linux/highmem.h>
+#include <linux/uaccess.h>
+static inline int copy_mc_highpage(struct page *to, struct page *from)
+{
+	void *source = kmap_local_page(from), *target = kmap_local_page(to);
+	unsigned long nr_left = copy_mc_to_kernel(target, source, PAGE_SIZE);
+
+	kunmap_local(target);
+	kunmap_local(source);
+	return nr_left;
+}
+#endif
+
 /* 6.10: folio_mapcount() is there for modules. Order-9 folios of files alone are asked for it. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
 #include <linux/mm.h>
 #define folio_mapcount xalloc_folio_mapcount
 static inline int folio_mapcount(struct folio *folio)
 {
-	/* First: who takes such a mapping away takes it off the kpages before. */
 	int nr_entire = folio_entire_mapcount(folio), nr = 0;
 	long i;
 
+	/* In this order: a mapping of the entire folio goes from the kpages first. */
 	smp_rmb();
 	for (i = 0; i < folio_nr_pages(folio); i++)
 		nr += atomic_read(&folio_page(folio, i)->_mapcount) + 1;

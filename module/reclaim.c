@@ -1,0 +1,717 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reclaim: memory that nobody has any more, until it is given back or granted again.
+ *
+ * Abandoned pages leave when nobody refers to their memory; those that cannot are in quarantine.
+ * Segments with idle memory go as soon as nobody refers to them; those that cannot are the rest. A
+ * worker looks at both, ever less often while nothing new comes.
+ *
+ * The reserve is idle memory that is kept for grants, so that nobody waits for it. A worker brings
+ * it to its high mark when a grant leaves it below the low mark, zeroes what comes back to it, and
+ * charges the arena's payer and memcg as a grant does. What is freed stays up to the high mark.
+ * Trimming gives it back, a grant that gets no memory otherwise has it all, and a shrinker takes it
+ * when the machine's memory runs short; after that nothing is filled for a while, unless somebody
+ * asks for it. Where an arena has no reserve, another shrinker tells its clients by their status
+ * page to give back what they can. The reclaim of a single memcg does not see it.
+ *
+ * Whatever takes long goes by steps, with arena->lock let go between them.
+ */
+#include <linux/jiffies.h>
+#include <linux/mutex.h>
+#include <linux/sched/signal.h>
+#include <linux/shrinker.h>
+
+#include "internal.h"
+
+#define REAP_DELAY_MIN (HZ / 20)
+#define REAP_DELAY_MAX (2 * HZ)
+
+/* Segments of the rest, or pages, to look at before others have arena->lock. */
+#define STEP_LOOKS 16
+
+/* How long nothing is filled after memory was short. */
+#define PAUSE (5 * HZ)
+
+/* Most arenas that one call of the shrinker looks at, and the least time between two wishes. */
+#define SCAN_ARENAS_MAX 64
+#define WANT_PERIOD (HZ / 10)
+
+static LIST_HEAD(arenas);
+static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reclaim_link */
+static struct workqueue_struct *fill_wq;
+static struct workqueue_struct *reap_wq;
+
+/* --- quarantine */
+
+/*
+ * Broken memory leaves its segment only with the folio: a piece does so by itself, an
+ * order-9 folio when the pages that are left in it are all here for that reason.
+ */
+static bool may_leave(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+{
+	if (seg->in_pieces || !xalloc_segment_is_poisoned(seg, slices))
+		return true;
+	seg->broken |= slices;
+	return !~(xalloc_segment_untaken(arena, seg->index) | seg->broken);
+}
+
+/* Whether @other is in quarantine for broken memory of a segment that @page is in, too. */
+static bool shares_broken(struct xalloc_arena *arena, const struct xalloc_page *page,
+			  const struct xalloc_page *other)
+{
+	u32 index = max(xalloc_page_first_segment(page), xalloc_page_first_segment(other));
+	u32 last = min(xalloc_page_last_segment(page), xalloc_page_last_segment(other));
+	struct xalloc_segment *seg;
+
+	for (; index <= last; index++) {
+		seg = xa_load(&arena->segments, index);
+		if (seg && seg->broken & xalloc_page_slices_in(page, index) &&
+		    seg->broken & xalloc_page_slices_in(other, index))
+			return true;
+	}
+	return false;
+}
+
+static bool has_broken(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xalloc_page_for_each_segment(arena, page, index, seg)
+		if (seg->broken & xalloc_page_slices_in(page, index))
+			return true;
+	return false;
+}
+
+/* Move to @leaving what can leave only together with what is there. */
+static void gather_leaving(struct xalloc_arena *arena, struct list_head *leaving)
+{
+	struct xalloc_page *page, *other, *next;
+
+	/* Grows while it is walked. */
+	list_for_each_entry(page, leaving, link) {
+		if (!has_broken(arena, page))
+			continue;
+		list_for_each_entry_safe(other, next, &arena->quarantine, link)
+			if (shares_broken(arena, page, other))
+				list_move_tail(&other->link, leaving);
+	}
+}
+
+static bool may_all_leave(struct xalloc_arena *arena, struct list_head *leaving)
+{
+	struct xalloc_segment *seg;
+	struct xalloc_page *page;
+	unsigned long index;
+
+	list_for_each_entry(page, leaving, link)
+		xalloc_page_for_each_segment(arena, page, index, seg) {
+			u32 slices = xalloc_page_slices_in(page, index);
+
+			/* Pins first: to see them costs less than to look at each kpage. */
+			if (!xalloc_segment_is_quiet(arena, seg, slices) ||
+			    !may_leave(arena, seg, slices))
+				return false;
+		}
+	return true;
+}
+
+/*
+ * Ends the quarantine of a page if nobody refers to its memory. Pages with broken memory in the
+ * same segment leave together or not at all: of one that left alone, the broken slices could be
+ * granted while the segment keeps its memory. Returns true if it is to be called again for what
+ * is left of a long page; otherwise a page that stays is at the end of the list.
+ */
+static bool let_go(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	int rc = xalloc_page_shorten(arena, page);
+	struct xalloc_page *next;
+	LIST_HEAD(leaving);
+	bool may;
+
+	if (rc > 0)
+		return true;
+	list_move_tail(&page->link, &leaving);
+	/* Alone first, which marks what of it is broken and is mostly the answer. */
+	may = rc != -EBUSY && may_all_leave(arena, &leaving);
+	if (may) {
+		gather_leaving(arena, &leaving);
+		may = list_is_singular(&leaving) || may_all_leave(arena, &leaving);
+	}
+	if (may)
+		list_for_each_entry_safe(page, next, &leaving, link)
+			if (!xalloc_page_leave(arena, page))
+				arena->nr_quarantined--;
+	list_splice_tail(&leaving, &arena->quarantine);
+	return false;
+}
+
+/**
+ * xalloc_reclaim_abandoned() - give abandoned pages back, or put them into quarantine
+ * @arena: the arena, in which pages may have been abandoned
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ */
+void xalloc_reclaim_abandoned(struct xalloc_arena *arena)
+{
+	struct xalloc_page *page;
+	u32 nr = 0;
+
+	lockdep_assert_held(&arena->lock);
+	while ((page = list_first_entry_or_null(&arena->abandoned, struct xalloc_page, link))) {
+		list_move(&page->link, &arena->quarantine);
+		arena->nr_quarantined++;
+		/* Nobody else looks at it before it was looked at here. */
+		while (let_go(arena, page))
+			cond_resched();
+		if (++nr % STEP_LOOKS == 0)
+			xalloc_arena_breathe(arena);
+	}
+}
+
+/* --- reaping */
+
+/* What waits for somebody to let go of it: idle slices, and pages. Of a zombie all does. */
+static u64 count_waiting(const struct xalloc_arena *arena)
+{
+	if (arena->dying)
+		return arena->nr_committed_slices;
+	return (u64)arena->nr_idle_slices - arena->nr_reserved * XALLOC_SLICES_PER_SEGMENT +
+	       arena->nr_quarantined;
+}
+
+/* A kill ends it, but not at the exit of a task: what is left then would only wait longer. */
+static bool is_killed(void)
+{
+	return fatal_signal_pending(current) && !(current->flags & PF_EXITING);
+}
+
+static void reap_quarantine(struct xalloc_arena *arena)
+{
+	u32 nr = arena->nr_quarantined, nr_steps = 0;
+	struct xalloc_page *page;
+
+	/* What stays goes to the end, and others may leave with the one that is looked at. */
+	while (nr && !is_killed()) {
+		page = list_first_entry_or_null(&arena->quarantine, struct xalloc_page, link);
+		if (!page)
+			break;
+		if (!let_go(arena, page))
+			nr--;
+		if (++nr_steps % STEP_LOOKS == 0)
+			xalloc_arena_breathe(arena);
+	}
+}
+
+static void reap_rest(struct xalloc_arena *arena)
+{
+	struct xalloc_segment *seg;
+	struct list_head *at;
+	u32 nr = 0;
+
+	list_for_each(at, &arena->rest)
+		nr++;
+	for (; nr && !is_killed(); nr--) {
+		seg = list_first_entry_or_null(&arena->rest, struct xalloc_segment, idle);
+		if (!seg)
+			break;
+		list_move_tail(&seg->idle, &arena->rest);
+		xalloc_segment_settle(arena, seg);
+		if (nr % STEP_LOOKS == 0)
+			xalloc_arena_breathe(arena);
+	}
+}
+
+/* One with memory that is to be zeroed goes first. Returns how many went of up to @nr_segments. */
+static u32 drop_reserve(struct xalloc_arena *arena, u32 nr_segments)
+{
+	struct list_head *lists[] = { &arena->dirty, &arena->reserve };
+	struct xalloc_segment *seg, *next;
+	u32 i, nr = 0;
+
+	for (i = 0; i < ARRAY_SIZE(lists); i++)
+		list_for_each_entry_safe(seg, next, lists[i], idle) {
+			if (nr == nr_segments)
+				return nr;
+			if (xalloc_segment_drop_reserved(arena, seg))
+				nr++;
+		}
+	return nr;
+}
+
+static void trim_reserve(struct xalloc_arena *arena, u32 nr_keep)
+{
+	u32 nr;
+
+	while (arena->nr_reserved > nr_keep && !is_killed()) {
+		nr = min_t(u32, arena->nr_reserved - nr_keep, STEP_LOOKS);
+		if (!drop_reserve(arena, nr))
+			break;
+		xalloc_arena_breathe(arena);
+	}
+}
+
+/**
+ * xalloc_reclaim() - give back all that nobody refers to any more
+ * @arena: the arena
+ * @nr_reserve: most segments to keep in the reserve
+ *
+ * A fatal signal ends it; the worker does the rest.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: the number of slices given back, and by others in the meantime.
+ */
+u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
+{
+	u64 before = arena->nr_given_back;
+
+	lockdep_assert_held(&arena->lock);
+	xalloc_reclaim_abandoned(arena);
+	reap_quarantine(arena);
+	reap_rest(arena);
+	trim_reserve(arena, nr_reserve);
+	return arena->nr_given_back - before;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
+
+/**
+ * xalloc_reclaim_for() - make room for what has just failed
+ * @arena: the arena, whose offsets, budget or memory did not suffice
+ * @err: the error
+ *
+ * For want of offsets: what only waited for somebody to let go of it. For want of budget or
+ * memory the whole reserve, too.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: whether it is worth to try again.
+ */
+bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
+{
+	u32 nr_quarantined = arena->nr_quarantined, nr_reserve = 0;
+	bool has_waited = false;
+
+	lockdep_assert_held(&arena->lock);
+	switch (err) {
+	case -ENOSPC:
+		nr_reserve = arena->reserve_high;
+		break;
+	case -EDQUOT:
+	case -ENOBUFS:
+	case -EUSERS:
+	case -ENOSR:
+	case -ENOMEM:
+		/* Or the worker would take it again at once. */
+		arena->fill_not_before = jiffies + PAUSE;
+		break;
+	default:
+		return false;
+	}
+	while (arena->fill_is_away && !xalloc_segment_wait(arena))
+		has_waited = true;
+	return xalloc_reclaim(arena, nr_reserve) || has_waited ||
+	       arena->nr_quarantined < nr_quarantined;
+}
+
+/**
+ * xalloc_reclaim_soon() - have the worker look for what can be given back
+ * @arena: the arena, in which something may wait for somebody to let go of it
+ *
+ * The worker looks soon if there is more of it than before, otherwise when it would have anyway.
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reclaim_soon(struct xalloc_arena *arena)
+{
+	u64 nr_waiting = count_waiting(arena);
+	bool is_new = nr_waiting > arena->nr_waiting;
+
+	lockdep_assert_held(&arena->lock);
+	arena->nr_waiting = nr_waiting;
+	if (!nr_waiting)
+		return;
+	/* A look that is due soon already is not put off: frees could do that for ever. */
+	if (is_new && arena->reap_delay > REAP_DELAY_MIN)
+		mod_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+	else
+		queue_delayed_work(reap_wq, &arena->reap, is_new ? REAP_DELAY_MIN :
+								   arena->reap_delay);
+	if (is_new)
+		arena->reap_delay = REAP_DELAY_MIN;
+}
+
+/**
+ * xalloc_reclaim_zombie() - have the worker look after what is left of an arena
+ * @arena: the arena, a zombie, which may be freed at any moment after this
+ *
+ * Context: arena->lock not held.
+ */
+void xalloc_reclaim_zombie(struct xalloc_arena *arena)
+{
+	queue_delayed_work(reap_wq, &arena->reap, REAP_DELAY_MIN);
+}
+
+/**
+ * xalloc_reclaim_pass() - what the worker does: look once, and later again if need be
+ * @arena: the arena
+ *
+ * Context: Process context, may sleep. Takes and releases arena->lock.
+ * Return: whether the arena has no memory any more.
+ */
+bool xalloc_reclaim_pass(struct xalloc_arena *arena)
+{
+	bool is_empty;
+
+	mutex_lock(&arena->lock);
+	xalloc_reclaim(arena, arena->reserve_high);
+	xalloc_reclaim_clean_soon(arena);
+	is_empty = !arena->nr_committed_slices;
+	arena->nr_waiting = count_waiting(arena);
+	if (arena->nr_waiting) {
+		arena->reap_delay = min_t(unsigned long, 2 * arena->reap_delay, REAP_DELAY_MAX);
+		queue_delayed_work(reap_wq, &arena->reap, arena->reap_delay);
+	}
+	mutex_unlock(&arena->lock);
+	return is_empty;
+}
+
+/* --- the reserve */
+
+/* One segment that is zero again. Returns false when there is no more to do. */
+static bool clean_one(struct xalloc_arena *arena)
+{
+	struct xalloc_segment *seg;
+
+	seg = list_first_entry_or_null(&arena->dirty, struct xalloc_segment, idle);
+	if (arena->dying || !seg)
+		return false;
+	arena->fill_is_away = true;
+	xalloc_segment_clean(arena, seg);
+	arena->fill_is_away = false;
+	wake_up_all(&arena->populated);
+	return true;
+}
+
+/* One segment more. Returns false when there is no more to do. */
+static bool fill_one(struct xalloc_arena *arena)
+{
+	struct xalloc_segment *seg;
+	u32 index;
+	int err;
+
+	if (arena->dying || !arena->reserve_low_seen || arena->nr_reserved >= arena->reserve_high ||
+	    time_before(jiffies, arena->fill_not_before))
+		return false;
+	index = xalloc_placement_find_bare(&arena->placement);
+	if (index == XALLOC_PLACEMENT_NONE)
+		return false;
+	arena->fill_is_away = true;
+	err = xalloc_segment_populate(arena, index, ~0u,
+				      XALLOC_POPULATE_HUGE | XALLOC_POPULATE_BACKGROUND);
+	arena->fill_is_away = false;
+	if (err) {
+		arena->fill_not_before = jiffies + PAUSE;
+		return false;
+	}
+	seg = xa_load(&arena->segments, index);
+	if (seg)
+		xalloc_segment_settle(arena, seg);
+	xalloc_reclaim_soon(arena);
+	return true;
+}
+
+static void reserve_fill_work(struct work_struct *work)
+{
+	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, fill.work);
+	bool more;
+
+	do {
+		mutex_lock(&arena->lock);
+		more = clean_one(arena) || fill_one(arena);
+		/* A mark may have been lowered meanwhile. */
+		if (arena->nr_reserved > arena->reserve_high)
+			trim_reserve(arena, arena->reserve_high);
+		if (!more) {
+			arena->filling = false;
+			arena->reserve_low_seen = false;
+		}
+		mutex_unlock(&arena->lock);
+		cond_resched();
+	} while (more);
+	wake_up_all(&arena->filled);
+}
+
+static void fill_soon(struct xalloc_arena *arena)
+{
+	unsigned long now = jiffies;
+
+	arena->filling = true;
+	mod_delayed_work(fill_wq, &arena->fill, time_before(now, arena->fill_not_before) ?
+						arena->fill_not_before - now : 0);
+}
+
+static void clean_soon(struct xalloc_arena *arena)
+{
+	arena->filling = true;
+	mod_delayed_work(fill_wq, &arena->fill, 0);
+}
+
+/**
+ * xalloc_reclaim_clean_soon() - have the worker zero what has come back to the reserve
+ * @arena: the arena
+ *
+ * Does not look at the low mark: what was trimmed is wanted again by grants alone.
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reclaim_clean_soon(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!arena->filling && !list_empty(&arena->dirty))
+		clean_soon(arena);
+}
+
+/**
+ * xalloc_reclaim_fill_soon() - have the worker look if the reserve wants filling or zeroing
+ * @arena: the arena, in which something was granted
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reclaim_fill_soon(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (arena->nr_reserved < arena->reserve_low)
+		arena->reserve_low_seen = true;
+	if (arena->filling)
+		return;
+	if (!list_empty(&arena->dirty))
+		clean_soon(arena);
+	else if (arena->reserve_low_seen)
+		fill_soon(arena);
+}
+
+/**
+ * xalloc_reclaim_set_reserve() - set the marks of an arena's reserve and have it filled
+ * @arena: the arena
+ * @low: segments below which it is filled
+ * @high: segments to which it is filled, and which are kept; at least @low
+ *
+ * What is above @high is given back.
+ *
+ * Context: Process context, may sleep. Takes and releases arena->lock.
+ */
+void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
+{
+	mutex_lock(&arena->lock);
+	arena->reserve_low = low;
+	arena->reserve_high = high;
+	arena->fill_not_before = jiffies;
+	xalloc_reclaim(arena, high);
+	xalloc_reclaim_soon(arena);
+	if (arena->nr_reserved < high) {
+		arena->reserve_low_seen = true;
+		fill_soon(arena);
+	}
+	mutex_unlock(&arena->lock);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_set_reserve);
+
+/**
+ * xalloc_reclaim_init() - a new arena has nothing to reclaim
+ * @arena: the arena
+ */
+void xalloc_reclaim_init(struct xalloc_arena *arena)
+{
+	arena->fill_not_before = jiffies;
+	init_waitqueue_head(&arena->filled);
+	INIT_LIST_HEAD(&arena->rest);
+	INIT_LIST_HEAD(&arena->reserve);
+	INIT_LIST_HEAD(&arena->dirty);
+	INIT_LIST_HEAD(&arena->abandoned);
+	INIT_LIST_HEAD(&arena->quarantine);
+	INIT_LIST_HEAD(&arena->reclaim_link);
+	arena->reap_delay = REAP_DELAY_MIN;
+	arena->wanted_at = jiffies;
+	INIT_DELAYED_WORK(&arena->fill, reserve_fill_work);
+}
+
+/**
+ * xalloc_reclaim_start() - have the shrinker look at an arena
+ * @arena: the arena, complete
+ */
+void xalloc_reclaim_start(struct xalloc_arena *arena)
+{
+	mutex_lock(&arenas_lock);
+	list_add(&arena->reclaim_link, &arenas);
+	mutex_unlock(&arenas_lock);
+}
+
+/**
+ * xalloc_reclaim_fini() - end the workers and the shrinkers of an arena that goes away
+ * @arena: the arena, dying
+ *
+ * What is in the reserve stays there, and xalloc_reclaim_soon() may queue a worker again.
+ *
+ * Context: Process context, may sleep. arena->lock not held.
+ */
+void xalloc_reclaim_fini(struct xalloc_arena *arena)
+{
+	mutex_lock(&arenas_lock);
+	list_del_init(&arena->reclaim_link);
+	mutex_unlock(&arenas_lock);
+	cancel_delayed_work_sync(&arena->fill);
+	cancel_delayed_work_sync(&arena->reap);
+}
+
+/**
+ * xalloc_reclaim_want() - tell clients that memory of their arena is wanted back
+ * @arena: the arena
+ * @bytes: how much
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes)
+{
+	struct xalloc_status *status = arena->status;
+
+	lockdep_assert_held(&arena->lock);
+	WRITE_ONCE(status->wanted_bytes, status->wanted_bytes + bytes);
+	/* Who sees this sees that. */
+	smp_store_release(&status->generation, status->generation + 1);
+}
+
+/* --- shrinkers */
+
+/* Returns how many segments went. */
+static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segments)
+{
+	u32 nr = drop_reserve(arena, min_t(unsigned long, nr_segments, U32_MAX));
+
+	arena->fill_not_before = jiffies + PAUSE;
+	xalloc_reclaim_soon(arena);
+	return nr;
+}
+
+/* Asks the clients of the arena, unless its reserve can go first. Nothing goes by this itself. */
+static unsigned long want(struct xalloc_arena *arena, unsigned long nr_segments)
+{
+	u32 nr_granted = DIV_ROUND_UP(arena->nr_granted_slices, XALLOC_SLICES_PER_SEGMENT);
+
+	if (arena->nr_reserved || !nr_granted ||
+	    !time_after(jiffies, arena->wanted_at + WANT_PERIOD))
+		return 0;
+	arena->wanted_at = jiffies;
+	xalloc_reclaim_want(arena, min_t(u64, nr_segments, nr_granted) * XALLOC_SEGMENT_BYTES);
+	return 0;
+}
+
+/* Calls @act on arenas until @nr_segments segments went. Returns how many did. */
+static unsigned long act_on_arenas(unsigned long nr_segments,
+				   unsigned long (*act)(struct xalloc_arena *arena,
+							unsigned long nr_segments))
+{
+	struct xalloc_arena *arena;
+	unsigned long nr_done = 0;
+	LIST_HEAD(seen);
+	u32 i;
+
+	if (!mutex_trylock(&arenas_lock))
+		return 0;
+	for (i = 0; i < SCAN_ARENAS_MAX && nr_done < nr_segments; i++) {
+		arena = list_first_entry_or_null(&arenas, struct xalloc_arena, reclaim_link);
+		if (!arena)
+			break;
+		/* The task that reclaims may hold the lock. */
+		if (mutex_trylock(&arena->lock)) {
+			nr_done += act(arena, nr_segments - nr_done);
+			mutex_unlock(&arena->lock);
+		}
+		list_move_tail(&arena->reclaim_link, &seen);
+	}
+	/* The next round begins with others. */
+	list_splice_tail(&seen, &arenas);
+	mutex_unlock(&arenas_lock);
+	return nr_done;
+}
+
+static unsigned long count_kpages(enum xalloc_counter counter)
+{
+	return atomic_long_read(&xalloc_counters[counter]) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
+}
+
+static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return count_kpages(XALLOC_NR_RESERVED_SLICES);
+}
+
+static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
+	unsigned long nr_dropped = act_on_arenas(nr_segments, shrink);
+
+	return nr_dropped ? nr_dropped * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
+}
+
+static unsigned long count_granted(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return count_kpages(XALLOC_NR_GRANTED_SLICES);
+}
+
+/* Frees nothing: it asks clients, who alone know what they can spare. */
+static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	act_on_arenas(DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES), want);
+	return SHRINK_STOP;
+}
+
+/*
+ * Two shrinkers: the kernel asks each for a share of its count. With one, reserves would shrink in
+ * proportion to granted memory, which cannot be taken.
+ */
+static struct shrinker *reserved_shrinker;
+static struct shrinker *granted_shrinker;
+
+/**
+ * xalloc_reclaim_module_init() - module init of what arenas share here
+ * Return: 0 or -ENOMEM.
+ */
+int xalloc_reclaim_module_init(void)
+{
+	fill_wq = alloc_workqueue("xalloc_fill", WQ_UNBOUND, 0);
+	if (!fill_wq)
+		return -ENOMEM;
+	reap_wq = alloc_workqueue("xalloc_reap", WQ_UNBOUND, 0);
+	if (!reap_wq)
+		goto err_fill_wq;
+	reserved_shrinker = shrinker_alloc(0, "xalloc-reserve");
+	if (!reserved_shrinker)
+		goto err_reap_wq;
+	granted_shrinker = shrinker_alloc(0, "xalloc-want");
+	if (!granted_shrinker)
+		goto err_reserved;
+	reserved_shrinker->count_objects = count_reserved;
+	reserved_shrinker->scan_objects = scan_reserved;
+	reserved_shrinker->batch = XALLOC_SEGMENT_KPAGES;
+	shrinker_register(reserved_shrinker);
+	granted_shrinker->count_objects = count_granted;
+	granted_shrinker->scan_objects = scan_granted;
+	granted_shrinker->batch = XALLOC_SEGMENT_KPAGES;
+	shrinker_register(granted_shrinker);
+	return 0;
+
+err_reserved:
+	shrinker_free(reserved_shrinker);
+err_reap_wq:
+	destroy_workqueue(reap_wq);
+err_fill_wq:
+	destroy_workqueue(fill_wq);
+	return -ENOMEM;
+}
+
+/** xalloc_reclaim_module_fini() - module exit of what arenas share here */
+void xalloc_reclaim_module_fini(void)
+{
+	shrinker_free(granted_shrinker);
+	shrinker_free(reserved_shrinker);
+	destroy_workqueue(reap_wq);
+	destroy_workqueue(fill_wq);
+}
