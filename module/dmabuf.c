@@ -15,10 +15,14 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/scatterlist.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
 #include "internal.h"
+
+/* A table counts the bytes of an entry in 32 bits. */
+#define ENTRY_BYTES_MAX SZ_2G
 
 struct export {
 	struct file *file;
@@ -52,25 +56,71 @@ static struct page **kpages_of(const struct export *export)
 	return xalloc_segment_kpages(arena_of(export), export->slice, nr_kpages_of(export));
 }
 
+/*
+ * What a device takes as one entry of a table. dma_get_max_seg_size() would be 64 KiB for a device
+ * that does not say anything.
+ */
+static u32 entry_bytes_max(struct device *dev)
+{
+	u32 max = dev->dma_parms ? dev->dma_parms->max_segment_size : 0;
+
+	return min_t(u64, max ?: ENTRY_BYTES_MAX, dma_max_mapping_size(dev)) & PAGE_MASK;
+}
+
+/*
+ * Counts the entries for the memory of an export, or fills in those of @sg. An entry is as long as
+ * memory lies in one piece and the device takes.
+ */
+static u32 make_entries(const struct export *export, u32 max, struct scatterlist *sg)
+{
+	struct xalloc_arena *arena = arena_of(export);
+	u32 slice = export->slice, left = export->nr_slices, nr_entries = 0, nr;
+	struct page *kpage, *first = NULL;
+	u64 bytes = 0;
+
+	while (left || bytes) {
+		nr = left ? xalloc_segment_extent(arena, slice, left, &kpage) : 0;
+		if (nr && (!bytes || page_to_pfn(kpage) == page_to_pfn(first) + bytes / PAGE_SIZE)) {
+			first = bytes ? first : kpage;
+			bytes += (u64)nr * XALLOC_SLICE_BYTES;
+			slice += nr;
+			left -= nr;
+			if (left)
+				continue;
+		}
+		while (bytes) {
+			nr = min_t(u64, bytes, max);
+			if (sg) {
+				sg_set_page(sg, first, nr, 0);
+				sg = sg_next(sg);
+			}
+			first += nr / PAGE_SIZE;
+			bytes -= nr;
+			nr_entries++;
+		}
+		cond_resched();
+	}
+	return nr_entries;
+}
+
 static int dmabuf_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
+	u32 max = entry_bytes_max(attachment->dev);
 	struct export *export = dmabuf->priv;
 	struct attachment *att;
-	struct page **kpages;
-	int err = -ENOMEM;
+	int err;
 
+	if (!max)
+		return -EINVAL;
 	att = kzalloc(sizeof(*att), GFP_KERNEL);
 	if (!att)
 		return -ENOMEM;
-	kpages = kpages_of(export);
-	if (!kpages)
-		goto err_free;
-	err = sg_alloc_table_from_pages_segment(&att->table, kpages, nr_kpages_of(export), 0,
-						dmabuf->size, dma_get_max_seg_size(attachment->dev),
-						GFP_KERNEL);
-	kvfree(kpages);
-	if (err)
-		goto err_free;
+	err = sg_alloc_table(&att->table, make_entries(export, max, NULL), GFP_KERNEL);
+	if (err) {
+		kfree(att);
+		return err;
+	}
+	make_entries(export, max, att->table.sgl);
 	att->dev = attachment->dev;
 	att->dir = DMA_NONE;
 	attachment->priv = att;
@@ -78,10 +128,6 @@ static int dmabuf_attach(struct dma_buf *dmabuf, struct dma_buf_attachment *atta
 	list_add(&att->link, &export->attachments);
 	mutex_unlock(&export->lock);
 	return 0;
-
-err_free:
-	kfree(att);
-	return err;
 }
 
 static void dmabuf_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)

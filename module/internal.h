@@ -404,6 +404,8 @@ int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *
 u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
+u32 xalloc_segment_extent(struct xalloc_arena *arena, u32 slice, u32 nr_slices,
+			  struct page **kpage);
 struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages);
 
 /* page.c */

@@ -780,6 +780,26 @@ struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
 
 /**
+ * xalloc_segment_extent() - memory of slices that lies in one piece
+ * @arena: the arena
+ * @slice: the first of them, in a page that stays
+ * @nr_slices: how many there are
+ * @kpage: set to the first kpage of the memory
+ *
+ * Context: Process context.
+ * Return: how many slices from @slice on are in the same folio, at most @nr_slices.
+ */
+u32 xalloc_segment_extent(struct xalloc_arena *arena, u32 slice, u32 nr_slices,
+			  struct page **kpage)
+{
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+	u32 at = slice % XALLOC_SLICES_PER_SEGMENT;
+
+	*kpage = xalloc_segment_kpage(seg, at);
+	return seg->in_pieces ? 1 : min(nr_slices, XALLOC_SLICES_PER_SEGMENT - at);
+}
+
+/**
  * xalloc_segment_kpages() - the kpages below slices that have memory
  * @arena: the arena
  * @slice: the first of them
@@ -791,19 +811,16 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
 struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages)
 {
 	struct page **kpages = kvmalloc_array(nr_kpages, sizeof(*kpages), GFP_KERNEL_ACCOUNT);
-	struct xalloc_segment *seg = NULL;
 	struct page *first;
-	u32 i, at;
+	u32 i = 0, nr;
 
 	if (!kpages)
 		return NULL;
-	for (i = 0; i < nr_kpages; slice++) {
-		at = slice % XALLOC_SLICES_PER_SEGMENT;
-		if (!seg || !at)
-			seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
-		first = xalloc_segment_kpage(seg, at);
-		for (at = 0; at < XALLOC_SLICE_KPAGES && i < nr_kpages; at++)
-			kpages[i++] = first + at;
+	while (i < nr_kpages) {
+		nr = xalloc_segment_extent(arena, slice, U32_MAX, &first);
+		slice += nr;
+		for (nr *= XALLOC_SLICE_KPAGES; nr && i < nr_kpages; nr--)
+			kpages[i++] = first++;
 		cond_resched();
 	}
 	return kpages;
