@@ -8,6 +8,7 @@
  * VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or miscounts those. folio->mapping stays
  * NULL, so that nothing takes the memory for page cache.
  */
+#include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 
@@ -102,10 +103,14 @@ static void arena_vma_open(struct vm_area_struct *vma)
 
 	if (!client)
 		return;
-	if (client->view->mm == vma->vm_mm)
+	if (client->view->mm == vma->vm_mm) {
 		xalloc_view_get(client);
-	else
-		vma->vm_private_data = xalloc_view_of_child(client, vma->vm_mm);
+		return;
+	}
+	vma->vm_private_data = xalloc_view_of_child(client, vma->vm_mm);
+	/* Write protection by userfaultfd would make fork copy page tables that map the parent's. */
+	vma->vm_userfaultfd_ctx = NULL_VM_UFFD_CTX;
+	vm_flags_clear(vma, VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR);
 }
 
 static void arena_vma_close(struct vm_area_struct *vma)
@@ -114,9 +119,28 @@ static void arena_vma_close(struct vm_area_struct *vma)
 		xalloc_view_put(client_of(vma));
 }
 
+#ifdef CONFIG_NUMA
+/*
+ * Where memory lies is a matter of the arena. This policy has not MPOL_F_MOF, so that NUMA
+ * balancing does not unmap by turns what it could not move.
+ */
+static struct mempolicy policy = {
+	.refcnt = ATOMIC_INIT(1),
+	.mode = MPOL_LOCAL,
+};
+
+static XALLOC_GET_POLICY(arena_get_policy)
+{
+	return &policy;
+}
+#endif
+
 /* A mapping of a file, which keeps the file's client. */
 static const struct vm_operations_struct vm_ops = {
 	.fault = arena_fault,
+#ifdef CONFIG_NUMA
+	.get_policy = arena_get_policy,
+#endif
 };
 
 static const struct vm_operations_struct status_vm_ops = {
@@ -128,6 +152,9 @@ static const struct vm_operations_struct view_vm_ops = {
 	.open = arena_vma_open,
 	.close = arena_vma_close,
 	.fault = arena_fault,
+#ifdef CONFIG_NUMA
+	.get_policy = arena_get_policy,
+#endif
 };
 
 /* Holds no client, so that a fork does not copy the arena just for this page. */

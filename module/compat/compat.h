@@ -50,6 +50,15 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/* 6.7: get_policy of a vma has a parameter ilx. XALLOC_GET_POLICY() is that function's head. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#define XALLOC_GET_POLICY(name)								\
+	struct mempolicy *name(struct vm_area_struct *vma, unsigned long address)
+#else
+#define XALLOC_GET_POLICY(name)								\
+	struct mempolicy *name(struct vm_area_struct *vma, unsigned long address, pgoff_t *ilx)
+#endif
+
 /* 6.7: times of inodes are set by functions, of which some stable releases have one */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 #include <linux/fs.h>

@@ -7,8 +7,10 @@
 #include "selftest.h"
 #include "sharing.h"
 
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #define ARENA_BYTES (64 * MIB)
@@ -677,6 +679,61 @@ TEST_F(fork_copy, while_a_thread_writes_and_another_is_granted)
 	TH_LOG("%d forks, %ld grants", i, atomic_load(&grants.nr_done));
 	EXPECT_EQ(0, atomic_load(&grants.error));
 	EXPECT_LT(0, atomic_load(&grants.nr_done));
+}
+
+/* Of the newest C libraries alone. */
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+
+/* A fork waits until its event was read. */
+static void *read_event(void *fd)
+{
+	struct uffd_msg msg;
+
+	if (read(*(int *)fd, &msg, sizeof(msg)) == sizeof(msg) && msg.event == UFFD_EVENT_FORK)
+		close(msg.arg.fork.ufd);
+	return NULL;
+}
+
+/* With it, fork copies the page tables of other mappings. */
+TEST_F(fork_copy, write_protection_by_userfaultfd)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_EVENT_FORK,
+	};
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)self->map, XALLOC_SEGMENT_BYTES },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+	struct uffdio_writeprotect protect = {
+		.range = { (uintptr_t)self->map, XALLOC_SEGMENT_BYTES },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	pthread_t reader;
+
+	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
+	pattern_fill(self->map, XALLOC_SEGMENT_BYTES, 1);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "this kernel has no asynchronous write protection (%d)", errno);
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg)) {
+		/* Most kernels refuse it for any mapping that cannot be extended. */
+		EXPECT_EQ(EINVAL, errno);
+		close(uffd);
+		return;
+	}
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_WRITEPROTECT, &protect));
+	self->map[0] = self->map[0];
+	ASSERT_EQ(0, pthread_create(&reader, NULL, read_event, &uffd));
+	EXPECT_EQ(0, in_child({
+		require(is_filled(self->map, XALLOC_SEGMENT_BYTES, 1));
+		pattern_fill(self->map, XALLOC_SEGMENT_BYTES, 2);
+	}));
+	pthread_join(reader, NULL);
+	EXPECT_TRUE(is_filled(self->map, XALLOC_SEGMENT_BYTES, 1));
+	close(uffd);
 }
 
 /* Parent and child free what the other one has at the same place. */

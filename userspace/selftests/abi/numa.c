@@ -44,6 +44,20 @@ static long kpages_on_node(const void *map, int node)
 	return nr;
 }
 
+static long vmstat(const char *name)
+{
+	FILE *file = fopen("/proc/vmstat", "re");
+	char key[64];
+	long nr, found = -1;
+
+	while (file && fscanf(file, "%63s %ld", key, &nr) == 2)
+		if (!strcmp(key, name))
+			found = nr;
+	if (file)
+		fclose(file);
+	return found;
+}
+
 TEST_F(numa, memory_is_on_the_node)
 {
 	static const uint32_t policies[] = {
@@ -118,6 +132,45 @@ TEST_F_TIMEOUT(numa, full_node_is_told, 300)
 	close(required);
 	close(preferred);
 	EXPECT_TRUE(total_restore());
+}
+
+/*
+ * NUMA balancing marks memory in page tables by turns, to see who uses it. What cannot move it
+ * leaves alone: plain memory beside the arena shows when it has been there.
+ */
+TEST_F(numa, balancing_leaves_it_alone)
+{
+	const size_t bytes = 32 * MIB;
+	int arena = arena_create(self->device, bytes, 0);
+	unsigned char *map = arena_map(arena, bytes), *plain;
+	long faults, before, turn;
+	size_t at;
+
+	if (!write_text("/proc/sys/kernel/numa_balancing", "1"))
+		SKIP(goto out, "this kernel has no NUMA balancing");
+	ASSERT_EQ(1, grant_page(arena, bytes / XALLOC_SLICE_BYTES, 0, NULL));
+	plain = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)plain);
+	memset(map, 1, bytes);
+	memset(plain, 1, bytes);
+	/* By then it has been all over this process several times. */
+	before = vmstat("numa_pte_updates");
+	for (turn = 0; turn < 2000 && vmstat("numa_pte_updates") < before + 40000; turn++) {
+		faults = page_faults();
+		for (at = 0; at < bytes; at += KPAGE_BYTES)
+			map[at]++;
+		EXPECT_EQ(0, page_faults() - faults);
+		for (at = 0; at < bytes; at += KPAGE_BYTES)
+			plain[at]++;
+	}
+	if (vmstat("numa_pte_updates") < before + 40000)
+		SKIP(goto out_plain, "NUMA balancing marked nothing in %ld turns", turn);
+out_plain:
+	munmap(plain, bytes);
+	write_text("/proc/sys/kernel/numa_balancing", "0");
+out:
+	munmap(map, bytes);
+	close(arena);
 }
 
 TEST_HARNESS_MAIN
