@@ -82,7 +82,7 @@ void fx_revive(void)
 
 long fx_counted(struct fixture *fx, enum xalloc_counter counter)
 {
-	return atomic_long_read(&xalloc_counters[counter]) - fx->before[counter];
+	return xalloc_counted(counter) - fx->before[counter];
 }
 
 bool fx_nothing_counted(struct fixture *fx)
@@ -384,7 +384,7 @@ int fx_init(struct kunit *test)
 	if (!fx)
 		return -ENOMEM;
 	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
-		fx->before[i] = atomic_long_read(&xalloc_counters[i]);
+		fx->before[i] = xalloc_counted(i);
 	fx_backing_countdown = 0;
 	fx_backing_meanwhile = NULL;
 	fx_backing_then_fail = false;

@@ -42,8 +42,24 @@ struct xalloc_account {
 static DEFINE_XARRAY(accounts);		/* uid -> struct xalloc_account */
 static atomic_long_t nr_total_slices;
 
-atomic_long_t xalloc_counters[XALLOC_NR_COUNTERS];
-EXPORT_SYMBOL_IF_KUNIT(xalloc_counters);
+DEFINE_PER_CPU(struct xalloc_counters, xalloc_counters);
+
+/**
+ * xalloc_counted() - the sum of a counter over all CPUs
+ * @counter: which
+ *
+ * Return: the sum. While others count, changes of a moment may be missing, but not below zero.
+ */
+long xalloc_counted(enum xalloc_counter counter)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu(xalloc_counters, cpu).nr[counter]);
+	return max(sum, 0L);
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_counted);
 
 static struct xalloc_account *get_account(kuid_t kuid)
 {
@@ -207,7 +223,7 @@ void xalloc_stat_all(struct xalloc_ioc_stat *stat)
 	int i;
 
 	for (i = 0; i < XALLOC_NR_COUNTERS; i++)
-		now[i] = atomic_long_read(&xalloc_counters[i]);
+		now[i] = xalloc_counted(i);
 	*stat = (struct xalloc_ioc_stat){
 		.size = stat->size,
 		.arenas = now[XALLOC_NR_ARENAS],

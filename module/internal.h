@@ -44,6 +44,7 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/percpu.h>
 #include <linux/poll.h>
 #include <linux/sched/user.h>
 #include <linux/seq_file.h>
@@ -81,12 +82,19 @@ enum xalloc_counter {
 	XALLOC_NR_COUNTERS,
 };
 
-extern atomic_long_t xalloc_counters[XALLOC_NR_COUNTERS];
+/* Each CPU has its own, because a grant changes several of them. */
+struct xalloc_counters {
+	long nr[XALLOC_NR_COUNTERS];
+};
+
+DECLARE_PER_CPU(struct xalloc_counters, xalloc_counters);
 
 static inline void xalloc_count(enum xalloc_counter counter, long by)
 {
-	atomic_long_add(by, &xalloc_counters[counter]);
+	this_cpu_add(xalloc_counters.nr[counter], by);
 }
+
+long xalloc_counted(enum xalloc_counter counter);
 
 struct xalloc_account;
 

@@ -635,7 +635,7 @@ static unsigned long act_on_arenas(unsigned long nr_segments,
 
 static unsigned long count_kpages(enum xalloc_counter counter)
 {
-	return atomic_long_read(&xalloc_counters[counter]) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
+	return xalloc_counted(counter) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
 }
 
 static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
