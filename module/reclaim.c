@@ -18,8 +18,11 @@
  */
 #include <linux/jiffies.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/oom.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
+#include <linux/sizes.h>
 
 #include "internal.h"
 
@@ -670,6 +673,55 @@ static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_contr
 static struct shrinker *reserved_shrinker;
 static struct shrinker *granted_shrinker;
 
+/* --- when the machine is out of memory */
+
+#define NR_REPORTED 3
+
+/* The largest arena but for @nr_but others, or NULL. */
+static struct xalloc_arena *find_largest(const struct xalloc_arena *const *but, u32 nr_but)
+{
+	struct xalloc_arena *arena, *largest = NULL;
+	u32 i;
+
+	list_for_each_entry(arena, &arenas, reclaim_link) {
+		for (i = 0; i < nr_but && but[i] != arena; i++)
+			;
+		if (i == nr_but && (!largest || data_race(arena->nr_committed_slices) >
+						data_race(largest->nr_committed_slices)))
+			largest = arena;
+	}
+	return largest;
+}
+
+/*
+ * Part of the kernel's report before it kills: what the descriptors of a process hold is in no
+ * other line of that report.
+ */
+static int report_oom(struct notifier_block *block, unsigned long unused, void *freed)
+{
+	const struct xalloc_arena *reported[NR_REPORTED], *arena;
+	u32 nr = 0;
+
+	/* The task that is out of memory may hold it. */
+	if (!mutex_trylock(&arenas_lock))
+		return NOTIFY_OK;
+	while (nr < NR_REPORTED && (arena = find_largest(reported, nr))) {
+		reported[nr++] = arena;
+		if (data_race(arena->nr_committed_slices))
+			pr_warn("xalloc: arena %llu has %llu kB, its %u clients were granted %llu kB\n",
+				arena->id,
+				(u64)data_race(arena->nr_committed_slices) * XALLOC_SLICE_BYTES / SZ_1K,
+				data_race(arena->nr_clients),
+				(u64)data_race(arena->nr_granted_slices) * XALLOC_SLICE_BYTES / SZ_1K);
+	}
+	mutex_unlock(&arenas_lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block oom_notifier = {
+	.notifier_call = report_oom,
+};
+
 /**
  * xalloc_reclaim_module_init() - module init of what arenas share here
  * Return: 0 or -ENOMEM.
@@ -696,6 +748,7 @@ int xalloc_reclaim_module_init(void)
 	granted_shrinker->scan_objects = scan_granted;
 	granted_shrinker->batch = XALLOC_SEGMENT_KPAGES;
 	shrinker_register(granted_shrinker);
+	register_oom_notifier(&oom_notifier);
 	return 0;
 
 err_reserved:
@@ -710,6 +763,7 @@ err_fill_wq:
 /** xalloc_reclaim_module_fini() - module exit of what arenas share here */
 void xalloc_reclaim_module_fini(void)
 {
+	unregister_oom_notifier(&oom_notifier);
 	shrinker_free(granted_shrinker);
 	shrinker_free(reserved_shrinker);
 	destroy_workqueue(reap_wq);

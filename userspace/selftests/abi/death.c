@@ -243,4 +243,37 @@ TEST_F(death, maker_dies_and_the_arena_lives)
 	close(arena);
 }
 
+/* A process that has nothing but a descriptor: no other line of the report names its memory. */
+TEST_F(death, report_before_a_kill_names_the_arena)
+{
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int arena = arena_create(self->device, ARENA_BYTES, 0);
+	char want[128], line[4096];
+	bool found = false;
+	ssize_t len;
+	pid_t pid;
+
+	ASSERT_LE(0, log);
+	ASSERT_EQ(1, grant_page(arena, 3 * SEGMENT_SLICES, 0, NULL));
+	lseek(log, 0, SEEK_END);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		require(write_text("/proc/self/oom_score_adj", "1000"));
+		require(write_text("/proc/sysrq-trigger", "f"));
+		pause();
+	}
+	EXPECT_EQ(256 + SIGKILL, child_status(pid));
+	snprintf(want, sizeof(want), "has %u kB, its 1 clients were granted %u kB",
+		 (unsigned int)(3 * XALLOC_SEGMENT_BYTES / 1024),
+		 (unsigned int)(3 * XALLOC_SEGMENT_BYTES / 1024));
+	while (!found && ((len = read(log, line, sizeof(line) - 1)) > 0 || errno == EPIPE)) {
+		line[len > 0 ? len : 0] = 0;
+		found = strstr(line, want);
+	}
+	EXPECT_TRUE(found);
+	close(log);
+	close(arena);
+}
+
 TEST_HARNESS_MAIN
