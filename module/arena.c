@@ -235,12 +235,16 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 void xalloc_arena_vacate(struct xalloc_arena *arena)
 {
 	struct xalloc_page *page;
+	u32 nr = 0;
 
 	mutex_lock(&arena->lock);
 	arena->reserve_low = 0;
 	arena->reserve_high = 0;
-	while ((page = list_first_entry_or_null(&arena->orphans.pages, struct xalloc_page, link)))
+	while ((page = list_first_entry_or_null(&arena->orphans.pages, struct xalloc_page, link))) {
 		xalloc_page_end(arena, page);
+		if (++nr % XALLOC_STEP_PAGES == 0)
+			xalloc_arena_breathe(arena);
+	}
 	xalloc_reclaim(arena, 0);
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Clients: one struct file on an arena, and the pages that it was granted. */
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
-
-/* Pages to look at before others have arena->lock. */
-#define STEP_PAGES 1024
 
 static atomic64_t last_client_id;
 
@@ -32,6 +30,14 @@ struct xalloc_client *xalloc_client_create(struct xalloc_arena *arena)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_create);
 
+/* What has just been freed. */
+static void reclaim_new(struct xalloc_arena *arena)
+{
+	xalloc_reclaim_abandoned(arena);
+	xalloc_reclaim_clean_soon(arena);
+	xalloc_reclaim_soon(arena);
+}
+
 /**
  * xalloc_client_destroy() - destroy a client and free its pages, but for the arena's
  * @client: the client
@@ -55,13 +61,13 @@ void xalloc_client_destroy(struct xalloc_client *client)
 		} else {
 			xalloc_page_end(arena, page);
 		}
-		if (++nr % STEP_PAGES == 0)
+		if (++nr % XALLOC_STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
 	}
-	xalloc_reclaim_abandoned(arena);
 	arena->nr_clients--;
-	xalloc_reclaim_clean_soon(arena);
-	xalloc_reclaim_soon(arena);
+	/* References that were the client's may have gone just now. */
+	arena->nr_waiting = 0;
+	reclaim_new(arena);
 	mutex_unlock(&arena->lock);
 	xalloc_count(XALLOC_NR_CLIENTS, -1);
 	kfree(client);
@@ -71,9 +77,10 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_destroy);
 static int grant_page(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)
 {
-	int err = xalloc_page_grant(client, grant, granted);
+	int err = xalloc_page_grant(client, grant, granted), i;
 
-	if (err && xalloc_reclaim_for(client->arena, err))
+	/* Once for want of offsets, once for want of memory. */
+	for (i = 0; i < 2 && err && xalloc_reclaim_for(client->arena, err); i++)
 		err = xalloc_page_grant(client, grant, granted);
 	return err;
 }
@@ -155,13 +162,10 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 		arena->nr_changes++;
 		list_move_tail(&page->link, &client->pages);
 		if (!keep)
-			xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
+			xalloc_page_end(arena, page);
 	}
-	if (!keep) {
-		xalloc_reclaim_abandoned(arena);
-		xalloc_reclaim_clean_soon(arena);
-		xalloc_reclaim_soon(arena);
-	}
+	if (!keep)
+		reclaim_new(arena);
 	mutex_unlock(&arena->lock);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
@@ -175,7 +179,7 @@ static int act_on_offsets(struct xalloc_client *client, const u64 *offsets, u32 
 
 	lockdep_assert_held(&client->arena->lock);
 	for (i = 0; i < nr; i++) {
-		err = act(client, offsets[i]);
+		err = fatal_signal_pending(current) ? -EINTR : act(client, offsets[i]);
 		if (err)
 			break;
 	}
@@ -199,9 +203,7 @@ int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	rc = act_on_offsets(client, offsets, nr, xalloc_page_free);
-	xalloc_reclaim_abandoned(arena);
-	xalloc_reclaim_clean_soon(arena);
-	xalloc_reclaim_soon(arena);
+	reclaim_new(arena);
 	mutex_unlock(&arena->lock);
 	return rc;
 }

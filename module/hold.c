@@ -11,9 +11,6 @@
 
 #include "internal.h"
 
-/* Pages to look at before others have arena->lock. */
-#define STEP_PAGES 1024
-
 /* The granted page that @slice is in, or NULL. */
 static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
 {
@@ -59,7 +56,7 @@ static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *
 			page->nr_holds++;
 		}
 		slice = page->slice + page->nr_slices;
-		if (++nr % STEP_PAGES)
+		if (++nr % XALLOC_STEP_PAGES)
 			continue;
 		xalloc_arena_breathe(arena);
 		if (fatal_signal_pending(current))
@@ -145,7 +142,7 @@ void xalloc_page_unhold(struct xalloc_client *holder)
 		page = holder->held[--holder->nr_held];
 		if (!--page->nr_holds && page->client == &arena->exported)
 			end_export(arena, page);
-		if (holder->nr_held % STEP_PAGES == 0)
+		if (holder->nr_held % XALLOC_STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
 	}
 	kvfree(holder->held);

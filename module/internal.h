@@ -254,6 +254,7 @@ struct xalloc_arena {
 	u32 nr_off_node_slices;		/* committed, not on node */
 	u32 nr_exported_slices;		/* granted, in pages of exported */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
+	u64 nr_grants;			/* ever; each page has its number */
 	u64 nr_changes;			/* of which granted pages there are, ever */
 	unsigned long wanted_at;	/* jiffies: the shrinker wanted memory of it */
 	struct file *meta;		/* what clients note, or NULL */
@@ -266,6 +267,7 @@ struct xalloc_arena {
 	bool reserve_low_seen;		/* below the low mark since it was last filled */
 	bool filling;			/* the worker is at it, or will be */
 	bool fill_is_away;		/* the worker has let go of lock for a segment */
+	u32 nr_reclaimers;		/* who need what the worker would take or hold */
 	struct xalloc_segment *cleaning;	/* that segment, if it is being zeroed */
 	unsigned long fill_not_before;	/* jiffies */
 	struct delayed_work fill;
@@ -297,6 +299,7 @@ struct xalloc_arena_config {
  *	while it is freed
  * @tag: the number that came with the grant
  * @client_id: of @client, also when it is gone
+ * @nr: which grant of the arena this is; that of the original in a copy
  * @slice: first slice
  * @nr_slices: length
  * @nr_holds: clients that hold it
@@ -309,6 +312,7 @@ struct xalloc_page {
 	struct list_head link;
 	u64 tag;
 	u64 client_id;
+	u64 nr;
 	u32 slice;
 	u32 nr_slices;
 	u32 nr_holds;
@@ -344,6 +348,9 @@ static inline u32 xalloc_page_slices_in(const struct xalloc_page *page, u32 inde
 #define xalloc_page_for_each_segment(arena, page, index, seg)				\
 	xa_for_each_range(&(arena)->segments, index, seg, xalloc_page_first_segment(page),	\
 			  xalloc_page_last_segment(page))
+
+/* Pages to look at before others have arena->lock. */
+#define XALLOC_STEP_PAGES 1024
 
 /* Between two steps of what takes long. */
 static inline void xalloc_arena_breathe(struct xalloc_arena *arena)

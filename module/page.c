@@ -221,6 +221,7 @@ static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 t
 	page->client = client;
 	page->client_id = client->id;
 	page->tag = tag;
+	page->nr = ++client->arena->nr_grants;
 	page->nr_slices = nr_slices;
 	page->of_arena = of_arena;
 	return page;
@@ -400,13 +401,7 @@ static void hide(struct xalloc_client *client, struct xalloc_page *page)
 	list_del_init(&page->link);
 }
 
-static void unhide(struct xalloc_client *client, struct xalloc_page *page)
-{
-	page->granted = true;
-	list_add_tail(&page->link, &client->pages);
-}
-
-/* Free @page, which is hidden. -EHWPOISON: broken memory is in what is left of it. */
+/* Free @page, which is hidden. -EHWPOISON: what is left of the page has broken memory. */
 static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	u32 from;
@@ -442,16 +437,19 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
  *
  * The slices can be granted again at once. What becomes idle is given back as far as
  * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
- * page that has some is abandoned, for xalloc_reclaim_abandoned().
+ * page that has some is abandoned, for xalloc_reclaim_abandoned(), and so is what is left of a
+ * long page when a fatal signal arrives.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
- * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed, -EINTR: a fatal
- * signal arrived, and what is left of the page is the client's.
+ * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
  */
 int xalloc_page_free(struct xalloc_client *client, u64 offset)
 {
 	struct xalloc_arena *arena = client->arena;
+	struct xalloc_client *owner;
 	struct xalloc_page *page;
+	u64 client_id;
+	u32 nr_slices;
 	int err;
 
 	page = find_granted(arena, offset);
@@ -464,15 +462,23 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 		return 0;
 	}
 	arena->nr_changes++;
+	owner = page->client;
+	client_id = page->client_id;
+	nr_slices = page->nr_slices;
 	hide(client, page);
 	err = free_hidden(arena, page);
-	if (err)
-		unhide(client, page);
-	if (err == -EHWPOISON) {
-		xalloc_page_abandon(arena, page);
-		err = 0;
+	if (!err)
+		return 0;
+	page->granted = true;
+	if (err == -EUCLEAN && page->nr_slices == nr_slices) {
+		/* The lock was not let go, so that the owner is still there. */
+		page->client = owner;
+		page->client_id = client_id;
+		list_add_tail(&page->link, &owner->pages);
+		return err;
 	}
-	return err;
+	xalloc_page_abandon(arena, page);
+	return 0;
 }
 
 /**
@@ -590,6 +596,8 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	if (!page)
 		return -ENOMEM;
 	page->slice = from->slice;
+	page->nr = from->nr;
+	arena->nr_grants = max(arena->nr_grants, from->nr);
 	page->granted = true;
 	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
 	xalloc_segment_tell_fenced(arena);
@@ -619,8 +627,7 @@ static int copy_segment(struct xalloc_arena *to, struct xalloc_arena *from,
 	const struct xalloc_page *original = xa_load(&from->pages, page->slice);
 
 	lockdep_assert_held(&from->lock);
-	if (!original || !xalloc_page_is_owned(from, original) ||
-	    original->nr_slices != page->nr_slices)
+	if (!original || !xalloc_page_is_owned(from, original) || original->nr != page->nr)
 		return -ENOENT;
 	return xalloc_segment_copy(xa_load(&to->segments, index), xa_load(&from->segments, index),
 				   xalloc_page_slices_in(page, index));

@@ -122,21 +122,17 @@ static bool may_all_leave(struct xalloc_arena *arena, struct list_head *leaving)
 /*
  * Ends the quarantine of a page if nobody refers to its memory. Pages with broken memory in the
  * same segment leave together or not at all: of one that left alone, the broken slices could be
- * granted while the segment keeps its memory. Returns true if it is to be called again for what
- * is left of a long page; otherwise a page that stays is at the end of the list.
+ * granted while the segment keeps its memory. A page that stays is at the end of the list.
  */
-static bool let_go(struct xalloc_arena *arena, struct xalloc_page *page)
+static void let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 {
-	int rc = xalloc_page_shorten(arena, page);
 	struct xalloc_page *next;
 	LIST_HEAD(leaving);
 	bool may;
 
-	if (rc > 0)
-		return true;
 	list_move_tail(&page->link, &leaving);
 	/* Alone first, which marks what of it is broken and is mostly the answer. */
-	may = rc != -EBUSY && may_all_leave(arena, &leaving);
+	may = may_all_leave(arena, &leaving);
 	if (may) {
 		gather_leaving(arena, &leaving);
 		may = list_is_singular(&leaving) || may_all_leave(arena, &leaving);
@@ -146,41 +142,6 @@ static bool let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 			if (!xalloc_page_leave(arena, page))
 				arena->nr_quarantined--;
 	list_splice_tail(&leaving, &arena->quarantine);
-	return false;
-}
-
-/**
- * xalloc_reclaim_abandoned() - give abandoned pages back, or put them into quarantine
- * @arena: the arena, in which pages may have been abandoned
- *
- * Context: Process context, may sleep. arena->lock held; let go and taken again.
- */
-void xalloc_reclaim_abandoned(struct xalloc_arena *arena)
-{
-	struct xalloc_page *page;
-	u32 nr = 0;
-
-	lockdep_assert_held(&arena->lock);
-	while ((page = list_first_entry_or_null(&arena->abandoned, struct xalloc_page, link))) {
-		list_move(&page->link, &arena->quarantine);
-		arena->nr_quarantined++;
-		/* Nobody else looks at it before it was looked at here. */
-		while (let_go(arena, page))
-			cond_resched();
-		if (++nr % STEP_LOOKS == 0)
-			xalloc_arena_breathe(arena);
-	}
-}
-
-/* --- reaping */
-
-/* What waits for somebody to let go of it: idle slices, and pages. Of a zombie all does. */
-static u64 count_waiting(const struct xalloc_arena *arena)
-{
-	if (arena->dying)
-		return arena->nr_committed_slices;
-	return (u64)arena->nr_idle_slices - arena->nr_reserved * XALLOC_SLICES_PER_SEGMENT +
-	       arena->nr_quarantined;
 }
 
 /* A kill ends it, but not at the exit of a task: what is left then would only wait longer. */
@@ -189,19 +150,68 @@ static bool is_killed(void)
 	return fatal_signal_pending(current) && !(current->flags & PF_EXITING);
 }
 
+/**
+ * xalloc_reclaim_abandoned() - give abandoned pages back, or put them into quarantine
+ * @arena: the arena, in which pages may have been abandoned
+ *
+ * A fatal signal ends it; the worker does the rest.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ */
+void xalloc_reclaim_abandoned(struct xalloc_arena *arena)
+{
+	struct xalloc_page *page;
+	u32 nr = 0;
+	int rc;
+
+	lockdep_assert_held(&arena->lock);
+	while ((page = list_first_entry_or_null(&arena->abandoned, struct xalloc_page, link)) &&
+	       !is_killed()) {
+		rc = xalloc_page_shorten(arena, page);
+		if (rc <= 0) {
+			list_move_tail(&page->link, &arena->quarantine);
+			arena->nr_quarantined++;
+			nr++;
+		}
+		if (!rc)
+			let_go(arena, page);
+		if (rc > 0 || nr % STEP_LOOKS == 0)
+			xalloc_arena_breathe(arena);
+	}
+}
+
+/* --- reaping */
+
+/* What waits to be given back: idle slices, and pages. Of a zombie that is all. */
+static u64 count_waiting(const struct xalloc_arena *arena)
+{
+	u32 nr_kept = min(arena->nr_reserved, arena->reserve_high);
+
+	if (arena->dying)
+		return arena->nr_committed_slices;
+	return (u64)arena->nr_idle_slices - nr_kept * XALLOC_SLICES_PER_SEGMENT +
+	       arena->nr_quarantined + !list_empty(&arena->abandoned);
+}
+
 static void reap_quarantine(struct xalloc_arena *arena)
 {
-	u32 nr = arena->nr_quarantined, nr_steps = 0;
+	u32 nr = arena->nr_quarantined;
 	struct xalloc_page *page;
+	int rc;
 
 	/* What stays goes to the end, and others may leave with the one that is looked at. */
 	while (nr && !is_killed()) {
 		page = list_first_entry_or_null(&arena->quarantine, struct xalloc_page, link);
 		if (!page)
 			break;
-		if (!let_go(arena, page))
+		rc = xalloc_page_shorten(arena, page);
+		if (rc < 0)
+			list_move_tail(&page->link, &arena->quarantine);
+		else if (!rc)
+			let_go(arena, page);
+		if (rc <= 0)
 			nr--;
-		if (++nr_steps % STEP_LOOKS == 0)
+		if (rc > 0 || nr % STEP_LOOKS == 0)
 			xalloc_arena_breathe(arena);
 	}
 }
@@ -273,6 +283,8 @@ u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
 	reap_quarantine(arena);
 	reap_rest(arena);
 	trim_reserve(arena, nr_reserve);
+	/* What has come back to it. */
+	xalloc_reclaim_clean_soon(arena);
 	return arena->nr_given_back - before;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
@@ -290,8 +302,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
  */
 bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
 {
-	u32 nr_quarantined = arena->nr_quarantined, nr_reserve = 0;
-	bool has_waited = false;
+	u32 nr_free = arena->placement.nr_free_slices, nr_reserve = 0;
+	bool is_worth;
 
 	lockdep_assert_held(&arena->lock);
 	switch (err) {
@@ -309,10 +321,14 @@ bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
 	default:
 		return false;
 	}
+	/* The worker ends with the segment that it is at. */
+	arena->nr_reclaimers++;
 	while (arena->fill_is_away && !xalloc_segment_wait(arena))
-		has_waited = true;
-	return xalloc_reclaim(arena, nr_reserve) || has_waited ||
-	       arena->nr_quarantined < nr_quarantined;
+		;
+	is_worth = xalloc_reclaim(arena, nr_reserve) || arena->placement.nr_free_slices > nr_free;
+	arena->nr_reclaimers--;
+	xalloc_reclaim_fill_soon(arena);
+	return is_worth;
 }
 
 /**
@@ -366,7 +382,6 @@ bool xalloc_reclaim_pass(struct xalloc_arena *arena)
 
 	mutex_lock(&arena->lock);
 	xalloc_reclaim(arena, arena->reserve_high);
-	xalloc_reclaim_clean_soon(arena);
 	is_empty = !arena->nr_committed_slices;
 	arena->nr_waiting = count_waiting(arena);
 	if (arena->nr_waiting) {
@@ -412,6 +427,8 @@ static bool fill_one(struct xalloc_arena *arena)
 				      XALLOC_POPULATE_HUGE | XALLOC_POPULATE_BACKGROUND);
 	arena->fill_is_away = false;
 	if (err) {
+		/* Until somebody is granted something again. */
+		arena->reserve_low_seen = false;
 		arena->fill_not_before = jiffies + PAUSE;
 		return false;
 	}
@@ -422,6 +439,32 @@ static bool fill_one(struct xalloc_arena *arena)
 	return true;
 }
 
+/* Have the worker look at once, or when memory is not short any more. */
+static void queue_fill(struct xalloc_arena *arena)
+{
+	unsigned long now = jiffies;
+	bool is_late = list_empty(&arena->dirty) && time_before(now, arena->fill_not_before);
+
+	if (arena->dying)
+		return;
+	arena->filling = true;
+	mod_delayed_work(fill_wq, &arena->fill, is_late ? arena->fill_not_before - now : 0);
+}
+
+/* The worker has nothing to do now. Nobody has had the lock since it has looked. */
+static void end_filling(struct xalloc_arena *arena)
+{
+	arena->filling = false;
+	/* They have it look again. */
+	if (arena->nr_reclaimers)
+		return;
+	if (arena->reserve_low_seen && arena->nr_reserved < arena->reserve_high &&
+	    time_before(jiffies, arena->fill_not_before))
+		queue_fill(arena);
+	else
+		arena->reserve_low_seen = false;
+}
+
 static void reserve_fill_work(struct work_struct *work)
 {
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, fill.work);
@@ -429,33 +472,18 @@ static void reserve_fill_work(struct work_struct *work)
 
 	do {
 		mutex_lock(&arena->lock);
-		more = clean_one(arena) || fill_one(arena);
 		/* A mark may have been lowered meanwhile. */
-		if (arena->nr_reserved > arena->reserve_high)
+		if (arena->nr_reserved > arena->reserve_high) {
 			trim_reserve(arena, arena->reserve_high);
-		if (!more) {
-			arena->filling = false;
-			arena->reserve_low_seen = false;
+			xalloc_reclaim_soon(arena);
 		}
+		more = !arena->nr_reclaimers && (clean_one(arena) || fill_one(arena));
+		if (!more)
+			end_filling(arena);
 		mutex_unlock(&arena->lock);
 		cond_resched();
 	} while (more);
 	wake_up_all(&arena->filled);
-}
-
-static void fill_soon(struct xalloc_arena *arena)
-{
-	unsigned long now = jiffies;
-
-	arena->filling = true;
-	mod_delayed_work(fill_wq, &arena->fill, time_before(now, arena->fill_not_before) ?
-						arena->fill_not_before - now : 0);
-}
-
-static void clean_soon(struct xalloc_arena *arena)
-{
-	arena->filling = true;
-	mod_delayed_work(fill_wq, &arena->fill, 0);
 }
 
 /**
@@ -470,7 +498,7 @@ void xalloc_reclaim_clean_soon(struct xalloc_arena *arena)
 {
 	lockdep_assert_held(&arena->lock);
 	if (!arena->filling && !list_empty(&arena->dirty))
-		clean_soon(arena);
+		queue_fill(arena);
 }
 
 /**
@@ -484,12 +512,8 @@ void xalloc_reclaim_fill_soon(struct xalloc_arena *arena)
 	lockdep_assert_held(&arena->lock);
 	if (arena->nr_reserved < arena->reserve_low)
 		arena->reserve_low_seen = true;
-	if (arena->filling)
-		return;
-	if (!list_empty(&arena->dirty))
-		clean_soon(arena);
-	else if (arena->reserve_low_seen)
-		fill_soon(arena);
+	if (!arena->filling && (arena->reserve_low_seen || !list_empty(&arena->dirty)))
+		queue_fill(arena);
 }
 
 /**
@@ -512,7 +536,7 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	xalloc_reclaim_soon(arena);
 	if (arena->nr_reserved < high) {
 		arena->reserve_low_seen = true;
-		fill_soon(arena);
+		queue_fill(arena);
 	}
 	mutex_unlock(&arena->lock);
 }

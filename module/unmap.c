@@ -7,6 +7,9 @@
  * and whether somebody refers to it who is not a page table, which is a pin. Only what is idle and
  * mapped is unmapped, with the idle memory beside it at once.
  *
+ * No page table gets an entry but by a fault, which takes the folio lock: fork copies none of a
+ * shared mapping, unless userfaultfd protects it, which arena_vma_open() sees to.
+ *
  * All members of a family share the mapping of the inode, at the same offsets. There only the vmas
  * of the arena are unmapped, so that no member takes faults for what another one frees.
  */

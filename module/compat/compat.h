@@ -141,8 +141,11 @@ static inline int folio_mapcount(struct folio *folio)
 	smp_rmb();
 	for (i = 0; i < folio_nr_pages(folio); i++)
 		nr += atomic_read(&folio_page(folio, i)->_mapcount) + 1;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
 	/* A mapping of the entire folio is counted on each kpage, too. */
-	return nr - nr_entire * (folio_nr_pages(folio) - 1);
+	nr -= nr_entire * folio_nr_pages(folio);
+#endif
+	return nr + nr_entire;
 }
 #endif
 
