@@ -27,6 +27,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -73,7 +74,7 @@ static void free_arena(struct xalloc_arena *arena)
 	xa_destroy(&arena->segments);
 	mutex_destroy(&arena->lock);
 	xalloc_placement_fini(&arena->placement);
-	kfree(arena);
+	xalloc_reclaim_free(arena);
 	xalloc_count(XALLOC_NR_ARENAS, -1);
 }
 
@@ -128,13 +129,13 @@ static u32 limit_slices(u64 limit_bytes, u64 arena_bytes, bool fork)
 /* All but who pays. */
 static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 {
-	struct xalloc_arena *arena = kzalloc(sizeof(*arena), GFP_KERNEL_ACCOUNT);
+	struct xalloc_arena *arena = xalloc_reclaim_alloc();
 
 	if (!arena)
 		return NULL;
 	arena->status = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (!arena->status) {
-		kfree(arena);
+		xalloc_reclaim_free(arena);
 		return NULL;
 	}
 	arena->status->size = sizeof(*arena->status);
@@ -207,8 +208,10 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
  */
 struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 {
+	struct mem_cgroup *old = set_active_memcg(from->memcg);
 	struct xalloc_arena *arena = alloc_arena(from->nr_segments, from->policy, from->node);
 
+	set_active_memcg(old);
 	if (!arena)
 		return NULL;
 	arena->backing = from->backing;

@@ -80,7 +80,8 @@ static u32 make_entries(const struct export *export, u32 max, struct scatterlist
 
 	while (left || bytes) {
 		nr = left ? xalloc_segment_extent(arena, slice, left, &kpage) : 0;
-		if (nr && (!bytes || page_to_pfn(kpage) == page_to_pfn(first) + bytes / PAGE_SIZE)) {
+		if (nr && (!bytes ||
+			   page_to_pfn(kpage) == page_to_pfn(first) + bytes / PAGE_SIZE)) {
 			first = bytes ? first : kpage;
 			bytes += (u64)nr * XALLOC_SLICE_BYTES;
 			slice += nr;

@@ -30,7 +30,8 @@
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c and of families are leaves;
- * arenas_lock in reclaim.c is outside of 2, which the shrinker only tries there; the lock of
+ * arenas_lock in reclaim.c is outside of 2, and so is the lock of a list_lru: the shrinkers only
+ * try 2 below them. The lock of the list_lru is a leaf otherwise; the lock of
  * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
@@ -273,6 +274,7 @@ struct xalloc_arena {
 	struct delayed_work fill;
 	wait_queue_head_t filled;	/* filling has become false */
 	struct list_head reclaim_link;	/* by arenas_lock in reclaim.c */
+	struct list_head reserved_link;	/* by the lock of a list_lru in reclaim.c */
 	struct list_head zombie;	/* by zombies_lock in arena.c */
 };
 
@@ -382,6 +384,8 @@ struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
 /* reclaim.c */
 int xalloc_reclaim_module_init(void);
 void xalloc_reclaim_module_fini(void);
+struct xalloc_arena *xalloc_reclaim_alloc(void);
+void xalloc_reclaim_free(struct xalloc_arena *arena);
 void xalloc_reclaim_init(struct xalloc_arena *arena);
 void xalloc_reclaim_start(struct xalloc_arena *arena);
 void xalloc_reclaim_fini(struct xalloc_arena *arena);

@@ -108,7 +108,7 @@ static void arena_vma_open(struct vm_area_struct *vma)
 		return;
 	}
 	vma->vm_private_data = xalloc_view_of_child(client, vma->vm_mm);
-	/* Write protection by userfaultfd would make fork copy page tables that map the parent's. */
+	/* Write protection by userfaultfd would make fork copy page tables of the parent. */
 	vma->vm_userfaultfd_ctx = NULL_VM_UFFD_CTX;
 	vm_flags_clear(vma, VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR);
 }

@@ -12,17 +12,19 @@
  * Trimming gives it back, a grant that gets no memory otherwise has it all, and a shrinker takes it
  * when the machine's memory runs short; after that nothing is filled for a while, unless somebody
  * asks for it. Where an arena has no reserve, another shrinker tells its clients by their status
- * page to give back what they can. The reclaim of a single memcg does not see it.
+ * page to give back what they can. The reclaim of a single memcg gets the reserves of its arenas.
  *
  * Whatever takes long goes by steps, with arena->lock let go between them.
  */
 #include <linux/jiffies.h>
+#include <linux/list_lru.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
 #include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 
 #include "internal.h"
 
@@ -39,8 +41,16 @@
 #define SCAN_ARENAS_MAX 64
 #define WANT_PERIOD (HZ / 10)
 
+static struct kmem_cache *arena_cache;
 static LIST_HEAD(arenas);
 static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reclaim_link */
+/*
+ * Arenas that have, or had, a reserve, by the memcg that pays for it: through this list the kernel
+ * knows which memcgs to ask. An arena that has none any more leaves it at the next look.
+ */
+static struct list_lru reserved_arenas;
+static bool has_reserved_arenas;
+
 static struct workqueue_struct *fill_wq;
 static struct workqueue_struct *reap_wq;
 
@@ -531,6 +541,8 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	mutex_lock(&arena->lock);
 	arena->reserve_low = low;
 	arena->reserve_high = high;
+	if (high)
+		list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
 	arena->fill_not_before = jiffies;
 	xalloc_reclaim(arena, high);
 	xalloc_reclaim_soon(arena);
@@ -541,6 +553,23 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	mutex_unlock(&arena->lock);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_set_reserve);
+
+/**
+ * xalloc_reclaim_alloc() - memory for an arena, of a kind that the memcg's reclaim can find
+ *
+ * Context: Process context, may sleep. The memcg is the active one.
+ * Return: the arena, zeroed, or NULL. To be freed by xalloc_reclaim_free().
+ */
+struct xalloc_arena *xalloc_reclaim_alloc(void)
+{
+	return kmem_cache_alloc_lru(arena_cache, &reserved_arenas, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+}
+
+/** xalloc_reclaim_free() - free the memory of an arena */
+void xalloc_reclaim_free(struct xalloc_arena *arena)
+{
+	kmem_cache_free(arena_cache, arena);
+}
 
 /**
  * xalloc_reclaim_init() - a new arena has nothing to reclaim
@@ -556,6 +585,7 @@ void xalloc_reclaim_init(struct xalloc_arena *arena)
 	INIT_LIST_HEAD(&arena->abandoned);
 	INIT_LIST_HEAD(&arena->quarantine);
 	INIT_LIST_HEAD(&arena->reclaim_link);
+	INIT_LIST_HEAD(&arena->reserved_link);
 	arena->reap_delay = REAP_DELAY_MIN;
 	arena->wanted_at = jiffies;
 	INIT_DELAYED_WORK(&arena->fill, reserve_fill_work);
@@ -585,6 +615,7 @@ void xalloc_reclaim_fini(struct xalloc_arena *arena)
 	mutex_lock(&arenas_lock);
 	list_del_init(&arena->reclaim_link);
 	mutex_unlock(&arenas_lock);
+	list_lru_del_obj(&reserved_arenas, &arena->reserved_link);
 	cancel_delayed_work_sync(&arena->fill);
 	cancel_delayed_work_sync(&arena->reap);
 }
@@ -608,48 +639,97 @@ void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes)
 
 /* --- shrinkers */
 
-/* Returns how many segments went. */
-static unsigned long shrink(struct xalloc_arena *arena, unsigned long nr_segments)
-{
-	u32 nr = drop_reserve(arena, min_t(unsigned long, nr_segments, U32_MAX));
+/* What a walk of the list is for, and what came of it. */
+struct walk {
+	unsigned long nr_segments;	/* to drop at most; 0: only count */
+	unsigned long nr_done;		/* that went, or that there are */
+};
 
-	arena->fill_not_before = jiffies + PAUSE;
-	xalloc_reclaim_soon(arena);
-	return nr;
+/* Called with the lock of the list held, which keeps the arena from being freed. */
+static XALLOC_LRU_WALK(look_at_reserve)
+{
+	struct xalloc_arena *arena = container_of(item, struct xalloc_arena, reserved_link);
+	struct walk *walk = arg;
+	enum lru_status status = LRU_SKIP;
+
+	if (!walk->nr_segments) {
+		walk->nr_done += READ_ONCE(arena->nr_reserved);
+		return LRU_SKIP;
+	}
+	/* The task that reclaims may hold the lock, or be the worker, which has let it go. */
+	if (walk->nr_done == walk->nr_segments || READ_ONCE(arena->fill_is_away) ||
+	    !mutex_trylock(&arena->lock))
+		return LRU_SKIP;
+	if (arena->nr_reserved) {
+		walk->nr_done += drop_reserve(arena, walk->nr_segments - walk->nr_done);
+		arena->fill_not_before = jiffies + PAUSE;
+		xalloc_reclaim_soon(arena);
+		status = LRU_ROTATE;
+	} else {
+		list_lru_isolate(list, item);
+		status = LRU_REMOVED;
+	}
+	mutex_unlock(&arena->lock);
+	return status;
+}
+
+static unsigned long walk_reserves(struct shrink_control *sc, unsigned long nr_segments)
+{
+	struct walk walk = { .nr_segments = nr_segments };
+	unsigned long nr_arenas = SCAN_ARENAS_MAX;
+
+	/* Pairs with xalloc_reclaim_module_init(). */
+	if (smp_load_acquire(&has_reserved_arenas))
+		list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, look_at_reserve, &walk,
+				  &nr_arenas);
+	return walk.nr_done * XALLOC_SEGMENT_KPAGES;
+}
+
+static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return walk_reserves(sc, 0) ?: SHRINK_EMPTY;
+}
+
+static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	return walk_reserves(sc, DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES)) ?:
+	       SHRINK_STOP;
 }
 
 /* Asks the clients of the arena, unless its reserve can go first. Nothing goes by this itself. */
-static unsigned long want(struct xalloc_arena *arena, unsigned long nr_segments)
+static void want(struct xalloc_arena *arena, unsigned long nr_segments)
 {
 	u32 nr_granted = DIV_ROUND_UP(arena->nr_granted_slices, XALLOC_SLICES_PER_SEGMENT);
 
 	if (arena->nr_reserved || !nr_granted ||
 	    !time_after(jiffies, arena->wanted_at + WANT_PERIOD))
-		return 0;
+		return;
 	arena->wanted_at = jiffies;
 	xalloc_reclaim_want(arena, min_t(u64, nr_segments, nr_granted) * XALLOC_SEGMENT_BYTES);
-	return 0;
 }
 
-/* Calls @act on arenas until @nr_segments segments went. Returns how many did. */
-static unsigned long act_on_arenas(unsigned long nr_segments,
-				   unsigned long (*act)(struct xalloc_arena *arena,
-							unsigned long nr_segments))
+static unsigned long count_granted(struct shrinker *shrinker, struct shrink_control *sc)
 {
+	return xalloc_counted(XALLOC_NR_GRANTED_SLICES) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
+}
+
+/* Frees nothing: it asks clients, who alone know what they can spare. */
+static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_control *sc)
+{
+	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
 	struct xalloc_arena *arena;
-	unsigned long nr_done = 0;
 	LIST_HEAD(seen);
 	u32 i;
 
 	if (!mutex_trylock(&arenas_lock))
-		return 0;
-	for (i = 0; i < SCAN_ARENAS_MAX && nr_done < nr_segments; i++) {
+		return SHRINK_STOP;
+	for (i = 0; i < SCAN_ARENAS_MAX; i++) {
 		arena = list_first_entry_or_null(&arenas, struct xalloc_arena, reclaim_link);
 		if (!arena)
 			break;
 		/* The task that reclaims may hold the lock. */
 		if (mutex_trylock(&arena->lock)) {
-			nr_done += act(arena, nr_segments - nr_done);
+			want(arena, nr_segments);
 			mutex_unlock(&arena->lock);
 		}
 		list_move_tail(&arena->reclaim_link, &seen);
@@ -657,36 +737,6 @@ static unsigned long act_on_arenas(unsigned long nr_segments,
 	/* The next round begins with others. */
 	list_splice_tail(&seen, &arenas);
 	mutex_unlock(&arenas_lock);
-	return nr_done;
-}
-
-static unsigned long count_kpages(enum xalloc_counter counter)
-{
-	return xalloc_counted(counter) * XALLOC_SLICE_KPAGES ?: SHRINK_EMPTY;
-}
-
-static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
-{
-	return count_kpages(XALLOC_NR_RESERVED_SLICES);
-}
-
-static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
-{
-	unsigned long nr_segments = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES);
-	unsigned long nr_dropped = act_on_arenas(nr_segments, shrink);
-
-	return nr_dropped ? nr_dropped * XALLOC_SEGMENT_KPAGES : SHRINK_STOP;
-}
-
-static unsigned long count_granted(struct shrinker *shrinker, struct shrink_control *sc)
-{
-	return count_kpages(XALLOC_NR_GRANTED_SLICES);
-}
-
-/* Frees nothing: it asks clients, who alone know what they can spare. */
-static unsigned long scan_granted(struct shrinker *shrinker, struct shrink_control *sc)
-{
-	act_on_arenas(DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES), want);
 	return SHRINK_STOP;
 }
 
@@ -710,11 +760,16 @@ static struct xalloc_arena *find_largest(const struct xalloc_arena *const *but, 
 	list_for_each_entry(arena, &arenas, reclaim_link) {
 		for (i = 0; i < nr_but && but[i] != arena; i++)
 			;
-		if (i == nr_but && (!largest || data_race(arena->nr_committed_slices) >
-						data_race(largest->nr_committed_slices)))
+		if (i == nr_but && (!largest || READ_ONCE(arena->nr_committed_slices) >
+						READ_ONCE(largest->nr_committed_slices)))
 			largest = arena;
 	}
 	return largest;
+}
+
+static u64 slices_in_kb(const u32 *nr_slices)
+{
+	return (u64)READ_ONCE(*nr_slices) * (XALLOC_SLICE_BYTES / SZ_1K);
 }
 
 /*
@@ -724,6 +779,7 @@ static struct xalloc_arena *find_largest(const struct xalloc_arena *const *but, 
 static int report_oom(struct notifier_block *block, unsigned long unused, void *freed)
 {
 	const struct xalloc_arena *reported[NR_REPORTED], *arena;
+	u64 committed_kb;
 	u32 nr = 0;
 
 	/* The task that is out of memory may hold it. */
@@ -731,12 +787,12 @@ static int report_oom(struct notifier_block *block, unsigned long unused, void *
 		return NOTIFY_OK;
 	while (nr < NR_REPORTED && (arena = find_largest(reported, nr))) {
 		reported[nr++] = arena;
-		if (data_race(arena->nr_committed_slices))
-			pr_warn("xalloc: arena %llu has %llu kB, its %u clients were granted %llu kB\n",
-				arena->id,
-				(u64)data_race(arena->nr_committed_slices) * XALLOC_SLICE_BYTES / SZ_1K,
-				data_race(arena->nr_clients),
-				(u64)data_race(arena->nr_granted_slices) * XALLOC_SLICE_BYTES / SZ_1K);
+		committed_kb = slices_in_kb(&arena->nr_committed_slices);
+		if (!committed_kb)
+			break;
+		pr_warn("xalloc: arena %llu has %llu kB, its %u clients were granted %llu kB\n",
+			arena->id, committed_kb, READ_ONCE(arena->nr_clients),
+			slices_in_kb(&arena->nr_granted_slices));
 	}
 	mutex_unlock(&arenas_lock);
 	return NOTIFY_OK;
@@ -752,13 +808,19 @@ static struct notifier_block oom_notifier = {
  */
 int xalloc_reclaim_module_init(void)
 {
+	int err = -ENOMEM;
+
+	arena_cache = KMEM_CACHE(xalloc_arena, 0);
+	if (!arena_cache)
+		return -ENOMEM;
 	fill_wq = alloc_workqueue("xalloc_fill", WQ_UNBOUND, 0);
 	if (!fill_wq)
-		return -ENOMEM;
+		goto err_cache;
 	reap_wq = alloc_workqueue("xalloc_reap", WQ_UNBOUND, 0);
 	if (!reap_wq)
 		goto err_fill_wq;
-	reserved_shrinker = shrinker_alloc(0, "xalloc-reserve");
+	reserved_shrinker = shrinker_alloc(SHRINKER_MEMCG_AWARE | SHRINKER_NUMA_AWARE,
+					   "xalloc-reserve");
 	if (!reserved_shrinker)
 		goto err_reap_wq;
 	granted_shrinker = shrinker_alloc(0, "xalloc-want");
@@ -768,6 +830,12 @@ int xalloc_reclaim_module_init(void)
 	reserved_shrinker->scan_objects = scan_reserved;
 	reserved_shrinker->batch = XALLOC_SEGMENT_KPAGES;
 	shrinker_register(reserved_shrinker);
+	/* Only now: before 6.7 a shrinker gets its number when it is registered. */
+	err = list_lru_init_memcg(&reserved_arenas, reserved_shrinker);
+	if (err)
+		goto err_granted;
+	/* Pairs with walk_reserves(). */
+	smp_store_release(&has_reserved_arenas, true);
 	granted_shrinker->count_objects = count_granted;
 	granted_shrinker->scan_objects = scan_granted;
 	granted_shrinker->batch = XALLOC_SEGMENT_KPAGES;
@@ -775,13 +843,17 @@ int xalloc_reclaim_module_init(void)
 	register_oom_notifier(&oom_notifier);
 	return 0;
 
+err_granted:
+	shrinker_free(granted_shrinker);
 err_reserved:
 	shrinker_free(reserved_shrinker);
 err_reap_wq:
 	destroy_workqueue(reap_wq);
 err_fill_wq:
 	destroy_workqueue(fill_wq);
-	return -ENOMEM;
+err_cache:
+	kmem_cache_destroy(arena_cache);
+	return err;
 }
 
 /** xalloc_reclaim_module_fini() - module exit of what arenas share here */
@@ -790,6 +862,8 @@ void xalloc_reclaim_module_fini(void)
 	unregister_oom_notifier(&oom_notifier);
 	shrinker_free(granted_shrinker);
 	shrinker_free(reserved_shrinker);
+	list_lru_destroy(&reserved_arenas);
 	destroy_workqueue(reap_wq);
 	destroy_workqueue(fill_wq);
+	kmem_cache_destroy(arena_cache);
 }

@@ -53,10 +53,10 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 /* 6.7: get_policy of a vma has a parameter ilx. XALLOC_GET_POLICY() is that function's head. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 #define XALLOC_GET_POLICY(name)								\
-	struct mempolicy *name(struct vm_area_struct *vma, unsigned long address)
+	struct mempolicy *(name)(struct vm_area_struct *vma, unsigned long address)
 #else
 #define XALLOC_GET_POLICY(name)								\
-	struct mempolicy *name(struct vm_area_struct *vma, unsigned long address, pgoff_t *ilx)
+	struct mempolicy *(name)(struct vm_area_struct *vma, unsigned long address, pgoff_t *ilx)
 #endif
 
 /* 6.7: times of inodes are set by functions, of which some stable releases have one */
@@ -128,6 +128,12 @@ static inline int copy_mc_highpage(struct page *to, struct page *from)
 }
 #endif
 
+/* 6.8: the list of an item on a list_lru that is told by the item alone */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define list_lru_add_obj list_lru_add
+#define list_lru_del_obj list_lru_del
+#endif
+
 /* 6.10: folio_mapcount() is there for modules. Order-9 folios of files alone are asked for it. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
 #include <linux/mm.h>
@@ -156,6 +162,16 @@ static inline int folio_mapcount(struct folio *folio)
 #else
 #define XALLOC_IMPORT_KUNIT_SYMBOLS MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING")
 #define XALLOC_IMPORT_DMA_BUF_SYMBOLS MODULE_IMPORT_NS("DMA_BUF")
+#endif
+
+/* 6.13: the callback of a list_lru gets no lock. XALLOC_LRU_WALK() is that function's head. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define XALLOC_LRU_WALK(name)								\
+	enum lru_status name(struct list_head *item, struct list_lru_one *list,		\
+			     spinlock_t *lock, void *arg)
+#else
+#define XALLOC_LRU_WALK(name)								\
+	enum lru_status name(struct list_head *item, struct list_lru_one *list, void *arg)
 #endif
 
 /* 6.14: KUnit is told whether to run the suites that it is given */

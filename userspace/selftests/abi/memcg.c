@@ -224,6 +224,43 @@ TEST_F(memcg, reserve_is_charged)
 	EXPECT_EQ(0, event_count("oom_kill"));
 }
 
+/* 48 MiB of plain memory do not fit beside the reserve. */
+static void need_in_group(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0);
+	struct pollfd pollfd = { .fd = arena, .events = POLLOUT };
+	struct xalloc_ioc_stat seen;
+	unsigned char *plain;
+
+	require(!reserve_set(arena, 0, 40 * MIB));
+	require(poll(&pollfd, 1, 60000) == 1);
+	require(!counters_read(arena, &seen));
+	require(seen.reserved_bytes == 40 * MIB);
+	plain = mmap(NULL, 48 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	require(plain != MAP_FAILED);
+	memset(plain, 1, 48 * MIB);
+	require(!counters_read(arena, &seen));
+	require(seen.reserved_bytes <= 16 * MIB);
+}
+
+TEST_F(memcg, reserve_goes_when_its_group_is_short)
+{
+	int other = arena_create(self->device, 64 * MIB, 0);
+	struct xalloc_ioc_stat seen = {};
+
+	/* That of others stays. */
+	ASSERT_EQ(0, reserve_set(other, 0, 16 * MIB));
+	while (seen.reserved_bytes != 16 * MIB) {
+		ASSERT_EQ(0, counters_read(other, &seen));
+		sleep_ms(10);
+	}
+	EXPECT_EQ(0, in_group(need_in_group, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+	ASSERT_EQ(0, counters_read(other, &seen));
+	EXPECT_EQ(16 * MIB, seen.reserved_bytes);
+	close(other);
+}
+
 static void grant_beside_the_pool(int device)
 {
 	int arena = arena_create(device, 64 * MIB, 0);

@@ -370,8 +370,10 @@ static void run_storm(uint32_t seed, unsigned int least, uint64_t end, uint64_t 
 	s.own.fd = family_create(s.device, ARENA_BYTES, 0);
 	s.own.map = arena_map(s.own.fd, ARENA_BYTES);
 	require(s.shared.map && s.own.map);
-	for (i = 0; i < NR_HELD; i++)
-		s.pipes[i] = s.exports[i] = -1;
+	for (i = 0; i < NR_HELD; i++) {
+		s.pipes[i] = -1;
+		s.exports[i] = -1;
+	}
 	for (turn = 0; turn < least || now_ms() < end; turn++) {
 		i = below(&s, ARRAY_SIZE(acts));
 		if (below(&s, 40) >= acts[i].weight)
