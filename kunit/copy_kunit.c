@@ -220,7 +220,7 @@ static void copy_is_charged_to_the_same_payer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64, 0), 32);
 }
 
-/* The first segment of what is copied is the last one. */
+/* A killed task copies one segment and then stops. */
 static void kill_ends_the_copying(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);

@@ -48,7 +48,7 @@ DEFINE_PER_CPU(struct xalloc_counters, xalloc_counters);
  * xalloc_counted() - the sum of a counter over all CPUs
  * @counter: which
  *
- * Return: the sum. While others count, changes of a moment may be missing, but not below zero.
+ * Return: the sum, at least 0. Changes that other CPUs make at this moment may be missing.
  */
 long xalloc_counted(enum xalloc_counter counter)
 {

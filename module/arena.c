@@ -7,10 +7,10 @@
  * alive, a zombie: segments and payer, no more. A worker looks after zombies and after
  * living arenas with idle segments or pages in quarantine until they have none.
  *
- * With arena->lock free, and no grant and no filling of the reserve under way:
+ * With arena->lock free, no grant under way, and the reserve neither being filled nor zeroed:
  *
  *	slices taken in placement	== sum of nr_slices over arena->pages
- *	nr_granted_slices		== the same over pages not in quarantine
+ *	nr_granted_slices		== the same over pages that have a client
  *					== sum of granted over segments
  *	nr_committed_slices		== sum of present and populating over segments
  *					<= limit_slices

@@ -107,7 +107,8 @@ static int zero_pages(struct xalloc_arena *arena, struct list_head *granted)
  * @granted: list to which the pages are added, for xalloc_client_grant_finish()
  *
  * Context: Process context, may sleep.
- * Return: the number granted, at least 1, or the error of the first.
+ * Return: the number granted, at least 1, or the error of the first. -EINTR with all pages taken
+ * back if a fatal signal arrived before their memory was zeroed.
  */
 int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *grants, u32 nr,
 			struct list_head *granted)

@@ -77,7 +77,7 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 	mutex_unlock(&from->lock);
 	while (next_page(from, &slice, &like)) {
 		err = add_page(heir, &like);
-		/* As for a grant: what is only kept ready makes room. */
+		/* As grant_page() in client.c does: give back what is kept ready, and try again. */
 		if (reclaim_for(from, err))
 			err = add_page(heir, &like);
 		if (err) {

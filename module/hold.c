@@ -33,8 +33,9 @@ static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
 }
 
 /*
- * Counts the pages that all of the slices are in; if there is room for @nr_room pages, holds
- * them, which are the holder's from then on also if an error follows.
+ * Counts the pages that the slices are in, all of them granted. If @nr_room is not 0, also holds
+ * these pages: holder->held has room for @nr_room. After an error, the caller has to let go of the
+ * pages held so far.
  */
 static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
 		      u32 end, u32 nr_room)
@@ -65,7 +66,7 @@ static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *
 	return nr;
 }
 
-/* As many as there are now. Others may change that meanwhile: -EAGAIN if there are more. */
+/* Counts the pages, then holds them. -EAGAIN: there are more pages now than were counted. */
 static int try_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u32 slice,
 		    u32 end)
 {

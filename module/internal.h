@@ -25,13 +25,13 @@
  *			arenas, nobody wants both
  *	3. folio lock of a segment. Serialises the fault, which maps, with giving back,
  *			which unmaps
- *	4. i_mmap_rwsem and page-table locks, inside unmap_mapping_range() and the fault
+ *	4. i_mmap_rwsem and page-table locks, inside xalloc_unmap() and the fault
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c and of families are leaves;
- * arenas_lock in reclaim.c is outside of 2, and so is the lock of a list_lru: the shrinkers only
- * try 2 below them. The lock of the list_lru is a leaf otherwise; the lock of
+ * arenas_lock in reclaim.c comes before 2. The lock of the list_lru in reclaim.c is a leaf, but a
+ * shrinker holds one of these two locks while it only tries to take 2; the lock of
  * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
@@ -239,10 +239,10 @@ struct xalloc_arena {
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
 	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
-	wait_queue_head_t populated;	/* some segment's populating has become 0 */
+	wait_queue_head_t populated;	/* some segment was populated, or zeroed by the worker */
 	struct delayed_work reap;
 	unsigned long reap_delay;	/* jiffies; doubles while nothing new waits */
-	u64 nr_waiting;			/* at the last look of those who queue it */
+	u64 nr_waiting;			/* count_waiting() at the last look, see reclaim.c */
 	u64 nr_given_back;		/* slices, ever */
 	u32 nr_clients;
 	u32 nr_pages;
@@ -268,7 +268,7 @@ struct xalloc_arena {
 	bool reserve_low_seen;		/* below the low mark since it was last filled */
 	bool filling;			/* the worker is at it, or will be */
 	bool fill_is_away;		/* the worker has let go of lock for a segment */
-	u32 nr_reclaimers;		/* who need what the worker would take or hold */
+	u32 nr_reclaimers;		/* tasks in xalloc_reclaim_for(); the worker pauses */
 	struct xalloc_segment *cleaning;	/* that segment, if it is being zeroed */
 	unsigned long fill_not_before;	/* jiffies */
 	struct delayed_work fill;

@@ -10,9 +10,9 @@
  *			client is gone: on the list of arena->orphans, until somebody adopts it
  *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
  *			that one, counted as granted, on the list of arena->exported
- *	abandoned	its client is gone, or hardware has broken its memory: the slices stay
- *			taken, so that nobody is granted them, until the memory below them was
- *			seen quiet (reclaim.c)
+ *	abandoned	its client is gone, or a dma-buf let go of it, or hardware has broken its
+ *			memory, or a fatal signal ended its freeing: the slices stay taken, so that
+ *			nobody is granted them, until nobody refers to the memory (reclaim.c)
  *
  * What takes long is done by steps of some segments, with arena->lock let go between them. So a
  * long page loses its last segments first, and is shorter after each step.
@@ -370,8 +370,8 @@ static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
  * @page: an abandoned page
  *
  * Context: Process context, may sleep. arena->lock held.
- * Return: 1 if the page is shorter, 0 if it is not long or hardware has broken memory of the
- * segments, -EBUSY if somebody refers to them.
+ * Return: 1 if the page is shorter; 0 if it is not long, or hardware has broken memory of its last
+ * segments, or records contradict each other; -EBUSY if somebody refers to its last segments.
  */
 int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
 {
@@ -688,7 +688,7 @@ void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
 /**
  * xalloc_page_abandon() - have a page belong to nobody
  * @arena: the arena
- * @page: a page on its client's list
+ * @page: a page on the list of a client or of arena->exported, or on none while it is freed
  *
  * Its memory is given back by xalloc_reclaim_abandoned().
  *

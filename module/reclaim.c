@@ -9,10 +9,11 @@
  * The reserve is idle memory that is kept for grants, so that nobody waits for it. A worker brings
  * it to its high mark when a grant leaves it below the low mark, zeroes what comes back to it, and
  * charges the arena's payer and memcg as a grant does. What is freed stays up to the high mark.
- * Trimming gives it back, a grant that gets no memory otherwise has it all, and a shrinker takes it
- * when the machine's memory runs short; after that nothing is filled for a while, unless somebody
- * asks for it. Where an arena has no reserve, another shrinker tells its clients by their status
- * page to give back what they can. The reclaim of a single memcg gets the reserves of its arenas.
+ * Trimming gives the reserve back. A grant that gets no memory otherwise has the whole reserve. A
+ * shrinker takes the reserve when memory runs short, of the machine or of the memcg that pays; then
+ * the worker does not fill that reserve for a while, unless somebody sets its marks anew. Where an
+ * arena has no reserve, another shrinker tells its clients by their status page to give back what
+ * they can.
  *
  * Whatever takes long goes by steps, with arena->lock let go between them.
  */
@@ -45,8 +46,8 @@ static struct kmem_cache *arena_cache;
 static LIST_HEAD(arenas);
 static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reclaim_link */
 /*
- * Arenas that have, or had, a reserve, by the memcg that pays for it: through this list the kernel
- * knows which memcgs to ask. An arena that has none any more leaves it at the next look.
+ * Arenas that have or had a reserve, sorted by the memcg that pays for the reserve: this list tells
+ * the kernel which memcgs to ask. A shrinker that finds an arena without a reserve takes it off.
  */
 static struct list_lru reserved_arenas;
 static bool has_reserved_arenas;
@@ -57,8 +58,9 @@ static struct workqueue_struct *reap_wq;
 /* --- quarantine */
 
 /*
- * Broken memory leaves its segment only with the folio: a piece does so by itself, an
- * order-9 folio when the pages that are left in it are all here for that reason.
+ * Whether @slices may leave quarantine. Broken memory is kept with its whole folio. A piece is a
+ * folio by itself. An order-9 folio leaves when each of its slices is either in no page or in a
+ * page that is in quarantine for broken memory.
  */
 static bool may_leave(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
@@ -96,7 +98,7 @@ static bool has_broken(struct xalloc_arena *arena, const struct xalloc_page *pag
 	return false;
 }
 
-/* Move to @leaving what can leave only together with what is there. */
+/* Move to @leaving the pages in quarantine that share a broken folio with a page on @leaving. */
 static void gather_leaving(struct xalloc_arena *arena, struct list_head *leaving)
 {
 	struct xalloc_page *page, *other, *next;
@@ -131,8 +133,9 @@ static bool may_all_leave(struct xalloc_arena *arena, struct list_head *leaving)
 
 /*
  * Ends the quarantine of a page if nobody refers to its memory. Pages with broken memory in the
- * same segment leave together or not at all: of one that left alone, the broken slices could be
- * granted while the segment keeps its memory. A page that stays is at the end of the list.
+ * same segment leave together or not at all: if one page left alone, its broken slices could be
+ * granted again, because the segment still has that memory. A page that stays goes to the end of
+ * the list.
  */
 static void let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 {
@@ -141,7 +144,7 @@ static void let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 	bool may;
 
 	list_move_tail(&page->link, &leaving);
-	/* Alone first, which marks what of it is broken and is mostly the answer. */
+	/* First look at this page alone: that marks its broken slices, and mostly decides. */
 	may = may_all_leave(arena, &leaving);
 	if (may) {
 		gather_leaving(arena, &leaving);
@@ -154,7 +157,10 @@ static void let_go(struct xalloc_arena *arena, struct xalloc_page *page)
 	list_splice_tail(&leaving, &arena->quarantine);
 }
 
-/* A kill ends it, but not at the exit of a task: what is left then would only wait longer. */
+/*
+ * Whether to stop for a fatal signal. An exiting task goes on: otherwise the memory that it leaves
+ * would only wait longer.
+ */
 static bool is_killed(void)
 {
 	return fatal_signal_pending(current) && !(current->flags & PF_EXITING);
@@ -164,7 +170,7 @@ static bool is_killed(void)
  * xalloc_reclaim_abandoned() - give abandoned pages back, or put them into quarantine
  * @arena: the arena, in which pages may have been abandoned
  *
- * A fatal signal ends it; the worker does the rest.
+ * A fatal signal stops this function, unless the task exits already; the worker then goes on.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  */
@@ -192,7 +198,7 @@ void xalloc_reclaim_abandoned(struct xalloc_arena *arena)
 
 /* --- reaping */
 
-/* What waits to be given back: idle slices, and pages. Of a zombie that is all. */
+/* Idle slices and pages that wait to be given back; in a zombie, all slices that have memory. */
 static u64 count_waiting(const struct xalloc_arena *arena)
 {
 	u32 nr_kept = min(arena->nr_reserved, arena->reserve_high);
@@ -279,7 +285,7 @@ static void trim_reserve(struct xalloc_arena *arena, u32 nr_keep)
  * @arena: the arena
  * @nr_reserve: most segments to keep in the reserve
  *
- * A fatal signal ends it; the worker does the rest.
+ * A fatal signal stops this function, unless the task exits already; the worker then goes on.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  * Return: the number of slices given back, and by others in the meantime.
@@ -304,8 +310,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
  * @arena: the arena, whose offsets, budget or memory did not suffice
  * @err: the error
  *
- * For want of offsets: what only waited for somebody to let go of it. For want of budget or
- * memory the whole reserve, too.
+ * For want of offsets, only memory that nobody refers to any more is given back. For want of budget
+ * or memory, the whole reserve is given back, too.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  * Return: whether it is worth to try again.
@@ -345,7 +351,8 @@ bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
  * xalloc_reclaim_soon() - have the worker look for what can be given back
  * @arena: the arena, in which something may wait for somebody to let go of it
  *
- * The worker looks soon if there is more of it than before, otherwise when it would have anyway.
+ * If more waits than at the last look, the worker looks soon. Otherwise the worker looks after the
+ * delay that it has come to, which is at most REAP_DELAY_MAX.
  *
  * Context: arena->lock held.
  */
@@ -437,7 +444,7 @@ static bool fill_one(struct xalloc_arena *arena)
 				      XALLOC_POPULATE_HUGE | XALLOC_POPULATE_BACKGROUND);
 	arena->fill_is_away = false;
 	if (err) {
-		/* Until somebody is granted something again. */
+		/* Not before the next grant that leaves the reserve below its low mark. */
 		arena->reserve_low_seen = false;
 		arena->fill_not_before = jiffies + PAUSE;
 		return false;
@@ -461,7 +468,7 @@ static void queue_fill(struct xalloc_arena *arena)
 	mod_delayed_work(fill_wq, &arena->fill, is_late ? arena->fill_not_before - now : 0);
 }
 
-/* The worker has nothing to do now. Nobody has had the lock since it has looked. */
+/* The worker has nothing to do now. */
 static void end_filling(struct xalloc_arena *arena)
 {
 	arena->filling = false;
@@ -633,7 +640,7 @@ void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes)
 
 	lockdep_assert_held(&arena->lock);
 	WRITE_ONCE(status->wanted_bytes, status->wanted_bytes + bytes);
-	/* Who sees this sees that. */
+	/* A client that sees the new generation sees the new wanted_bytes, too. */
 	smp_store_release(&status->generation, status->generation + 1);
 }
 
@@ -656,7 +663,10 @@ static XALLOC_LRU_WALK(look_at_reserve)
 		walk->nr_done += READ_ONCE(arena->nr_reserved);
 		return LRU_SKIP;
 	}
-	/* The task that reclaims may hold the lock, or be the worker, which has let it go. */
+	/*
+	 * The task that reclaims memory may hold arena->lock itself. It may also be the worker,
+	 * which has let go of the lock to have memory or to zero it.
+	 */
 	if (walk->nr_done == walk->nr_segments || READ_ONCE(arena->fill_is_away) ||
 	    !mutex_trylock(&arena->lock))
 		return LRU_SKIP;
@@ -696,7 +706,7 @@ static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_cont
 	       SHRINK_STOP;
 }
 
-/* Asks the clients of the arena, unless its reserve can go first. Nothing goes by this itself. */
+/* Asks the clients of an arena for memory. The other shrinker takes care of reserves. */
 static void want(struct xalloc_arena *arena, unsigned long nr_segments)
 {
 	u32 nr_granted = DIV_ROUND_UP(arena->nr_granted_slices, XALLOC_SLICES_PER_SEGMENT);

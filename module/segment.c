@@ -11,11 +11,11 @@
  *			folio only as a whole
  *	populating	slices for which memory is being had, with arena->lock free
  *
- * What is idle can be given back: first granted is cleared, then the folio is locked and
- * unlocked. A fault that got in before has mapped the folio by then; one that comes after sees
- * granted under the folio lock and refuses. So what is mapped then is unmapped for good, and a
- * reference beyond the segment's own is a pin: then the memory stays where it is, with its
- * charge, and device and CPU never part ways.
+ * Idle memory is given back in this order. First the slices are cleared in granted. Then the folio
+ * is locked and unlocked: a fault that was earlier has mapped the folio by then, and a later fault
+ * finds the slices cleared and refuses. Then the folio is unmapped if it is mapped, and no fault
+ * maps it again. A reference that is left beside the segment's own is a pin: the memory stays where
+ * it is, with its charge, so that device and CPU go on seeing the same memory.
  *
  * An idle order-9 segment that is quiet and of which no slice is taken may stay as part
  * of the arena's reserve. What else is idle is the rest, which waits for somebody to let go.
@@ -298,7 +298,7 @@ static void forget(struct xalloc_arena *arena, struct xalloc_segment *seg)
 }
 
 /**
- * xalloc_segment_wait() - wait until somebody is done with giving memory to a segment
+ * xalloc_segment_wait() - wait until a segment was populated, or zeroed by the worker
  * @arena: the arena, in which somebody is
  *
  * Context: Process context, sleeps. arena->lock held; let go and taken again.
@@ -377,7 +377,7 @@ int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, u
 	return err;
 }
 
-/* Whether a slice of the arena is idle and mapped. Then its folio is all slices from *@from on. */
+/* Whether a slice is idle and mapped. If so, its folio is the slices from *@from to before *@to. */
 static bool is_mapped(struct xalloc_arena *arena, u32 slice, u32 *from, u32 *to)
 {
 	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
@@ -517,8 +517,8 @@ static bool is_for_reserve(struct xalloc_arena *arena, const struct xalloc_segme
  * @arena: its arena
  * @seg: the segment; may be gone afterwards
  *
- * What somebody still refers to stays as it is, but unmapped. An order-9 segment may become part
- * of the reserve instead; one that is stays there up to the high mark.
+ * Memory that somebody still refers to is unmapped and stays. An idle order-9 segment may become
+ * part of the reserve; a segment of the reserve is given back only above the high mark.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
  */
@@ -596,9 +596,9 @@ bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segm
  * @arena: its arena
  * @seg: a dirty segment of the reserve; may be gone afterwards
  *
- * Its slices are taken meanwhile, so that nobody is granted them and the segment stays. Memory
- * that hardware has broken goes. A segment of which a grant under way has taken slices leaves the
- * reserve as it is.
+ * The slices are taken while the worker zeroes them, so that nobody is granted them and the segment
+ * stays. Two kinds of segments are not zeroed: one with broken memory is given back, and one of
+ * which a grant under way has taken slices only stops being part of the reserve.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  */

@@ -7,8 +7,9 @@
  * and whether somebody refers to it who is not a page table, which is a pin. Only what is idle and
  * mapped is unmapped, with the idle memory beside it at once.
  *
- * No page table gets an entry but by a fault, which takes the folio lock: fork copies none of a
- * shared mapping, unless userfaultfd protects it, which arena_vma_open() sees to.
+ * No page table gets an entry except by a fault, which takes the folio lock. fork copies the page
+ * tables of a shared mapping only if userfaultfd write-protects the mapping; arena_vma_open() ends
+ * that protection in the child's vma.
  *
  * All members of a family share the mapping of the inode, at the same offsets. There only the vmas
  * of the arena are unmapped, so that no member takes faults for what another one frees.
@@ -87,7 +88,7 @@ bool xalloc_unmap_sees_pin(struct folio *folio)
 	/* No fault maps it meanwhile, so that mappings only go, each before its reference. */
 	folio_lock(folio);
 	nr_refs = folio_ref_count(folio);
-	/* In this order: a mapping that goes in between looks like a pin, and not the reverse. */
+	/* References first: a mapping that goes in between is taken for a pin; no pin is missed. */
 	smp_rmb();
 	nr_mapped = folio_mapcount(folio);
 	folio_unlock(folio);

@@ -128,7 +128,7 @@ static inline int copy_mc_highpage(struct page *to, struct page *from)
 }
 #endif
 
-/* 6.8: the list of an item on a list_lru that is told by the item alone */
+/* 6.8: list_lru_add() and list_lru_del() that find the list by the item are called *_obj() */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
 #define list_lru_add_obj list_lru_add
 #define list_lru_del_obj list_lru_del

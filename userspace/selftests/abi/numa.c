@@ -135,8 +135,9 @@ TEST_F_TIMEOUT(numa, full_node_is_told, 300)
 }
 
 /*
- * NUMA balancing marks memory in page tables by turns, to see who uses it. What cannot move it
- * leaves alone: plain memory beside the arena shows when it has been there.
+ * NUMA balancing marks page table entries in turn, to learn who uses the memory. It does not mark
+ * memory that it cannot move, like the arena's. It does mark the plain memory beside the arena, so
+ * that numa_pte_updates shows that NUMA balancing was at work.
  */
 TEST_F(numa, balancing_leaves_it_alone)
 {

@@ -136,7 +136,7 @@ static bool do_list(struct storm *s)
 			 ARRAY_SIZE(infos)) >= 0;
 }
 
-/* Leaves a page of the arena in the shared one, of a client that is gone. */
+/* Leaves an orphan in the shared arena: a page of the arena whose client is gone. */
 static bool do_leave(struct storm *s)
 {
 	int fd = attach(s->shared.fd, 0, NULL), rc;
