@@ -27,6 +27,9 @@
  *			which unmaps
  *	4. i_mmap_rwsem and page-table locks, inside xalloc_unmap() and the fault
  *
+ * MMU notifiers run inside of 4, so below 2. That is safe, because a notifier may neither fault nor
+ * wait for memory, and so never needs 1 or 2.
+ *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c and of families are leaves;
