@@ -305,8 +305,8 @@ static bool do_create(struct storm *s)
 static bool do_fork(struct storm *s)
 {
 	pid_t parent = getpid(), pid = fork();
+	int fd, status;
 	unsigned int i;
-	int fd;
 
 	if (pid < 0)
 		return false;
@@ -328,8 +328,9 @@ static bool do_fork(struct storm *s)
 			kill(getpid(), SIGKILL);
 		_exit(0);
 	}
-	i = child_status(pid);
-	return i == 0 || i == 256 + SIGKILL;
+	status = child_status(pid);
+	require(status == 0 || status == 256 + SIGKILL);
+	return true;
 }
 
 static const struct {
