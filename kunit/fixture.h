@@ -35,7 +35,7 @@ extern void (*fx_backing_meanwhile)(struct xalloc_arena *arena);
 extern bool fx_backing_then_fail;
 /* No order-9 folio is to be had. */
 extern bool fx_backing_no_huge;
-/* Whoever zeroes a segment of the reserve waits for it, if it is set. */
+/* If set, the worker waits for it before it zeroes a segment of the reserve. */
 extern struct completion *fx_backing_zero_waits;
 /* Called, once, after the next folio was given back; how many were. */
 extern void (*fx_backing_once_freed)(void);

@@ -224,7 +224,7 @@ static void grant_does_not_wait_for_zeroing(struct kunit *test)
 	KUNIT_EXPECT_GE(test, fx_grant_at(client, 1, 0), 32);
 	KUNIT_EXPECT_GE(test, fx_grant_at(client, 32, 0), 32);
 	KUNIT_EXPECT_PTR_NE(test, READ_ONCE(arena->cleaning), NULL);
-	/* What is zeroed stays, whoever trims or shrinks. */
+	/* Trimming leaves the segment that is being zeroed. */
 	trim(arena, 0);
 	FX_EXPECT_ALIVE(test, 2, 33, 3, 1, 1);
 	complete_all(&go_on);

@@ -78,7 +78,7 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 	while (next_page(from, &slice, &like)) {
 		err = add_page(heir, &like);
 		/* As grant_page() in client.c does: give back what is kept ready, and try again. */
-		if (reclaim_for(from, err))
+		if (err && reclaim_for(from, err))
 			err = add_page(heir, &like);
 		if (err) {
 			xalloc_copy_destroy(heir);

@@ -235,7 +235,7 @@ struct xalloc_arena {
 	struct xalloc_placement placement;
 	struct xarray segments;		/* segment number -> struct xalloc_segment */
 	struct xarray pages;		/* first slice -> struct xalloc_page */
-	struct list_head rest;		/* segments with idle slices, but for the next two */
+	struct list_head rest;		/* segments with idle slices that are not in reserve */
 	struct list_head reserve;	/* segments of the reserve that are zero */
 	struct list_head dirty;		/* segments of the reserve that are to be zeroed */
 	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
@@ -271,6 +271,7 @@ struct xalloc_arena {
 	bool reserve_low_seen;		/* below the low mark since it was last filled */
 	bool filling;			/* the worker is at it, or will be */
 	bool fill_is_away;		/* the worker has let go of lock for a segment */
+	struct task_struct *filler;	/* the worker, while it allocates for the reserve */
 	u32 nr_reclaimers;		/* tasks in xalloc_reclaim_for(); the worker pauses */
 	struct xalloc_segment *cleaning;	/* that segment, if it is being zeroed */
 	unsigned long fill_not_before;	/* jiffies */

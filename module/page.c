@@ -44,7 +44,7 @@ static int give_run(struct xalloc_arena *arena, const struct xalloc_page *page)
 	return 0;
 }
 
-/* Give back what of the segments below @page can be given back. */
+/* Give back those segments below @page that nobody has and nobody refers to. */
 static void settle_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
@@ -337,7 +337,7 @@ static u32 find_cut(const struct xalloc_page *page)
 	return last - STEP_SEGMENTS + 1;
 }
 
-/* What of @page is in segments from @index on. */
+/* The part of @page that lies in segment @index and those after it. */
 static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
 {
 	u32 slice = index * XALLOC_SLICES_PER_SEGMENT;

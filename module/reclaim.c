@@ -46,8 +46,8 @@ static struct kmem_cache *arena_cache;
 static LIST_HEAD(arenas);
 static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reclaim_link */
 /*
- * Arenas that have or had a reserve, sorted by the memcg that pays for the reserve: this list tells
- * the kernel which memcgs to ask. A shrinker that finds an arena without a reserve takes it off.
+ * Arenas that may have a reserve, sorted by the memcg that pays for it: this list tells the kernel
+ * which memcgs to ask. A shrinker takes an arena off that has neither marks nor a reserve.
  */
 static struct list_lru reserved_arenas;
 static bool has_reserved_arenas;
@@ -440,8 +440,10 @@ static bool fill_one(struct xalloc_arena *arena)
 	if (index == XALLOC_PLACEMENT_NONE)
 		return false;
 	arena->fill_is_away = true;
+	WRITE_ONCE(arena->filler, current);
 	err = xalloc_segment_populate(arena, index, ~0u,
 				      XALLOC_POPULATE_HUGE | XALLOC_POPULATE_BACKGROUND);
+	WRITE_ONCE(arena->filler, NULL);
 	arena->fill_is_away = false;
 	if (err) {
 		/* Not before the next grant that leaves the reserve below its low mark. */
@@ -663,11 +665,8 @@ static XALLOC_LRU_WALK(look_at_reserve)
 		walk->nr_done += READ_ONCE(arena->nr_reserved);
 		return LRU_SKIP;
 	}
-	/*
-	 * The task that reclaims memory may hold arena->lock itself. It may also be the worker,
-	 * which has let go of the lock to have memory or to zero it.
-	 */
-	if (walk->nr_done == walk->nr_segments || READ_ONCE(arena->fill_is_away) ||
+	/* The task that reclaims may hold the lock, or be the worker that fills this reserve. */
+	if (walk->nr_done == walk->nr_segments || READ_ONCE(arena->filler) == current ||
 	    !mutex_trylock(&arena->lock))
 		return LRU_SKIP;
 	if (arena->nr_reserved) {
@@ -675,7 +674,7 @@ static XALLOC_LRU_WALK(look_at_reserve)
 		arena->fill_not_before = jiffies + PAUSE;
 		xalloc_reclaim_soon(arena);
 		status = LRU_ROTATE;
-	} else {
+	} else if (!arena->reserve_high) {
 		list_lru_isolate(list, item);
 		status = LRU_REMOVED;
 	}
@@ -688,16 +687,21 @@ static unsigned long walk_reserves(struct shrink_control *sc, unsigned long nr_s
 	struct walk walk = { .nr_segments = nr_segments };
 	unsigned long nr_arenas = SCAN_ARENAS_MAX;
 
-	/* Pairs with xalloc_reclaim_module_init(). */
-	if (smp_load_acquire(&has_reserved_arenas))
-		list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, look_at_reserve, &walk,
-				  &nr_arenas);
+	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, look_at_reserve, &walk,
+			  &nr_arenas);
 	return walk.nr_done * XALLOC_SEGMENT_KPAGES;
 }
 
 static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	return walk_reserves(sc, 0) ?: SHRINK_EMPTY;
+	/*
+	 * Pairs with xalloc_reclaim_module_init(). After SHRINK_EMPTY the kernel does not ask again
+	 * until an arena is added to the list of the memcg.
+	 */
+	if (!smp_load_acquire(&has_reserved_arenas) ||
+	    !list_lru_shrink_count(&reserved_arenas, sc))
+		return SHRINK_EMPTY;
+	return walk_reserves(sc, 0);
 }
 
 static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
@@ -761,7 +765,7 @@ static struct shrinker *granted_shrinker;
 
 #define NR_REPORTED 3
 
-/* The largest arena but for @nr_but others, or NULL. */
+/* The largest of all arenas except @nr_but that are given, or NULL. */
 static struct xalloc_arena *find_largest(const struct xalloc_arena *const *but, u32 nr_but)
 {
 	struct xalloc_arena *arena, *largest = NULL;
@@ -844,7 +848,7 @@ int xalloc_reclaim_module_init(void)
 	err = list_lru_init_memcg(&reserved_arenas, reserved_shrinker);
 	if (err)
 		goto err_granted;
-	/* Pairs with walk_reserves(). */
+	/* Pairs with count_reserved(), which comes before each scan. */
 	smp_store_release(&has_reserved_arenas, true);
 	granted_shrinker->count_objects = count_granted;
 	granted_shrinker->scan_objects = scan_granted;

@@ -411,8 +411,8 @@ static void unmap_around(struct xalloc_arena *arena, u32 slice)
  * @seg: the segment
  * @slices: which; of an order-9 segment, the answer is about all of it
  *
- * Page tables may refer to an order-9 segment of which a part is granted: nothing is unmapped
- * there. A process that has idle slices mapped takes a fault on the next touch.
+ * If a part of an order-9 segment is granted, the segment stays mapped, and references of page
+ * tables do not count. A process that has idle slices mapped takes a fault on the next touch.
  *
  * Context: Process context, may sleep. arena->lock held. Takes the folio lock.
  * Return: true only if nobody does. A reference that is just being dropped counts.

@@ -243,6 +243,42 @@ static void need_in_group(int device)
 	require(seen.reserved_bytes <= 16 * MIB);
 }
 
+static void use_plain(size_t bytes)
+{
+	unsigned char *plain = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	require(plain != MAP_FAILED);
+	memset(plain, 1, bytes);
+	munmap(plain, bytes);
+}
+
+/* The reserve of one arena comes back by a free, after all of it went before another one's. */
+static void need_twice_in_group(int device)
+{
+	int arena = arena_create(device, 64 * MIB, 0), other = arena_create(device, 64 * MIB, 0);
+	struct xalloc_page_grant page;
+	struct xalloc_ioc_stat seen;
+
+	require(!reserve_set(arena, 0, 20 * MIB) && !reserve_set(other, 0, 20 * MIB));
+	do {
+		sleep_ms(10);
+		require(!counters_read(device, &seen));
+	} while (seen.reserved_bytes != 40 * MIB);
+	use_plain(54 * MIB);
+	require(!counters_read(device, &seen) && seen.reserved_bytes <= 10 * MIB);
+	require(grant_page(arena, 20 * MIB / XALLOC_SLICE_BYTES, 0, &page) == 1);
+	require(free_page(arena, page.offset) == 1);
+	require(!counters_read(arena, &seen) && seen.reserved_bytes == 20 * MIB);
+	use_plain(54 * MIB);
+}
+
+TEST_F(memcg, reserve_that_comes_back_goes_again)
+{
+	EXPECT_EQ(0, in_group(need_twice_in_group, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
 TEST_F(memcg, reserve_goes_when_its_group_is_short)
 {
 	int other = arena_create(self->device, 64 * MIB, 0);
