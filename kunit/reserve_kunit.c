@@ -264,7 +264,40 @@ static void grant_waits_for_the_last_segment(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 1, 32, 1, 0, 0);
 }
 
+/* A trim, and lower marks, give back all memory, also what the worker is zeroing. */
+static void trim_waits_for_the_worker(struct kunit *test)
+{
+	struct xalloc_arena *arena = make_arena_with_reserve(test, 3, 0, 0, 3);
+	struct xalloc_client *client = fx_make_client(test);
+	DECLARE_COMPLETION_ONSTACK(go_on);
+	struct delayed_work end;
+	bool by_marks = false;
+
+	INIT_DELAYED_WORK_ONSTACK(&end, end_zeroing);
+	do {
+		KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+		WRITE_ONCE(fx_backing_zero_waits, &go_on);
+		KUNIT_EXPECT_EQ(test, fx_free_at(client, 0), 0);
+		KUNIT_EXPECT_TRUE(test, fx_wait_for(READ_ONCE(arena->cleaning)));
+		schedule_delayed_work(&end, HZ / 10);
+		if (by_marks) {
+			xalloc_reclaim_set_reserve(arena, 0, 0);
+		} else {
+			mutex_lock(&arena->lock);
+			KUNIT_EXPECT_EQ(test, xalloc_reclaim_trim(arena, 0), 3 * 32);
+			mutex_unlock(&arena->lock);
+		}
+		FX_EXPECT_ALIVE(test, 0, 0, 0, 0, 0);
+		flush_delayed_work(&end);
+		WRITE_ONCE(fx_backing_zero_waits, NULL);
+		reinit_completion(&go_on);
+		by_marks = !by_marks;
+	} while (by_marks);
+	destroy_delayed_work_on_stack(&end);
+}
+
 static struct kunit_case cases[] = {
+	KUNIT_CASE(trim_waits_for_the_worker),
 	KUNIT_CASE(grant_does_not_wait_for_zeroing),
 	KUNIT_CASE(grant_waits_for_the_last_segment),
 	KUNIT_CASE(grant_takes_from_the_reserve),

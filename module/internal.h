@@ -272,7 +272,7 @@ struct xalloc_arena {
 	bool filling;			/* the worker is at it, or will be */
 	bool fill_is_away;		/* the worker has let go of lock for a segment */
 	struct task_struct *filler;	/* the worker, while it allocates for the reserve */
-	u32 nr_reclaimers;		/* tasks in xalloc_reclaim_for(); the worker pauses */
+	u32 nr_reclaimers;		/* tasks in xalloc_reclaim_trim(); the worker pauses */
 	struct xalloc_segment *cleaning;	/* that segment, if it is being zeroed */
 	unsigned long fill_not_before;	/* jiffies */
 	struct delayed_work fill;
@@ -394,6 +394,7 @@ void xalloc_reclaim_init(struct xalloc_arena *arena);
 void xalloc_reclaim_start(struct xalloc_arena *arena);
 void xalloc_reclaim_fini(struct xalloc_arena *arena);
 u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve);
+u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve);
 bool xalloc_reclaim_for(struct xalloc_arena *arena, int err);
 void xalloc_reclaim_abandoned(struct xalloc_arena *arena);
 void xalloc_reclaim_soon(struct xalloc_arena *arena);

@@ -442,7 +442,7 @@ static long ioctl_trim(struct file *file, union call_args *args, void __user *us
 		return -EINTR;
 	nr_keep = min_t(u64, DIV_ROUND_UP_ULL(keep_bytes, XALLOC_SEGMENT_BYTES),
 			arena->reserve_high);
-	trim->trimmed_bytes = (u64)xalloc_reclaim(arena, nr_keep) * XALLOC_SLICE_BYTES;
+	trim->trimmed_bytes = (u64)xalloc_reclaim_trim(arena, nr_keep) * XALLOC_SLICE_BYTES;
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return respond(user, args, sizeof(*trim));

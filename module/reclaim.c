@@ -306,6 +306,32 @@ u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
 
 /**
+ * xalloc_reclaim_trim() - like xalloc_reclaim(), and with what the worker has in hand
+ * @arena: the arena
+ * @nr_reserve: most segments to keep in the reserve
+ *
+ * Waits for the segment that the worker is filling or zeroing, which would stay otherwise.
+ * The worker fills nothing meanwhile.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ * Return: the number of slices given back, and by others in the meantime.
+ */
+u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve)
+{
+	u32 nr;
+
+	lockdep_assert_held(&arena->lock);
+	arena->nr_reclaimers++;
+	while (arena->fill_is_away && !xalloc_segment_wait(arena))
+		;
+	nr = xalloc_reclaim(arena, nr_reserve);
+	arena->nr_reclaimers--;
+	xalloc_reclaim_clean_soon(arena);
+	return nr;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_trim);
+
+/**
  * xalloc_reclaim_for() - make room for what has just failed
  * @arena: the arena, whose offsets, budget or memory did not suffice
  * @err: the error
@@ -337,12 +363,8 @@ bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
 	default:
 		return false;
 	}
-	/* The worker ends with the segment that it is at. */
-	arena->nr_reclaimers++;
-	while (arena->fill_is_away && !xalloc_segment_wait(arena))
-		;
-	is_worth = xalloc_reclaim(arena, nr_reserve) || arena->placement.nr_free_slices > nr_free;
-	arena->nr_reclaimers--;
+	is_worth = xalloc_reclaim_trim(arena, nr_reserve) ||
+		   arena->placement.nr_free_slices > nr_free;
 	xalloc_reclaim_fill_soon(arena);
 	return is_worth;
 }
@@ -509,14 +531,15 @@ static void reserve_fill_work(struct work_struct *work)
  * xalloc_reclaim_clean_soon() - have the worker zero what has come back to the reserve
  * @arena: the arena
  *
- * Does not look at the low mark: what was trimmed is wanted again by grants alone.
+ * The worker also goes on with a filling that was interrupted, but does not look at the low mark:
+ * what was trimmed is wanted again by grants alone.
  *
  * Context: arena->lock held.
  */
 void xalloc_reclaim_clean_soon(struct xalloc_arena *arena)
 {
 	lockdep_assert_held(&arena->lock);
-	if (!arena->filling && !list_empty(&arena->dirty))
+	if (!arena->filling && (arena->reserve_low_seen || !list_empty(&arena->dirty)))
 		queue_fill(arena);
 }
 
@@ -531,8 +554,7 @@ void xalloc_reclaim_fill_soon(struct xalloc_arena *arena)
 	lockdep_assert_held(&arena->lock);
 	if (arena->nr_reserved < arena->reserve_low)
 		arena->reserve_low_seen = true;
-	if (!arena->filling && (arena->reserve_low_seen || !list_empty(&arena->dirty)))
-		queue_fill(arena);
+	xalloc_reclaim_clean_soon(arena);
 }
 
 /**
@@ -553,9 +575,10 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	if (high)
 		list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
 	arena->fill_not_before = jiffies;
-	xalloc_reclaim(arena, high);
+	xalloc_reclaim_trim(arena, high);
 	xalloc_reclaim_soon(arena);
-	if (arena->nr_reserved < high) {
+	/* Another task may have set other marks meanwhile. */
+	if (arena->nr_reserved < arena->reserve_high) {
 		arena->reserve_low_seen = true;
 		queue_fill(arena);
 	}
