@@ -3,6 +3,7 @@
  * Description: a memory cgroup of 64 MiB, which pays for all of an arena that was made in it, and
  * refuses without a kill.
  */
+#include "events.h"
 #include "selftest.h"
 
 #include <poll.h>
@@ -326,6 +327,40 @@ TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
 	ASSERT_EQ(0, counters_read(arena, &seen));
 	EXPECT_EQ(0, seen.cold_bytes);
 	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
+	close(arena);
+}
+
+/* Pages and segments are found by XArrays, whose nodes are memory that a user makes the kernel have. */
+TEST_F(memcg, nodes_of_xarrays_are_charged)
+{
+	long long node_bytes = read_number("/sys/kernel/slab/radix_tree_node/object_size");
+	int arena = arena_create_by(self->device, 1024 * MIB, XALLOC_POLICY_SMALL, -1);
+	char filter[64];
+	int all, free_of_charge;
+	unsigned int i;
+
+	ASSERT_LE(0, arena);
+	if (node_bytes < 0)
+		SKIP(goto out, "this kernel does not tell the size of its slabs");
+	snprintf(filter, sizeof(filter), "bytes_req == %lld", node_bytes);
+	all = events_count("kmem/kmem_cache_alloc", filter);
+	if (all == -ENODEV)
+		SKIP(goto out, "this kernel has no events of its slabs");
+	ASSERT_LE(0, all);
+	snprintf(filter, sizeof(filter), "bytes_req == %lld && accounted == 0", node_bytes);
+	free_of_charge = events_count("kmem/kmem_cache_alloc", filter);
+	ASSERT_LE(0, free_of_charge);
+	/* 256 pages in 8 segments, then a page in each of 128 segments. */
+	for (i = 0; i < 256; i++)
+		ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
+	for (i = 0; i < 128; i++)
+		ASSERT_EQ(1, grant_page(arena, SEGMENT_SLICES / 2 + 1, 0, NULL));
+	TH_LOG("%llu nodes", (unsigned long long)events_counted(all));
+	EXPECT_LT(4, events_counted(all));
+	EXPECT_EQ(0, events_counted(free_of_charge));
+	close(free_of_charge);
+	close(all);
+out:
 	close(arena);
 }
 

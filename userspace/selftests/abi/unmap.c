@@ -3,19 +3,16 @@
  * Description: what is unmapped when memory is freed or its client is closed, counted in the
  * address ranges that the kernel unmaps, and what that costs neighbours, counted in their faults.
  */
+#include "events.h"
 #include "gup.h"
 #include "selftest.h"
-
-#include <linux/perf_event.h>
-#include <sys/syscall.h>
 
 #define NR_SEGMENTS 64
 #define BYTES (NR_SEGMENTS * XALLOC_SEGMENT_BYTES)
 #define NR_NEIGHBOURS_MAX 128
 
-#define TRACING "/sys/kernel/tracing/"
 /* The kernel calls it once for each range of each vma that it unmaps. */
-#define PROBE "p:xalloc/unmapped tlb_gather_mmu"
+#define UNMAP_FUNCTION "tlb_gather_mmu"
 
 FIXTURE(unmap)
 {
@@ -36,34 +33,6 @@ FIXTURE_TEARDOWN(unmap)
 	close(self->arena);
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
-}
-
-/* A descriptor that counts what this thread unmaps; or a negative error. */
-static int counter_open(void)
-{
-	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
-	long long id;
-
-	if (!write_text(TRACING "kprobe_events", PROBE))
-		return -ENODEV;
-	id = read_number(TRACING "events/xalloc/unmapped/id");
-	if (id < 0)
-		return -ENODEV;
-	attr.config = (uint64_t)id;
-	return (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
-}
-
-static void counter_close(int counter)
-{
-	close(counter);
-	write_text(TRACING "kprobe_events", "-:xalloc/unmapped");
-}
-
-static uint64_t counted(int counter)
-{
-	uint64_t nr = 0;
-
-	return read(counter, &nr, sizeof(nr)) == sizeof(nr) ? nr : UINT64_MAX;
 }
 
 /* The arena full of pages of @nr_slices; those of @client. */
@@ -127,9 +96,9 @@ static void expect_unmaps(struct __test_metadata *_metadata, FIXTURE_DATA(unmap)
 	unsigned int i;
 
 	ASSERT_LE(0, client);
-	if (access(TRACING "kprobe_events", W_OK))
+	if (!probe_make("unmapped", UNMAP_FUNCTION, ""))
 		SKIP(goto out, "this kernel has no probes");
-	counter = counter_open();
+	counter = events_count("xalloc/unmapped", NULL);
 	ASSERT_LE(0, counter);
 	for (i = 0; i < variant->nr_neighbours; i++) {
 		maps[i] = arena_map(self->arena, BYTES);
@@ -138,13 +107,14 @@ static void expect_unmaps(struct __test_metadata *_metadata, FIXTURE_DATA(unmap)
 	fill_arena(_metadata, client, variant->nr_slices);
 	if (touched)
 		touch_segments(maps[0]);
-	before = counted(counter);
+	before = events_counted(counter);
 	ASSERT_EQ(0, close(client));
-	EXPECT_EQ(want, counted(counter) - before);
+	EXPECT_EQ(want, events_counted(counter) - before);
 	EXPECT_EQ(0, stat_of(self->arena).committed_bytes);
 	for (i = 0; i < variant->nr_neighbours; i++)
 		munmap(maps[i], BYTES);
-	counter_close(counter);
+	close(counter);
+	probe_remove("unmapped");
 	return;
 out:
 	close(client);
