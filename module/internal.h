@@ -32,10 +32,9 @@
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
- * and the locks of pool.c and of families are leaves;
- * arenas_lock in reclaim.c comes before 2. The lock of the list_lru in reclaim.c is a leaf, but a
- * shrinker holds one of these two locks while it only tries to take 2; the lock of
- * a name in xallocfs.c is outside of 1, that of a view is between 1 and 2.
+ * and the locks of pool.c and of families are leaves. arenas_lock in reclaim.c comes after 2: a
+ * shrinker that holds arenas_lock only tries to take 2. The lock of a name in xallocfs.c is outside
+ * of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
  * it, is a leaf. The lock of a class and then heap->lock are spinlocks, taken with bottom

@@ -44,7 +44,7 @@
 
 static struct kmem_cache *arena_cache;
 static LIST_HEAD(arenas);
-static DEFINE_MUTEX(arenas_lock);	/* protects arenas and arena->reclaim_link */
+static DEFINE_MUTEX(arenas_lock);	/* protects all links of arenas in this file */
 /*
  * Arenas that may have a reserve, sorted by the memcg that pays for it: this list tells the kernel
  * which memcgs to ask. A shrinker takes an arena off that has neither marks nor a reserve.
@@ -572,8 +572,11 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	mutex_lock(&arena->lock);
 	arena->reserve_low = low;
 	arena->reserve_high = high;
-	if (high)
+	if (high) {
+		mutex_lock(&arenas_lock);
 		list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
+		mutex_unlock(&arenas_lock);
+	}
 	arena->fill_not_before = jiffies;
 	xalloc_reclaim_trim(arena, high);
 	xalloc_reclaim_soon(arena);
@@ -646,8 +649,8 @@ void xalloc_reclaim_fini(struct xalloc_arena *arena)
 {
 	mutex_lock(&arenas_lock);
 	list_del_init(&arena->reclaim_link);
-	mutex_unlock(&arenas_lock);
 	list_lru_del_obj(&reserved_arenas, &arena->reserved_link);
+	mutex_unlock(&arenas_lock);
 	cancel_delayed_work_sync(&arena->fill);
 	cancel_delayed_work_sync(&arena->reap);
 }
@@ -671,52 +674,61 @@ void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes)
 
 /* --- shrinkers */
 
-/* What a walk of the list is for, and what came of it. */
-struct walk {
-	unsigned long nr_segments;	/* to drop at most; 0: only count */
-	unsigned long nr_done;		/* that went, or that there are */
-};
-
 /* Called with the lock of the list held, which keeps the arena from being freed. */
-static XALLOC_LRU_WALK(look_at_reserve)
+static XALLOC_LRU_WALK(count_one)
 {
-	struct xalloc_arena *arena = container_of(item, struct xalloc_arena, reserved_link);
-	struct walk *walk = arg;
-	enum lru_status status = LRU_SKIP;
+	unsigned long *nr = arg;
 
-	if (!walk->nr_segments) {
-		walk->nr_done += READ_ONCE(arena->nr_reserved);
-		return LRU_SKIP;
-	}
-	/* The task that reclaims may hold the lock, or be the worker that fills this reserve. */
-	if (walk->nr_done == walk->nr_segments || READ_ONCE(arena->filler) == current ||
-	    !mutex_trylock(&arena->lock))
-		return LRU_SKIP;
-	if (arena->nr_reserved) {
-		walk->nr_done += drop_reserve(arena, walk->nr_segments - walk->nr_done);
-		arena->fill_not_before = jiffies + PAUSE;
-		xalloc_reclaim_soon(arena);
-		status = LRU_ROTATE;
-	} else if (!arena->reserve_high) {
-		list_lru_isolate(list, item);
-		status = LRU_REMOVED;
-	}
-	mutex_unlock(&arena->lock);
-	return status;
+	*nr += READ_ONCE(container_of(item, struct xalloc_arena, reserved_link)->nr_reserved);
+	return LRU_SKIP;
 }
 
-static unsigned long walk_reserves(struct shrink_control *sc, unsigned long nr_segments)
-{
-	struct walk walk = { .nr_segments = nr_segments };
-	unsigned long nr_arenas = SCAN_ARENAS_MAX;
+/* Arenas to take from, and what they may have. */
+struct taking {
+	struct list_head arenas;	/* by reserved_link */
+	unsigned long nr_found;		/* segments that they have */
+	unsigned long nr_wanted;
+};
 
-	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, look_at_reserve, &walk,
-			  &nr_arenas);
-	return walk.nr_done * XALLOC_SEGMENT_KPAGES;
+static XALLOC_LRU_WALK(take_one)
+{
+	struct xalloc_arena *arena = container_of(item, struct xalloc_arena, reserved_link);
+	struct taking *taking = arg;
+
+	if (taking->nr_found >= taking->nr_wanted)
+		return LRU_SKIP;
+	taking->nr_found += READ_ONCE(arena->nr_reserved);
+	list_lru_isolate_move(list, item, &taking->arenas);
+	return LRU_REMOVED;
+}
+
+/* Returns how many segments went. An arena with neither marks nor a reserve leaves the list. */
+static u32 take_reserve(struct xalloc_arena *arena, u32 nr_segments)
+{
+	bool stays = true;
+	u32 nr = 0;
+
+	lockdep_assert_held(&arenas_lock);
+	list_del_init(&arena->reserved_link);
+	/* The task that reclaims may hold the lock, or be the worker that fills this reserve. */
+	if (READ_ONCE(arena->filler) != current && mutex_trylock(&arena->lock)) {
+		if (arena->nr_reserved) {
+			nr = drop_reserve(arena, nr_segments);
+			arena->fill_not_before = jiffies + PAUSE;
+			xalloc_reclaim_soon(arena);
+		}
+		stays = arena->nr_reserved || arena->reserve_high;
+		mutex_unlock(&arena->lock);
+	}
+	if (stays)
+		list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
+	return nr;
 }
 
 static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_control *sc)
 {
+	unsigned long nr_arenas = SCAN_ARENAS_MAX, nr = 0;
+
 	/*
 	 * Pairs with xalloc_reclaim_module_init(). After SHRINK_EMPTY the kernel does not ask again
 	 * until an arena is added to the list of the memcg.
@@ -724,13 +736,27 @@ static unsigned long count_reserved(struct shrinker *shrinker, struct shrink_con
 	if (!smp_load_acquire(&has_reserved_arenas) ||
 	    !list_lru_shrink_count(&reserved_arenas, sc))
 		return SHRINK_EMPTY;
-	return walk_reserves(sc, 0);
+	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, count_one, &nr, &nr_arenas);
+	return nr * XALLOC_SEGMENT_KPAGES;
 }
 
+/* Gives back outside of the list's lock, which is a spinlock. */
 static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_control *sc)
 {
-	return walk_reserves(sc, DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES)) ?:
-	       SHRINK_STOP;
+	struct taking taking = {
+		.arenas = LIST_HEAD_INIT(taking.arenas),
+		.nr_wanted = DIV_ROUND_UP(sc->nr_to_scan, XALLOC_SEGMENT_KPAGES),
+	};
+	unsigned long nr_arenas = SCAN_ARENAS_MAX, nr = 0;
+	struct xalloc_arena *arena, *next;
+
+	/* Keeps the arenas from being freed. Whoever holds it does not allocate. */
+	mutex_lock(&arenas_lock);
+	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, take_one, &taking, &nr_arenas);
+	list_for_each_entry_safe(arena, next, &taking.arenas, reserved_link)
+		nr += take_reserve(arena, taking.nr_wanted - nr);
+	mutex_unlock(&arenas_lock);
+	return nr * XALLOC_SEGMENT_KPAGES ?: SHRINK_STOP;
 }
 
 /* Asks the clients of an arena for memory. The other shrinker takes care of reserves. */
