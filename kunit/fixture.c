@@ -20,7 +20,7 @@ u32 fx_backing_nr_freed;
 static u32 nr_given_back_pinned;
 
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
-				   bool *warm)
+				   pgoff_t index, bool *warm)
 {
 	void (*meanwhile)(struct xalloc_arena *arena) = fx_backing_meanwhile;
 	struct folio *folio;
@@ -32,7 +32,7 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
 		return NULL;
 	if (fx_backing_no_huge && order == XALLOC_SEGMENT_ORDER)
 		return NULL;
-	folio = xalloc_backing_kernel.alloc(arena, order, warm);
+	folio = xalloc_backing_kernel.alloc(arena, order, index, warm);
 #ifdef CONFIG_FAULT_INJECTION
 	current->make_it_fail = fx_backing_then_fail;
 #endif
@@ -44,7 +44,7 @@ static void backing_free(struct folio *folio)
 	void (*once)(void) = fx_backing_once_freed;
 
 	fx_backing_once_freed = NULL;
-	if (folio_ref_count(folio) != 1)
+	if (folio_ref_count(folio) != xalloc_backing_nr_refs(folio))
 		nr_given_back_pinned++;
 	xalloc_backing_kernel.free(folio);
 	fx_backing_nr_freed++;

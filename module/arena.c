@@ -273,6 +273,7 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	arena->reserve_high = 0;
 	mutex_unlock(&arena->lock);
 	xalloc_reclaim_fini(arena);
+	xalloc_backing_end(arena);
 	if (arena->meta)
 		fput(arena->meta);
 	mutex_lock(&arena->lock);

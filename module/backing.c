@@ -7,12 +7,26 @@
  * order 0 here. All of it is charged to the memcg of the arena's maker, zeroed, and of no
  * movable kind, so that a long-term pin need not migrate it first. An arena without a
  * memcg limit above it takes order 9 from the pool (pool.c) first, uncharged.
+ *
+ * The memory of an arena is page cache of the arena's inode: the kernel then counts it, and
+ * everything works on it that works on a file. Two kinds of arenas have memory of no mapping
+ * instead. Those of a family share one inode, whose page cache has room for one folio at each
+ * offset. Those that nobody maps have no inode. No other file needs to know which kind it is.
+ *
+ * A segment has a reference to each of its folios. That one keeps the folio whole and in its
+ * place: without it, the kernel would split the folio, or evict it, on the word of any user.
+ * Page cache has references of its own, one for each kpage.
+ *
+ * A folio is up to date while a slice of it is granted. The kernel maps what it finds up to date
+ * in page cache, with the folio locked, and nothing else. So ungranting, then locking and unlocking
+ * the folio, keeps it from being mapped, by xalloc and by the kernel.
  */
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
+#include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 
 #include "internal.h"
@@ -22,45 +36,165 @@
  * memory nearby is taken, but nothing is reclaimed over and over for it. The nodes are those
  * that the cpuset of who commits has.
  */
-static const gfp_t huge_gfp = GFP_USER | __GFP_ACCOUNT | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN |
-			      __GFP_NORETRY;
-static const gfp_t piece_gfp = GFP_USER | __GFP_ACCOUNT | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN |
-			       __GFP_RETRY_MAYFAIL;
+static const gfp_t huge_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY;
+static const gfp_t piece_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
 
-static struct page *alloc_charged(const struct xalloc_arena *arena, unsigned int order)
+/* Whether the memory of an arena is page cache, which takes large folios only with huge pages. */
+static bool is_cached(const struct xalloc_arena *arena)
+{
+	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && arena->mapping && !arena->family;
+}
+
+/* What is inserted into page cache is charged by that. */
+static struct folio *alloc_on_node(const struct xalloc_arena *arena, gfp_t gfp, unsigned int order,
+				   int nid)
+{
+	struct page *kpage;
+
+	if (is_cached(arena))
+		return __folio_alloc_node(gfp, order, nid);
+	/* Not a folio of the kind that the kernel may split: it would look for the mapping. */
+	kpage = alloc_pages_node(nid, gfp | __GFP_ACCOUNT | __GFP_COMP, order);
+	return kpage ? page_folio(kpage) : NULL;
+}
+
+static struct folio *alloc_charged(const struct xalloc_arena *arena, unsigned int order)
 {
 	gfp_t gfp = order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
 	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
-	struct mem_cgroup *old = set_active_memcg(arena->memcg);
-	struct page *kpage;
+	struct folio *folio;
 
-	kpage = alloc_pages_node(nid, gfp | __GFP_THISNODE, order);
+	folio = alloc_on_node(arena, gfp | __GFP_THISNODE, order, nid);
 	/* Another node does where none was asked for, and where one was only preferred. */
-	if (!kpage && (arena->node == NUMA_NO_NODE ||
+	if (!folio && (arena->node == NUMA_NO_NODE ||
 		       arena->policy == XALLOC_POLICY_HUGE_PREFERRED))
-		kpage = alloc_pages_node(nid, gfp, order);
-	set_active_memcg(old);
-	return kpage;
+		folio = alloc_on_node(arena, gfp, order, nid);
+	return folio;
+}
+
+/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
+static int insert(const struct xalloc_arena *arena, struct folio *folio, pgoff_t index)
+{
+	int err;
+
+	if (!is_cached(arena)) {
+		/* One of the pool is of the other kind. */
+		folio_clear_large_rmappable(folio);
+		folio->index = index;
+		return 0;
+	}
+	err = filemap_add_folio(arena->mapping, folio, index,
+				GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
+	if (!err)
+		folio_unlock(folio);
+	return err;
 }
 
 /* Sets @warm if nobody had to wait for memory to be zeroed. */
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
-				   bool *warm)
+				   pgoff_t index, bool *warm)
 {
+	struct mem_cgroup *old = set_active_memcg(arena->memcg);
 	struct folio *folio = NULL;
-	struct page *kpage;
 
 	if (order == XALLOC_SEGMENT_ORDER)
 		folio = xalloc_pool_take(arena);
 	*warm = folio;
-	if (!folio) {
-		kpage = alloc_charged(arena, order);
-		if (!kpage)
-			return NULL;
-		folio = page_folio(kpage);
+	if (!folio)
+		folio = alloc_charged(arena, order);
+	if (folio && insert(arena, folio, index)) {
+		folio_put(folio);
+		folio = NULL;
 	}
-	xalloc_count(XALLOC_NR_COMMITTED_SLICES, folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
+	set_active_memcg(old);
+	if (folio)
+		xalloc_count(XALLOC_NR_COMMITTED_SLICES,
+			     folio_nr_pages(folio) / XALLOC_SLICE_KPAGES);
 	return folio;
+}
+
+/**
+ * xalloc_backing_remove() - take a folio out of the page cache, if it is there
+ * @folio: a folio of idle slices that is not mapped
+ * @may_wait: whether to wait for others who have the folio locked
+ *
+ * Context: Any, if @may_wait is false; process context otherwise. Takes the folio lock.
+ * Return: false if somebody has the folio locked.
+ */
+bool xalloc_backing_remove(struct folio *folio, bool may_wait)
+{
+	if (!folio->mapping)
+		return true;
+	if (may_wait)
+		folio_lock(folio);
+	else if (!folio_trylock(folio))
+		return false;
+	/* The one way for a module to remove a folio by itself; it fails for no file. */
+	WARN_ON_ONCE(generic_error_remove_folio(folio->mapping, folio));
+	folio_unlock(folio);
+	return true;
+}
+
+/**
+ * xalloc_backing_end() - take all folios of an arena out of the page cache
+ * @arena: the arena, dying, of which nothing is mapped any more
+ *
+ * Context: Process context, may sleep. The last step with arena->mapping.
+ */
+void xalloc_backing_end(struct xalloc_arena *arena)
+{
+	if (is_cached(arena))
+		truncate_inode_pages(arena->mapping, 0);
+}
+
+/* The core finds folios by its LRU lists and by machine checks. It may not take them away. */
+static int no_migrate(struct address_space *mapping, struct folio *to, struct folio *from,
+		      enum migrate_mode mode)
+{
+	return -EBUSY;
+}
+
+static XALLOC_ERROR_REMOVE(no_error_remove)
+{
+	return -EBUSY;
+}
+
+static const struct address_space_operations mapping_ops = {
+	.dirty_folio = noop_dirty_folio,
+	.migrate_folio = no_migrate,
+	.XALLOC_ERROR_REMOVE_OP = no_error_remove,
+};
+
+/**
+ * xalloc_backing_is_cached() - whether a folio is in the page cache of an arena
+ * @folio: any folio, with a reference
+ *
+ * Context: Process context, may sleep. Takes the folio lock if the folio may be one.
+ * Return: true if so.
+ */
+bool xalloc_backing_is_cached(struct folio *folio)
+{
+	bool is_cached;
+
+	/* What is not, or is locked for long because it is read from a disk, is not locked here. */
+	if (!folio_test_unevictable(folio))
+		return false;
+	folio_lock(folio);
+	is_cached = folio->mapping && !folio_test_anon(folio) &&
+		    folio->mapping->a_ops == &mapping_ops;
+	folio_unlock(folio);
+	return is_cached;
+}
+
+/**
+ * xalloc_backing_init_inode() - prepare the page cache of an inode for an arena
+ * @inode: a regular file
+ */
+void xalloc_backing_init_inode(struct inode *inode)
+{
+	inode->i_mapping->a_ops = &mapping_ops;
+	mapping_set_large_folios(inode->i_mapping);
+	mapping_set_unevictable(inode->i_mapping);
 }
 
 /**
@@ -101,6 +235,7 @@ void xalloc_backing_put(struct folio *folio)
 
 static void backing_free(struct folio *folio)
 {
+	xalloc_backing_remove(folio, true);
 	xalloc_count(XALLOC_NR_COMMITTED_SLICES,
 		     -(long)(folio_nr_pages(folio) / XALLOC_SLICE_KPAGES));
 	xalloc_backing_put(folio);

@@ -58,12 +58,11 @@ static void arena_evict_inode(struct inode *inode)
 {
 	struct xalloc_arena *arena = inode->i_private;
 
+	/* The root of the file system has none. */
+	if (arena)
+		xalloc_arena_destroy(arena);
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
-	/* The root of the file system has none. */
-	if (!arena)
-		return;
-	xalloc_arena_destroy(arena);
 }
 
 static void destroy_client(struct xalloc_client *client)
@@ -189,7 +188,9 @@ static struct inode *create_inode(struct xalloc_arena *arena)
 	}
 	/* Known to the end of the file system, which takes inotify watches off its inodes. */
 	inode_sb_list_add(inode);
+	inode->i_mode |= S_IFREG;
 	i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
+	xalloc_backing_init_inode(inode);
 	inode->i_op = &inode_ops;
 	inode->i_fop = &arena_fops;
 	inode->i_private = arena;

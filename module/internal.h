@@ -165,7 +165,8 @@ struct xalloc_client {
 
 /* Where the memory of segments comes from; tests put failures in its place. */
 struct xalloc_backing {
-	struct folio *(*alloc)(const struct xalloc_arena *arena, unsigned int order, bool *warm);
+	struct folio *(*alloc)(const struct xalloc_arena *arena, unsigned int order, pgoff_t index,
+			       bool *warm);
 	void (*free)(struct folio *folio);
 	void (*zero)(struct folio *folio);
 };
@@ -376,8 +377,22 @@ void xalloc_stat_all(struct xalloc_ioc_stat *stat);
 
 /* backing.c */
 extern const struct xalloc_backing xalloc_backing_kernel;
+void xalloc_backing_init_inode(struct inode *inode);
+bool xalloc_backing_remove(struct folio *folio, bool may_wait);
+void xalloc_backing_end(struct xalloc_arena *arena);
+bool xalloc_backing_is_cached(struct folio *folio);
 bool xalloc_backing_is_poisoned(struct folio *folio);
 void xalloc_backing_put(struct folio *folio);
+
+/* References to a folio of a segment if it is not mapped and nobody else refers to it. */
+static inline int xalloc_backing_nr_refs(struct folio *folio)
+{
+	return 1 + (folio->mapping ? (int)folio_nr_pages(folio) : 0);
+}
+
+/* offline.c */
+int xalloc_offline_init(void);
+void xalloc_offline_fini(void);
 
 /* pool.c */
 int xalloc_pool_init(void);

@@ -19,9 +19,12 @@ static int __init xalloc_init(void)
 	err = xalloc_reclaim_module_init();
 	if (err)
 		goto err_pool;
-	err = xalloc_heap_init();
+	err = xalloc_offline_init();
 	if (err)
 		goto err_reclaim;
+	err = xalloc_heap_init();
+	if (err)
+		goto err_offline;
 	err = xalloc_names_init();
 	if (err)
 		goto err_heap;
@@ -34,6 +37,8 @@ err_names:
 	xalloc_names_fini();
 err_heap:
 	xalloc_heap_fini();
+err_offline:
+	xalloc_offline_fini();
 err_reclaim:
 	xalloc_arena_fini();
 	xalloc_reclaim_module_fini();
@@ -47,6 +52,7 @@ static void __exit xalloc_exit(void)
 	xalloc_dev_fini();
 	xalloc_names_fini();
 	xalloc_heap_fini();
+	xalloc_offline_fini();
 	xalloc_arena_fini();
 	xalloc_reclaim_module_fini();
 	xalloc_pool_fini();

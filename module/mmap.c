@@ -4,9 +4,9 @@
  *
  * The fault returns the folio locked and referenced. The core maps all of it by one 2 MiB
  * entry where address, offset and vma allow. Elsewhere it uses 4 KiB entries: before 6.18 one
- * for each fault, since then all of the folio at once. The mapping has none of VM_IO,
- * VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or miscounts those. folio->mapping stays
- * NULL, so that nothing takes the memory for page cache.
+ * for each fault, since then all of the folio at once. From page cache this maps all of the
+ * folio, as soon as the core has made a table of small entries. The mapping has none of VM_IO,
+ * VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or miscounts those.
  */
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
@@ -21,57 +21,98 @@ static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 }
 
 /*
- * Make this fault and later ones map only the touched kpage of a folio with a broken kpage.
- * Otherwise the core maps the whole folio: by a 2 MiB entry if memory_failure() did not mark the
- * folio, and from 6.18 on also by small entries. The core uses no 2 MiB entry for a marked folio,
- * and maps a single kpage of a folio that ends beyond the end of the file.
+ * Keep a folio with a broken kpage out of 2 MiB entries, for good. Otherwise the core maps the
+ * whole folio: by a 2 MiB entry if memory_failure() did not mark the folio, and from 6.18 on also
+ * by small entries, unless the folio ends beyond the end of the file.
  */
 static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, struct folio *folio)
 {
 	unsigned long nr_kpages = folio_nr_pages(folio);
 
-	if (folio->index == xalloc_arena_nr_kpages(arena))
+	if (folio_test_checked(folio))
 		return;
+	folio_set_checked(folio);
 	folio_set_has_hwpoisoned(folio);
-	folio->index = xalloc_arena_nr_kpages(arena);
+	/* The index of a folio in page cache must stay; map_cached() leaves out broken kpages. */
+	if (!folio->mapping)
+		folio->index = xalloc_arena_nr_kpages(arena);
 	/* A process that still has the broken kpage mapped must fault too, and get SIGBUS. */
 	xalloc_unmap(arena, vmf->vma->vm_file->f_mapping, round_down(vmf->pgoff, nr_kpages),
 		     nr_kpages);
 }
 
-/*
- * Whether one of the kpages that the core may map at this fault is broken. Where a table of small
- * entries exists, a core before 6.18 maps the touched kpage alone; the look at the other 511 is
- * spared then.
- */
-static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
+/* Whether the core has a table of small entries there, and will not map by 2 MiB. */
+static bool has_table(const struct vm_fault *vmf)
 {
 	pmd_t pmd = READ_ONCE(*vmf->pmd);
 
-	if (!XALLOC_FAULT_MAPS_FOLIO && pmd_present(pmd) && !pmd_trans_huge(pmd))
+	return pmd_present(pmd) && !pmd_trans_huge(pmd);
+}
+
+/*
+ * Whether one of the kpages that this fault may map is broken. The look at the other 511 is spared
+ * where the touched kpage alone is mapped, or where map_cached() looks at each.
+ */
+static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
+{
+	if (has_table(vmf) && (folio->mapping || !XALLOC_FAULT_MAPS_FOLIO))
 		return PageHWPoison(vmf->page);
 	/* Once more the touched one: the core must not be the first to find it broken. */
 	return xalloc_backing_is_poisoned(folio) || PageHWPoison(vmf->page);
 }
 
+/*
+ * Have the core map all kpages of a folio in page cache that are not broken, as far as the vma and
+ * one table of small entries reach. @nr_kpages is the size of the folio. Somebody may have locked
+ * or freed the folio meanwhile. Then the touched kpage is not mapped, and the CPU takes the fault
+ * again.
+ */
+static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
+{
+	const struct vm_area_struct *vma = vmf->vma;
+	unsigned long from = max(vma->vm_start, vmf->address & PMD_MASK);
+	unsigned long to = min(vma->vm_end, (vmf->address & PMD_MASK) + PMD_SIZE);
+	pgoff_t first = vmf->pgoff - ((vmf->address - from) >> PAGE_SHIFT);
+	pgoff_t last = vmf->pgoff + ((to - vmf->address - 1) >> PAGE_SHIFT);
+	pgoff_t folio_first = round_down(vmf->pgoff, nr_kpages);
+
+	first = max(first, folio_first);
+	last = min(last, folio_first + nr_kpages - 1);
+	return filemap_map_pages(vmf, first, last) ?: VM_FAULT_NOPAGE;
+}
+
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
 	struct folio *folio;
+	bool is_broken;
 
 	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
 	vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
-	if (!may_map_broken(vmf, folio))
-		return VM_FAULT_LOCKED;
-	map_by_kpages(vmf, arena, folio);
-	/* Refused here, because the core would look for it in folio->mapping. */
-	if (PageHWPoison(vmf->page)) {
+	is_broken = may_map_broken(vmf, folio);
+	if (is_broken)
+		map_by_kpages(vmf, arena, folio);
+	/* Refused here, because the core would evict the folio. */
+	if (is_broken && PageHWPoison(vmf->page)) {
 		folio_unlock(folio);
 		folio_put(folio);
 		return VM_FAULT_HWPOISON;
 	}
+	if (folio->mapping && (is_broken || has_table(vmf))) {
+		unsigned long nr_kpages = folio_nr_pages(folio);
+
+		folio_unlock(folio);
+		folio_put(folio);
+		return map_cached(vmf, nr_kpages);
+	}
 	return VM_FAULT_LOCKED;
+}
+
+/* Called for a read before fault(). A 2 MiB entry is for fault(), which looks for broken kpages. */
+static vm_fault_t arena_map_pages(struct vm_fault *vmf, pgoff_t first, pgoff_t last)
+{
+	return has_table(vmf) ? filemap_map_pages(vmf, first, last) : 0;
 }
 
 static vm_fault_t arena_fault(struct vm_fault *vmf)
@@ -138,6 +179,7 @@ static XALLOC_GET_POLICY(arena_get_policy)
 /* A mapping of a file, which keeps the file's client. */
 static const struct vm_operations_struct vm_ops = {
 	.fault = arena_fault,
+	.map_pages = arena_map_pages,
 #ifdef CONFIG_NUMA
 	.get_policy = arena_get_policy,
 #endif

@@ -87,13 +87,13 @@ static unsigned long drain(struct pool *pool, unsigned int keep, unsigned long n
 static bool fill_one(int nid)
 {
 	const gfp_t gfp = GFP_KERNEL & ~__GFP_KSWAPD_RECLAIM;
-	struct page *kpage;
+	struct folio *folio;
 
-	kpage = alloc_pages_node(nid, gfp | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN |
-				 __GFP_NORETRY | __GFP_THISNODE, XALLOC_SEGMENT_ORDER);
-	if (kpage)
-		put(&pools[nid], page_folio(kpage));
-	return kpage;
+	folio = __folio_alloc_node(gfp | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY |
+				   __GFP_THISNODE, XALLOC_SEGMENT_ORDER, nid);
+	if (folio)
+		put(&pools[nid], folio);
+	return folio;
 }
 
 static void fill(struct work_struct *work)

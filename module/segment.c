@@ -184,7 +184,8 @@ static struct folio *alloc_unlocked(struct xalloc_arena *arena, struct xalloc_se
 
 	seg->populating = slices;
 	mutex_unlock(&arena->lock);
-	folio = arena->backing->alloc(arena, order, &warm);
+	folio = arena->backing->alloc(arena, order, xalloc_segment_offset(seg, __ffs(slices)),
+				      &warm);
 	mutex_lock(&arena->lock);
 	seg->populating = 0;
 	if (!folio)
@@ -193,8 +194,6 @@ static struct folio *alloc_unlocked(struct xalloc_arena *arena, struct xalloc_se
 		arena->nr_cold_slices += hweight32(slices);
 		xalloc_count(XALLOC_NR_COLD_SLICES, hweight32(slices));
 	}
-	/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
-	folio->index = xalloc_segment_offset(seg, __ffs(slices));
 	count_fallback(arena, folio, 1);
 	return folio;
 }
@@ -427,7 +426,7 @@ bool xalloc_segment_is_quiet(struct xalloc_arena *arena, struct xalloc_segment *
 		u32 slice = seg->in_pieces ? __ffs(slices) : 0;
 
 		unmap_around(arena, seg->index * XALLOC_SLICES_PER_SEGMENT + slice);
-		if (folio_ref_count(seg->folio[slice]) != 1)
+		if (folio_ref_count(seg->folio[slice]) != xalloc_backing_nr_refs(seg->folio[slice]))
 			return false;
 		if (!seg->in_pieces)
 			break;
@@ -573,7 +572,8 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
  * @seg: a segment of the reserve; gone afterwards, or out of the reserve if somebody refers to
  *	it. It stays while a grant or the worker has taken some of its slices
  *
- * It is unmapped and stays so while it is idle, so there is nothing to lock.
+ * It is unmapped and stays so while it is idle, so there is nothing to wait for. A segment whose
+ * folio somebody has locked stays.
  *
  * Context: Any in which memory is reclaimed. arena->lock held.
  * Return: whether its memory was given back.
@@ -583,10 +583,12 @@ bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segm
 	lockdep_assert_held(&arena->lock);
 	if (!xalloc_placement_is_whole(&arena->placement, seg->index))
 		return false;
-	if (folio_ref_count(seg->folio[0]) != 1) {
+	if (folio_ref_count(seg->folio[0]) != xalloc_backing_nr_refs(seg->folio[0])) {
 		unreserve(arena, seg);
 		return false;
 	}
+	if (!xalloc_backing_remove(seg->folio[0], false))
+		return false;
 	drop_huge(arena, seg);
 	return true;
 }
@@ -680,6 +682,29 @@ int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *
 	return 0;
 }
 
+/* Let the kernel map the folios of granted slices by itself: see backing.c. */
+static void show(struct xalloc_segment *seg, u32 slices)
+{
+	if (!seg->in_pieces) {
+		folio_mark_uptodate(seg->folio[0]);
+		return;
+	}
+	for (; slices; slices &= slices - 1)
+		folio_mark_uptodate(seg->folio[__ffs(slices)]);
+}
+
+/* The opposite, for slices that are not granted any more. */
+static void hide(struct xalloc_segment *seg, u32 slices)
+{
+	if (!seg->in_pieces) {
+		if (!seg->granted)
+			folio_clear_uptodate(seg->folio[0]);
+		return;
+	}
+	for (; slices; slices &= slices - 1)
+		folio_clear_uptodate(seg->folio[__ffs(slices)]);
+}
+
 /**
  * xalloc_segment_grant() - note that slices belong to a page of a living client now
  * @arena: the arena
@@ -696,6 +721,7 @@ u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg,
 	WARN_ON_ONCE(slices & ~seg->present || slices & seg->granted);
 	seg->touched |= slices;
 	set_slices(arena, seg, seg->present, seg->granted | slices);
+	show(seg, slices);
 	return touched;
 }
 
@@ -711,6 +737,7 @@ void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *s
 {
 	WARN_ON_ONCE(slices & ~seg->granted);
 	set_slices(arena, seg, seg->present, seg->granted & ~slices);
+	hide(seg, slices);
 }
 
 /* The folio at a slice that the fault may map now, without a reference. */

@@ -74,7 +74,7 @@ bool xalloc_unmap_is_needed(struct folio *folio)
 
 /**
  * xalloc_unmap_sees_pin() - whether somebody else than page tables refers to a folio
- * @folio: a folio of which some slices are granted; its segment has one reference
+ * @folio: a folio of which some slices are granted
  *
  * Unmaps nothing: those who use the granted slices take no fault.
  *
@@ -92,5 +92,5 @@ bool xalloc_unmap_sees_pin(struct folio *folio)
 	smp_rmb();
 	nr_mapped = folio_mapcount(folio);
 	folio_unlock(folio);
-	return nr_refs != 1 + nr_mapped;
+	return nr_refs != xalloc_backing_nr_refs(folio) + nr_mapped;
 }

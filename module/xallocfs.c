@@ -216,6 +216,7 @@ static struct inode *create_inode(struct super_block *sb, struct inode *dir, umo
 		return NULL;
 	}
 	mutex_init(&name->lock);
+	xalloc_backing_init_inode(inode);
 	inode->i_op = &name_iops;
 	inode->i_fop = &name_fops;
 	inode->i_private = name;
@@ -274,12 +275,12 @@ static void xallocfs_evict_inode(struct inode *inode)
 {
 	struct name *name = inode->i_private;
 
+	if (name && name->arena)
+		xalloc_arena_destroy(name->arena);
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
 	if (!name)
 		return;
-	if (name->arena)
-		xalloc_arena_destroy(name->arena);
 	mutex_destroy(&name->lock);
 	kfree(name);
 }

@@ -50,6 +50,13 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/* 6.6: a flag tells folios that the kernel may split; it was the kind of their destructor before */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#include <linux/mm.h>
+#define folio_clear_large_rmappable(folio)						\
+	set_compound_page_dtor(&(folio)->page, COMPOUND_PAGE_DTOR)
+#endif
+
 /* 6.7: get_policy of a vma has a parameter ilx. XALLOC_GET_POLICY() is that function's head. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 #define XALLOC_GET_POLICY(name)								\
@@ -126,6 +133,22 @@ static inline int copy_mc_highpage(struct page *to, struct page *from)
 	kunmap_local(source);
 	return nr_left;
 }
+#endif
+
+/*
+ * 6.8: what removes a folio with broken memory takes a folio, and is called so.
+ * XALLOC_ERROR_REMOVE() is the head of the operation, whose name is XALLOC_ERROR_REMOVE_OP.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define generic_error_remove_folio(mapping, folio)					\
+	generic_error_remove_page(mapping, &(folio)->page)
+#define XALLOC_ERROR_REMOVE_OP error_remove_page
+#define XALLOC_ERROR_REMOVE(name)							\
+	int (name)(struct address_space *mapping, struct page *kpage)
+#else
+#define XALLOC_ERROR_REMOVE_OP error_remove_folio
+#define XALLOC_ERROR_REMOVE(name)							\
+	int (name)(struct address_space *mapping, struct folio *folio)
 #endif
 
 /* 6.8: list_lru_add() and list_lru_del() that find the list by the item are called *_obj() */

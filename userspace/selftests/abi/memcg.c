@@ -330,7 +330,7 @@ TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
 	close(arena);
 }
 
-/* Pages and segments are found by XArrays, whose nodes are memory that a user makes the kernel have. */
+/* XArrays find pages and segments. A user who grants makes the kernel allocate their nodes. */
 TEST_F(memcg, nodes_of_xarrays_are_charged)
 {
 	long long node_bytes = read_number("/sys/kernel/slab/radix_tree_node/object_size");

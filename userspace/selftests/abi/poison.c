@@ -5,20 +5,19 @@
  * only, and for good, in two ways that the kernel treats differently: by madvise(MADV_HWPOISON),
  * and by hard_offline_page, which takes the path of a real machine check.
  */
+#include "kpages.h"
 #include "selftest.h"
 #include "sharing.h"
 
+#include <sys/prctl.h>
 #include <sys/uio.h>
 
 #define ARENA_BYTES (4 * MIB)
 
-/* Bits of an entry in /proc/kpageflags. */
-#define KPF_BUDDY 10
-#define KPF_HWPOISON 19
-
 #define HARD_OFFLINE "/sys/devices/system/memory/hard_offline_page"
 
 static volatile sig_atomic_t sigbus_code;
+static void *volatile told_address;
 
 static void note_code(int sig, siginfo_t *info, void *context)
 {
@@ -34,48 +33,38 @@ static bool is_refused_as_broken(const volatile void *addr)
 	return touch_read(addr, NULL) == SIGBUS && sigbus_code == BUS_MCEERR_AR;
 }
 
-static uint64_t read_entry(const char *path, uint64_t index)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t entry = 0;
-
-	if (fd < 0)
-		return 0;
-	if (pread(fd, &entry, sizeof(entry), index * sizeof(entry)) != sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry;
-}
-
-/* The page frame number of the memory that is mapped at @addr; 0 if none is. */
-static uint64_t pfn_of(const volatile void *addr)
-{
-	uint64_t entry = read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
-
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
-}
-
-static bool kpage_has(uint64_t pfn, unsigned int flag)
-{
-	return read_entry("/proc/kpageflags", pfn) >> flag & 1;
-}
-
 enum breaker { BY_MADVISE, BY_OFFLINE };
 
-/* Writes to the kpage at @addr and breaks it. Returns false where the kernel cannot. */
+static void note_address(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)context;
+	told_address = info->si_addr;
+}
+
+/*
+ * Writes to the kpage at @addr and breaks it. Returns false where the kernel cannot. A kernel from
+ * 6.12 on tells those who have the kpage mapped, if they asked for it, by a SIGBUS, which is noted
+ * in told_address.
+ */
 static bool break_kpage(enum breaker how, void *addr)
 {
+	struct sigaction action = { .sa_sigaction = note_address, .sa_flags = SA_SIGINFO }, before;
 	char text[32];
 	uint64_t pfn;
 
 	*(volatile char *)addr = 1;
 	pfn = pfn_of(addr);
+	told_address = NULL;
+	prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0);
+	sigaction(SIGBUS, &action, &before);
 	if (how == BY_MADVISE) {
 		madvise(addr, KPAGE_BYTES, MADV_HWPOISON);
 	} else {
 		snprintf(text, sizeof(text), "%#" PRIx64, pfn * KPAGE_BYTES);
 		write_text(HARD_OFFLINE, text);
 	}
+	sigaction(SIGBUS, &before, NULL);
 	/* The calls mostly fail, because the kernel cannot unmap the kpage; so look at its mark. */
 	return kpage_has(pfn, KPF_HWPOISON);
 }
@@ -386,6 +375,14 @@ static void expect_only_broken_is_missing(struct __test_metadata *_metadata,
 	}
 	EXPECT_TRUE(is_refused_as_broken(map + BROKEN));
 	EXPECT_EQ(SIGBUS, touch_write((void *)(map + BROKEN), 1));
+}
+
+/* Before they touch it. */
+TEST_F(broken_neighbour, is_told_to_those_who_have_it_mapped)
+{
+	if (!is_kernel_at_least(6, 12))
+		SKIP(return, "this kernel tells a process only when it touches broken memory");
+	EXPECT_EQ((void *)(self->map + BROKEN), told_address);
 }
 
 /* A fault on one kpage may map others with it, by one large entry or by many small ones. */

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the kernel says of single kpages. Only root may know where they are. */
+#ifndef XALLOC_KPAGES_H
+#define XALLOC_KPAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bits of an entry in /proc/kpageflags. */
+#define KPF_BUDDY 10
+#define KPF_UNEVICTABLE 18
+#define KPF_HWPOISON 19
+
+/* The page frame number of the memory that is mapped at @addr; 0 if none is. */
+uint64_t pfn_of(const volatile void *addr);
+
+bool kpage_has(uint64_t pfn, unsigned int flag);
+
+#endif
