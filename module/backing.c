@@ -39,6 +39,11 @@
 static const gfp_t huge_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY;
 static const gfp_t piece_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
 
+static gfp_t gfp_of(unsigned int order)
+{
+	return order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
+}
+
 /* Whether the memory of an arena is page cache, which takes large folios only with huge pages. */
 static bool is_cached(const struct xalloc_arena *arena)
 {
@@ -60,7 +65,7 @@ static struct folio *alloc_on_node(const struct xalloc_arena *arena, gfp_t gfp, 
 
 static struct folio *alloc_charged(const struct xalloc_arena *arena, unsigned int order)
 {
-	gfp_t gfp = order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
+	gfp_t gfp = gfp_of(order);
 	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
 	struct folio *folio;
 
@@ -83,8 +88,9 @@ static int insert(const struct xalloc_arena *arena, struct folio *folio, pgoff_t
 		folio->index = index;
 		return 0;
 	}
+	/* The memcg is charged with as much effort as the memory was had. */
 	err = filemap_add_folio(arena->mapping, folio, index,
-				GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
+				gfp_of(folio_order(folio)) & ~__GFP_ZERO);
 	if (!err)
 		folio_unlock(folio);
 	return err;
@@ -166,24 +172,25 @@ static const struct address_space_operations mapping_ops = {
 };
 
 /**
- * xalloc_backing_is_cached() - whether a folio is in the page cache of an arena
+ * xalloc_backing_is_fixed() - whether a folio is of an arena, or was, and cannot be moved
  * @folio: any folio, with a reference
  *
- * Context: Process context, may sleep. Takes the folio lock if the folio may be one.
+ * Also true for a folio that is unevictable and in no page cache. An arena may have left that one,
+ * broken or pinned, and the kernel cannot move it, whosever it is.
+ *
+ * Context: Process context, may sleep. Takes the folio lock if the folio is unevictable.
  * Return: true if so.
  */
-bool xalloc_backing_is_cached(struct folio *folio)
+bool xalloc_backing_is_fixed(struct folio *folio)
 {
-	bool is_cached;
+	bool is_fixed;
 
-	/* What is not, or is locked for long because it is read from a disk, is not locked here. */
-	if (!folio_test_unevictable(folio))
+	if (!folio_test_unevictable(folio) || folio_test_anon(folio))
 		return false;
 	folio_lock(folio);
-	is_cached = folio->mapping && !folio_test_anon(folio) &&
-		    folio->mapping->a_ops == &mapping_ops;
+	is_fixed = !folio->mapping || folio->mapping->a_ops == &mapping_ops;
 	folio_unlock(folio);
-	return is_cached;
+	return is_fixed;
 }
 
 /**

@@ -18,8 +18,9 @@
  *
  * Lock order, outermost first:
  *
- *	1. mm->mmap_lock	held when .mmap, .fault, .close and .open, which copies at fork,
- *			are entered; never wanted with 2 held, so user memory is copied outside of 2
+ *	1. mm->mmap_lock	held when .mmap, .close and .open, which copies at fork, are
+ *			entered; for .fault, the lock of the vma may be held instead. Never
+ *			wanted with 2 held, so user memory is copied outside of 2
  *	2. arena->lock	mutex. Everything in struct xalloc_arena below it; the clients'
  *			lists of pages; struct xalloc_segment and struct xalloc_page. Of two
  *			arenas, nobody wants both
@@ -278,7 +279,7 @@ struct xalloc_arena {
 	struct delayed_work fill;
 	wait_queue_head_t filled;	/* filling has become false */
 	struct list_head reclaim_link;	/* by arenas_lock in reclaim.c */
-	struct list_head reserved_link;	/* by the lock of a list_lru in reclaim.c */
+	struct list_head reserved_link;	/* likewise, and by the lock of a list_lru there */
 	struct list_head zombie;	/* by zombies_lock in arena.c */
 };
 
@@ -380,7 +381,7 @@ extern const struct xalloc_backing xalloc_backing_kernel;
 void xalloc_backing_init_inode(struct inode *inode);
 bool xalloc_backing_remove(struct folio *folio, bool may_wait);
 void xalloc_backing_end(struct xalloc_arena *arena);
-bool xalloc_backing_is_cached(struct folio *folio);
+bool xalloc_backing_is_fixed(struct folio *folio);
 bool xalloc_backing_is_poisoned(struct folio *folio);
 void xalloc_backing_put(struct folio *folio);
 
@@ -435,7 +436,8 @@ bool xalloc_segment_is_poisoned(const struct xalloc_segment *seg, u32 slices);
 u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index);
 void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg);
-bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg);
+bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg,
+				  bool may_wait);
 void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
 int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices);

@@ -11,6 +11,7 @@
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <asm/pgalloc.h>
 
 #include "internal.h"
 
@@ -61,11 +62,29 @@ static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
 	return xalloc_backing_is_poisoned(folio) || PageHWPoison(vmf->page);
 }
 
+/* What filemap_map_pages() leaves to others for the last folio of a file, since 6.12. */
+static void install_table(struct vm_fault *vmf)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	spinlock_t *ptl;	/* of the table above */
+
+	if (!pmd_none(READ_ONCE(*vmf->pmd)) || !vmf->prealloc_pte)
+		return;
+	ptl = pmd_lock(mm, vmf->pmd);
+	if (pmd_none(*vmf->pmd)) {
+		mm_inc_nr_ptes(mm);
+		/* The table is empty before it is seen: as in the core's pmd_install(). */
+		smp_wmb();
+		pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
+		vmf->prealloc_pte = NULL;
+	}
+	spin_unlock(ptl);
+}
+
 /*
  * Have the core map all kpages of a folio in page cache that are not broken, as far as the vma and
- * one table of small entries reach. @nr_kpages is the size of the folio. Somebody may have locked
- * or freed the folio meanwhile. Then the touched kpage is not mapped, and the CPU takes the fault
- * again.
+ * one table of small entries reach. @nr_kpages is the size of the folio. Returns 0 if the touched
+ * kpage was not mapped, because somebody has locked or freed the folio meanwhile.
  */
 static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
 {
@@ -78,35 +97,58 @@ static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
 
 	first = max(first, folio_first);
 	last = min(last, folio_first + nr_kpages - 1);
-	return filemap_map_pages(vmf, first, last) ?: VM_FAULT_NOPAGE;
+	install_table(vmf);
+	return filemap_map_pages(vmf, first, last);
+}
+
+/* The folio at the touched kpage, referenced and locked, or NULL if no page is there. */
+static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *arena)
+{
+	struct folio *folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
+
+	if (folio)
+		vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
+	return folio;
+}
+
+static void put_locked(struct folio *folio)
+{
+	folio_unlock(folio);
+	folio_put(folio);
 }
 
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
-	struct folio *folio;
+	struct folio *folio = lock_touched(vmf, arena);
+	unsigned long nr_kpages;
 	bool is_broken;
 
-	folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
 	if (!folio)
 		return VM_FAULT_SIGBUS;
-	vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
 	is_broken = may_map_broken(vmf, folio);
 	if (is_broken)
 		map_by_kpages(vmf, arena, folio);
 	/* Refused here, because the core would evict the folio. */
 	if (is_broken && PageHWPoison(vmf->page)) {
-		folio_unlock(folio);
-		folio_put(folio);
+		put_locked(folio);
 		return VM_FAULT_HWPOISON;
 	}
-	if (folio->mapping && (is_broken || has_table(vmf))) {
-		unsigned long nr_kpages = folio_nr_pages(folio);
+	if (!folio->mapping || !(is_broken || has_table(vmf)))
+		return VM_FAULT_LOCKED;
 
-		folio_unlock(folio);
-		folio_put(folio);
-		return map_cached(vmf, nr_kpages);
-	}
-	return VM_FAULT_LOCKED;
+	/* filemap_map_pages() takes the folio lock itself. */
+	nr_kpages = folio_nr_pages(folio);
+	put_locked(folio);
+	if (map_cached(vmf, nr_kpages))
+		return VM_FAULT_NOPAGE;
+	folio = lock_touched(vmf, arena);
+	if (!folio)
+		return VM_FAULT_SIGBUS;
+	if (!xalloc_backing_is_poisoned(folio))
+		return VM_FAULT_LOCKED;
+	/* Only the way above maps such a folio: the CPU takes the fault again. */
+	put_locked(folio);
+	return VM_FAULT_NOPAGE;
 }
 
 /* Called for a read before fault(). A 2 MiB entry is for fault(), which looks for broken kpages. */

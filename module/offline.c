@@ -13,22 +13,22 @@
 
 #include "internal.h"
 
-/* Whether a kpage is of an arena. Sets @nr to how many kpages to go on by. */
-static bool is_of_arena(struct page *kpage, unsigned long *nr)
+/* Whether a kpage is in memory that cannot be moved. Sets @nr to how many kpages to go on by. */
+static bool is_fixed(struct page *kpage, unsigned long *nr)
 {
 	struct folio *folio = page_folio(kpage);
-	bool is_ours = false;
+	bool fixed = false;
 
 	*nr = 1;
 	if (!folio_try_get(folio))
 		return false;
 	/* Only with a reference does the kpage stay in the folio. */
 	if (page_folio(kpage) == folio) {
-		is_ours = xalloc_backing_is_cached(folio);
+		fixed = xalloc_backing_is_fixed(folio);
 		*nr = folio_nr_pages(folio) - folio_page_idx(folio, kpage);
 	}
 	folio_put(folio);
-	return is_ours;
+	return fixed;
 }
 
 static int answer(struct notifier_block *block, unsigned long action, void *data)
@@ -42,7 +42,7 @@ static int answer(struct notifier_block *block, unsigned long action, void *data
 	for (pfn = range->start_pfn; pfn < range->start_pfn + range->nr_pages; pfn += nr) {
 		nr = 1;
 		kpage = pfn_to_online_page(pfn);
-		if (kpage && is_of_arena(kpage, &nr))
+		if (kpage && is_fixed(kpage, &nr))
 			return notifier_from_errno(-EBUSY);
 		cond_resched();
 	}

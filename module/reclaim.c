@@ -252,7 +252,7 @@ static void reap_rest(struct xalloc_arena *arena)
 }
 
 /* One with memory that is to be zeroed goes first. Returns how many went of up to @nr_segments. */
-static u32 drop_reserve(struct xalloc_arena *arena, u32 nr_segments)
+static u32 drop_reserve(struct xalloc_arena *arena, u32 nr_segments, bool may_wait)
 {
 	struct list_head *lists[] = { &arena->dirty, &arena->reserve };
 	struct xalloc_segment *seg, *next;
@@ -262,7 +262,7 @@ static u32 drop_reserve(struct xalloc_arena *arena, u32 nr_segments)
 		list_for_each_entry_safe(seg, next, lists[i], idle) {
 			if (nr == nr_segments)
 				return nr;
-			if (xalloc_segment_drop_reserved(arena, seg))
+			if (xalloc_segment_drop_reserved(arena, seg, may_wait))
 				nr++;
 		}
 	return nr;
@@ -274,7 +274,7 @@ static void trim_reserve(struct xalloc_arena *arena, u32 nr_keep)
 
 	while (arena->nr_reserved > nr_keep && !is_killed()) {
 		nr = min_t(u32, arena->nr_reserved - nr_keep, STEP_LOOKS);
-		if (!drop_reserve(arena, nr))
+		if (!drop_reserve(arena, nr, true))
 			break;
 		xalloc_arena_breathe(arena);
 	}
@@ -713,7 +713,7 @@ static u32 take_reserve(struct xalloc_arena *arena, u32 nr_segments)
 	/* The task that reclaims may hold the lock, or be the worker that fills this reserve. */
 	if (READ_ONCE(arena->filler) != current && mutex_trylock(&arena->lock)) {
 		if (arena->nr_reserved) {
-			nr = drop_reserve(arena, nr_segments);
+			nr = drop_reserve(arena, nr_segments, false);
 			arena->fill_not_before = jiffies + PAUSE;
 			xalloc_reclaim_soon(arena);
 		}

@@ -571,14 +571,15 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
  * @arena: its arena
  * @seg: a segment of the reserve; gone afterwards, or out of the reserve if somebody refers to
  *	it. It stays while a grant or the worker has taken some of its slices
+ * @may_wait: whether to wait for somebody who has the folio locked; else the segment stays
  *
- * It is unmapped and stays so while it is idle, so there is nothing to wait for. A segment whose
- * folio somebody has locked stays.
+ * It is unmapped and stays so while it is idle.
  *
- * Context: Any in which memory is reclaimed. arena->lock held.
+ * Context: Any in which memory is reclaimed, if @may_wait is false. arena->lock held.
  * Return: whether its memory was given back.
  */
-bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg)
+bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg,
+				  bool may_wait)
 {
 	lockdep_assert_held(&arena->lock);
 	if (!xalloc_placement_is_whole(&arena->placement, seg->index))
@@ -587,7 +588,7 @@ bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segm
 		unreserve(arena, seg);
 		return false;
 	}
-	if (!xalloc_backing_remove(seg->folio[0], false))
+	if (!xalloc_backing_remove(seg->folio[0], may_wait))
 		return false;
 	drop_huge(arena, seg);
 	return true;

@@ -225,10 +225,10 @@ static int write_errno(const char *path, const char *text)
 TEST_F(page_cache, blocks_of_memory_do_not_go_offline)
 {
 	unsigned long block_bytes = 0, block, last = -1UL;
-	int arena = arena_create(self->device, MANY_BYTES, 0), nr = 0, err;
+	int arena = arena_create(self->device, MANY_BYTES, 0), pipe = -1, err;
 	unsigned char *map = arena_map(arena, MANY_BYTES);
 	FILE *file = fopen("/sys/devices/system/memory/block_size_bytes", "r");
-	char path[80];
+	char path[80], first[80];
 	size_t at;
 
 	ASSERT_NE(NULL, map);
@@ -250,9 +250,19 @@ TEST_F(page_cache, blocks_of_memory_do_not_go_offline)
 			continue;
 		EXPECT_EQ(-EBUSY, err);
 		EXPECT_TRUE(file_says(path, "1"));
-		nr++;
+		if (pipe >= 0)
+			break;
+		pipe = pipe_with(_metadata, map + at, KPAGE_BYTES);
+		memcpy(first, path, sizeof(first));
 	}
-	EXPECT_LT(0, nr);
+	ASSERT_LE(0, pipe);
+	/* Nor when the arena is gone, but for what the pipe has of it. */
+	munmap(map, MANY_BYTES);
+	close(arena);
+	EXPECT_LT(self->before.arenas + 1, stat_of(self->device).arenas);
+	EXPECT_EQ(-EBUSY, write_errno(first, "0"));
+	close(pipe);
+	return;
 out:
 	munmap(map, MANY_BYTES);
 	close(arena);

@@ -276,6 +276,7 @@ FIXTURE(broken_neighbour)
 	int device;
 	int arena;
 	unsigned char *map;
+	size_t bytes;		/* of the arena and of the mapping */
 	struct xalloc_ioc_stat before;
 };
 
@@ -284,6 +285,7 @@ FIXTURE_VARIANT(broken_neighbour)
 	enum breaker how;
 	uint32_t policy;
 	size_t off;		/* of the mapping from an address where 2 MiB entries fit */
+	bool is_last;		/* the segment is the last one, a special case */
 };
 
 FIXTURE_VARIANT_ADD(broken_neighbour, madvise_huge)
@@ -301,6 +303,19 @@ FIXTURE_VARIANT_ADD(broken_neighbour, madvise_small)
 {
 	.how = BY_MADVISE,
 	.policy = XALLOC_POLICY_SMALL,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, madvise_last)
+{
+	.how = BY_MADVISE,
+	.is_last = true,
+};
+
+FIXTURE_VARIANT_ADD(broken_neighbour, madvise_last_askew)
+{
+	.how = BY_MADVISE,
+	.off = XALLOC_SLICE_BYTES,
+	.is_last = true,
 };
 
 FIXTURE_VARIANT_ADD(broken_neighbour, offline_huge)
@@ -336,9 +351,10 @@ FIXTURE_SETUP(broken_neighbour)
 		SKIP(return, "this kernel cannot mark memory as broken in this way");
 	sigaction(SIGBUS, &action, NULL);
 	ASSERT_NE(NULL, range);
-	self->arena = arena_create_by(self->device, ARENA_BYTES, variant->policy, -1);
+	self->bytes = variant->is_last ? XALLOC_SEGMENT_BYTES : ARENA_BYTES;
+	self->arena = arena_create_by(self->device, self->bytes, variant->policy, -1);
 	ASSERT_LE(0, self->arena);
-	self->map = mmap(range + variant->off, ARENA_BYTES, PROT_READ | PROT_WRITE,
+	self->map = mmap(range + variant->off, self->bytes, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_FIXED, self->arena, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->map);
 	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, &page));
@@ -349,7 +365,7 @@ FIXTURE_SETUP(broken_neighbour)
 
 FIXTURE_TEARDOWN(broken_neighbour)
 {
-	munmap(self->map, ARENA_BYTES);
+	munmap(self->map, self->bytes);
 	close(self->arena);
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
@@ -394,13 +410,13 @@ TEST_F(broken_neighbour, is_not_mapped_by_a_touch_beside_it)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(beside); i++) {
-		ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+		ASSERT_EQ(0, madvise(self->map, self->bytes, MADV_DONTNEED));
 		EXPECT_EQ(0, touch_read(self->map + beside[i], NULL));
 		EXPECT_EQ(0, pfn_of(self->map + BROKEN));
 		EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN)) {
 			TH_LOG("after a read at %#zx", beside[i]);
 		}
-		ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+		ASSERT_EQ(0, madvise(self->map, self->bytes, MADV_DONTNEED));
 		EXPECT_EQ(0, touch_write(self->map + beside[i], pattern_word(1, beside[i] / 8)));
 		EXPECT_EQ(0, pfn_of(self->map + BROKEN));
 		EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN)) {
@@ -411,7 +427,7 @@ TEST_F(broken_neighbour, is_not_mapped_by_a_touch_beside_it)
 
 TEST_F(broken_neighbour, is_all_that_is_missing)
 {
-	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+	ASSERT_EQ(0, madvise(self->map, self->bytes, MADV_DONTNEED));
 	EXPECT_TRUE(is_refused_as_broken(self->map + BROKEN));
 	expect_only_broken_is_missing(_metadata, self->map);
 }
@@ -419,25 +435,25 @@ TEST_F(broken_neighbour, is_all_that_is_missing)
 /* A mapping with an entry for the broken kpage loses it when another mapping takes a fault. */
 TEST_F(broken_neighbour, is_unmapped_everywhere_by_the_first_fault)
 {
-	unsigned char *other = arena_map(self->arena, ARENA_BYTES);
+	unsigned char *other = arena_map(self->arena, self->bytes);
 
 	ASSERT_NE(NULL, other);
 	EXPECT_EQ(0, touch_read(other + BROKEN + KPAGE_BYTES, NULL));
 	EXPECT_EQ(0, pfn_of(self->map + BROKEN));
 	expect_only_broken_is_missing(_metadata, self->map);
 	expect_only_broken_is_missing(_metadata, other);
-	munmap(other, ARENA_BYTES);
+	munmap(other, self->bytes);
 }
 
 TEST_F(broken_neighbour, is_unmapped_everywhere_by_a_fault_on_itself)
 {
-	unsigned char *other = arena_map(self->arena, ARENA_BYTES);
+	unsigned char *other = arena_map(self->arena, self->bytes);
 
 	ASSERT_NE(NULL, other);
 	EXPECT_TRUE(is_refused_as_broken(other + BROKEN));
 	EXPECT_EQ(0, pfn_of(self->map + BROKEN));
 	expect_only_broken_is_missing(_metadata, self->map);
-	munmap(other, ARENA_BYTES);
+	munmap(other, self->bytes);
 }
 
 TEST_F(broken_neighbour, is_not_mapped_by_a_dmabuf)
@@ -464,7 +480,7 @@ TEST_F(broken_neighbour, is_an_error_to_system_calls)
 	int pipes[2];
 
 	to = (struct iovec){ bytes, sizeof(bytes) };
-	ASSERT_EQ(0, madvise(self->map, ARENA_BYTES, MADV_DONTNEED));
+	ASSERT_EQ(0, madvise(self->map, self->bytes, MADV_DONTNEED));
 	ASSERT_EQ(0, pipe(pipes));
 	EXPECT_EQ(-1, write(pipes[1], self->map + BROKEN, 8));
 	EXPECT_EQ(EFAULT, errno);
@@ -501,7 +517,7 @@ TEST_F(broken_neighbour, leaves_with_its_folio_alone)
 	EXPECT_EQ(-1, nonzero_find(self->map, XALLOC_SEGMENT_BYTES));
 	EXPECT_NE(pfn, pfn_of(self->map + BROKEN));
 	if (is_thp_kernel() && !variant->policy && !variant->off) {
-		EXPECT_EQ(2048, smaps_kb(self->map, ARENA_BYTES, "FilePmdMapped"));
+		EXPECT_EQ(2048, smaps_kb(self->map, self->bytes, "FilePmdMapped"));
 	}
 }
 
