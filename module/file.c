@@ -89,7 +89,7 @@ static int arena_file_open(struct inode *inode, struct file *file)
 		return PTR_ERR(client);
 	}
 	file->private_data = client;
-	return stream_open(inode, file);
+	return 0;
 }
 
 static int arena_file_release(struct inode *inode, struct file *file)
@@ -149,6 +149,13 @@ static const struct file_operations arena_fops = {
 	.owner = THIS_MODULE,
 	.open = arena_file_open,	/* xalloc_file_attach(), and /proc/PID/fd for reading */
 	.release = arena_file_release,
+	.llseek = xalloc_llseek,
+	.read_iter = xalloc_read_iter,
+	.write_iter = xalloc_write_iter,
+	.splice_read = copy_splice_read,
+	.splice_write = iter_file_splice_write,
+	.fsync = noop_fsync,
+	XALLOC_NO_LEASES
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,
@@ -286,7 +293,7 @@ struct file *xalloc_file_create(const struct xalloc_arena_config *config)
 		goto out_put_inode;
 	}
 	file->private_data = client;
-	stream_open(inode, file);
+	file->f_mode |= FMODE_LSEEK | FMODE_PREAD | FMODE_PWRITE;
 out_put_inode:
 	iput(inode);
 out_release_fs:

@@ -391,6 +391,11 @@ static inline int xalloc_backing_nr_refs(struct folio *folio)
 	return 1 + (folio->mapping ? (int)folio_nr_pages(folio) : 0);
 }
 
+/* read_write.c */
+ssize_t xalloc_read_iter(struct kiocb *iocb, struct iov_iter *to);
+ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from);
+loff_t xalloc_llseek(struct file *file, loff_t offset, int whence);
+
 /* offline.c */
 int xalloc_offline_init(void);
 void xalloc_offline_fini(void);
@@ -444,6 +449,7 @@ int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *
 u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices);
 struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice);
+struct folio *xalloc_segment_get_folio(struct xalloc_arena *arena, u32 slice);
 u32 xalloc_segment_extent(struct xalloc_arena *arena, u32 slice, u32 nr_slices,
 			  struct page **kpage);
 struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 nr_kpages);

@@ -808,6 +808,34 @@ struct folio *xalloc_segment_lock_folio(struct xalloc_arena *arena, u32 slice)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_segment_lock_folio);
 
 /**
+ * xalloc_segment_get_folio() - the memory of a slice that is granted
+ * @arena: the arena
+ * @slice: number of the slice in the arena
+ *
+ * Context: Process context, sleeps for the folio lock.
+ * Return: the folio, referenced, or NULL if the slice is in no page of a living client.
+ */
+struct folio *xalloc_segment_get_folio(struct xalloc_arena *arena, u32 slice)
+{
+	struct folio *folio = xalloc_segment_lock_folio(arena, slice);
+	const struct xalloc_segment *seg;
+	bool granted;
+
+	if (!folio)
+		return NULL;
+	/* Of an order-9 folio, another slice may be. */
+	rcu_read_lock();
+	seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
+	granted = seg && READ_ONCE(seg->granted) & BIT(slice % XALLOC_SLICES_PER_SEGMENT);
+	rcu_read_unlock();
+	folio_unlock(folio);
+	if (granted)
+		return folio;
+	folio_put(folio);
+	return NULL;
+}
+
+/**
  * xalloc_segment_extent() - memory of slices that lies in one piece
  * @arena: the arena
  * @slice: the first of them, in a page that stays

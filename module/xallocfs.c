@@ -56,7 +56,7 @@ static int name_open(struct inode *inode, struct file *file)
 	if (err)
 		return err;
 	file->private_data = client;
-	return stream_open(inode, file);
+	return 0;
 }
 
 static int name_release(struct inode *inode, struct file *file)
@@ -77,6 +77,13 @@ static const struct file_operations name_fops = {
 	.owner = THIS_MODULE,
 	.open = name_open,
 	.release = name_release,
+	.llseek = xalloc_llseek,
+	.read_iter = xalloc_read_iter,
+	.write_iter = xalloc_write_iter,
+	.splice_read = copy_splice_read,
+	.splice_write = iter_file_splice_write,
+	.fsync = noop_fsync,
+	XALLOC_NO_LEASES
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.mmap = xalloc_mmap,

@@ -50,6 +50,11 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/* 6.5: copy_splice_read(), which reads into memory of the pipe; the older one does so, too */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define copy_splice_read generic_file_splice_read
+#endif
+
 /* 6.6: a flag tells folios that the kernel may split; it was the kind of their destructor before */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
 #include <linux/mm.h>
@@ -242,6 +247,13 @@ static inline void d_make_persistent(struct dentry *dentry, struct inode *inode)
 #define xalloc_kill_super_with_names kill_litter_super
 #else
 #define xalloc_kill_super_with_names kill_anon_super
+#endif
+
+/* 7.0: a file has no leases unless it says so; before, it says that it has none */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
+#define XALLOC_NO_LEASES .setlease = simple_nosetlease,
+#else
+#define XALLOC_NO_LEASES
 #endif
 
 /* 7.0: flags of a vma are a type of their own */
