@@ -287,21 +287,6 @@ TEST_F(arena_create, inode)
 }
 
 /* Memory is reached by mapping alone. */
-TEST_F(arena_create, read_and_write_fail)
-{
-	int arena = arena_create(self->device, XALLOC_SEGMENT_BYTES, 0);
-	char text[16] = "";
-
-	ASSERT_LE(0, arena);
-	ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
-	EXPECT_EQ(-1, read(arena, text, sizeof(text)));
-	EXPECT_EQ(-1, write(arena, text, sizeof(text)));
-	EXPECT_EQ(-1, pread(arena, text, sizeof(text), 0));
-	EXPECT_EQ(-1, pwrite(arena, text, sizeof(text), 0));
-	EXPECT_NE(0, fallocate(arena, 3, 0, XALLOC_SEGMENT_BYTES));
-	close(arena);
-}
-
 /* Runs as @uid, member of @gid alone; the negative errno of opening the device. */
 static int open_as(uid_t uid, gid_t gid)
 {
