@@ -6,12 +6,14 @@
  * with one reference; order 4 is the fallback, because fast GUP takes its slow path for
  * order 0 here. All of it is charged to the memcg of the arena's maker, zeroed, and of no
  * movable kind, so that a long-term pin need not migrate it first. An arena without a
- * memcg limit above it takes order 9 from the pool (pool.c) first, uncharged.
+ * memcg limit above it first takes order 9 from the pool (pool.c). Such a folio is charged
+ * only when it enters page cache.
  *
  * The memory of an arena is page cache of the arena's inode: the kernel then counts it, and
  * everything works on it that works on a file. Two kinds of arenas have memory of no mapping
  * instead. Those of a family share one inode, whose page cache has room for one folio at each
- * offset. Those that nobody maps have no inode. No other file needs to know which kind it is.
+ * offset. Those that nobody maps have no inode. Only mmap.c, which maps broken memory, also looks
+ * at the kind.
  *
  * A segment has a reference to each of its folios. That one keeps the folio whole and in its
  * place: without it, the kernel would split the folio, or evict it, on the word of any user.
@@ -44,13 +46,13 @@ static gfp_t gfp_of(unsigned int order)
 	return order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
 }
 
-/* Whether the memory of an arena is page cache, which takes large folios only with huge pages. */
+/* Whether an arena has page cache, which takes large folios only with transparent huge pages. */
 static bool is_cached(const struct xalloc_arena *arena)
 {
 	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && arena->mapping && !arena->family;
 }
 
-/* What is inserted into page cache is charged by that. */
+/* filemap_add_folio() charges memory of the page cache; other memory is charged here. */
 static struct folio *alloc_on_node(const struct xalloc_arena *arena, gfp_t gfp, unsigned int order,
 				   int nid)
 {
@@ -58,7 +60,7 @@ static struct folio *alloc_on_node(const struct xalloc_arena *arena, gfp_t gfp, 
 
 	if (is_cached(arena))
 		return __folio_alloc_node(gfp, order, nid);
-	/* Not a folio of the kind that the kernel may split: it would look for the mapping. */
+	/* Not large-rmappable: the kernel would split such a folio by its mapping, and has none. */
 	kpage = alloc_pages_node(nid, gfp | __GFP_ACCOUNT | __GFP_COMP, order);
 	return kpage ? page_folio(kpage) : NULL;
 }
@@ -77,18 +79,18 @@ static struct folio *alloc_charged(const struct xalloc_arena *arena, unsigned in
 	return folio;
 }
 
-/* The page tables take 2 MiB entries only for a folio whose index fits its place. */
+/* Puts a folio at @index, in page cache or not. The core maps by 2 MiB only if the index fits. */
 static int insert(const struct xalloc_arena *arena, struct folio *folio, pgoff_t index)
 {
 	int err;
 
 	if (!is_cached(arena)) {
-		/* One of the pool is of the other kind. */
+		/* A folio of the pool is large-rmappable, and this one must not be. */
 		folio_clear_large_rmappable(folio);
 		folio->index = index;
 		return 0;
 	}
-	/* The memcg is charged with as much effort as the memory was had. */
+	/* Charging the memcg reclaims as hard as allocating the memory did. */
 	err = filemap_add_folio(arena->mapping, folio, index,
 				gfp_of(folio_order(folio)) & ~__GFP_ZERO);
 	if (!err)
@@ -124,7 +126,8 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
  * @folio: a folio of idle slices that is not mapped
  * @may_wait: whether to wait for others who have the folio locked
  *
- * Context: Any, if @may_wait is false; process context otherwise. Takes the folio lock.
+ * Context: Process context, also while memory is reclaimed; sleeps only if @may_wait. Takes the
+ * folio lock.
  * Return: false if somebody has the folio locked.
  */
 bool xalloc_backing_remove(struct folio *folio, bool may_wait)
@@ -135,7 +138,7 @@ bool xalloc_backing_remove(struct folio *folio, bool may_wait)
 		folio_lock(folio);
 	else if (!folio_trylock(folio))
 		return false;
-	/* The one way for a module to remove a folio by itself; it fails for no file. */
+	/* The only exported function that removes one folio. It does not fail for regular files. */
 	WARN_ON_ONCE(generic_error_remove_folio(folio->mapping, folio));
 	folio_unlock(folio);
 	return true;
@@ -153,7 +156,7 @@ void xalloc_backing_end(struct xalloc_arena *arena)
 		truncate_inode_pages(arena->mapping, 0);
 }
 
-/* The core finds folios by its LRU lists and by machine checks. It may not take them away. */
+/* The core finds folios by LRU lists and machine checks, but may not migrate or remove them. */
 static int no_migrate(struct address_space *mapping, struct folio *to, struct folio *from,
 		      enum migrate_mode mode)
 {
@@ -172,25 +175,25 @@ static const struct address_space_operations mapping_ops = {
 };
 
 /**
- * xalloc_backing_is_fixed() - whether a folio is of an arena, or was, and cannot be moved
+ * xalloc_backing_is_unmovable() - whether a folio is unmovable memory of an arena
  * @folio: any folio, with a reference
  *
- * Also true for a folio that is unevictable and in no page cache. An arena may have left that one,
- * broken or pinned, and the kernel cannot move it, whosever it is.
+ * Also true for every unevictable folio outside of page cache: the kernel cannot move that one, and
+ * an arena may have left it, broken or pinned.
  *
  * Context: Process context, may sleep. Takes the folio lock if the folio is unevictable.
  * Return: true if so.
  */
-bool xalloc_backing_is_fixed(struct folio *folio)
+bool xalloc_backing_is_unmovable(struct folio *folio)
 {
-	bool is_fixed;
+	bool is_unmovable;
 
 	if (!folio_test_unevictable(folio) || folio_test_anon(folio))
 		return false;
 	folio_lock(folio);
-	is_fixed = !folio->mapping || folio->mapping->a_ops == &mapping_ops;
+	is_unmovable = !folio->mapping || folio->mapping->a_ops == &mapping_ops;
 	folio_unlock(folio);
-	return is_fixed;
+	return is_unmovable;
 }
 
 /**

@@ -381,11 +381,11 @@ extern const struct xalloc_backing xalloc_backing_kernel;
 void xalloc_backing_init_inode(struct inode *inode);
 bool xalloc_backing_remove(struct folio *folio, bool may_wait);
 void xalloc_backing_end(struct xalloc_arena *arena);
-bool xalloc_backing_is_fixed(struct folio *folio);
+bool xalloc_backing_is_unmovable(struct folio *folio);
 bool xalloc_backing_is_poisoned(struct folio *folio);
 void xalloc_backing_put(struct folio *folio);
 
-/* References to a folio of a segment if it is not mapped and nobody else refers to it. */
+/* References that segment and page cache have to a folio, without those of mappings and pins. */
 static inline int xalloc_backing_nr_refs(struct folio *folio)
 {
 	return 1 + (folio->mapping ? (int)folio_nr_pages(folio) : 0);

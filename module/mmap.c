@@ -4,9 +4,10 @@
  *
  * The fault returns the folio locked and referenced. The core maps all of it by one 2 MiB
  * entry where address, offset and vma allow. Elsewhere it uses 4 KiB entries: before 6.18 one
- * for each fault, since then all of the folio at once. From page cache this maps all of the
- * folio, as soon as the core has made a table of small entries. The mapping has none of VM_IO,
- * VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or miscounts those.
+ * for each fault, since then all of the folio at once. Once there is a table of small entries, a
+ * write fault maps all of a folio in page cache, and a read fault maps what the core's fault-around
+ * asks for. The mapping has none of VM_IO, VM_PFNMAP and VM_MIXEDMAP, because GUP refuses or
+ * miscounts those.
  */
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
@@ -24,9 +25,11 @@ static struct xalloc_client *client_of(const struct vm_area_struct *vma)
 /*
  * Keep a folio with a broken kpage out of 2 MiB entries, for good. Otherwise the core maps the
  * whole folio: by a 2 MiB entry if memory_failure() did not mark the folio, and from 6.18 on also
- * by small entries, unless the folio ends beyond the end of the file.
+ * by small entries, unless the folio ends beyond the end of the file. PG_checked says that this
+ * was done before.
  */
-static void map_by_kpages(struct vm_fault *vmf, struct xalloc_arena *arena, struct folio *folio)
+static void forbid_huge_entries(struct vm_fault *vmf, struct xalloc_arena *arena,
+				struct folio *folio)
 {
 	unsigned long nr_kpages = folio_nr_pages(folio);
 
@@ -62,7 +65,7 @@ static bool may_map_broken(const struct vm_fault *vmf, struct folio *folio)
 	return xalloc_backing_is_poisoned(folio) || PageHWPoison(vmf->page);
 }
 
-/* What filemap_map_pages() leaves to others for the last folio of a file, since 6.12. */
+/* Installs the page table. For the last folio of a file, filemap_map_pages() of 6.12 does not. */
 static void install_table(struct vm_fault *vmf)
 {
 	struct mm_struct *mm = vmf->vma->vm_mm;
@@ -127,8 +130,8 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 		return VM_FAULT_SIGBUS;
 	is_broken = may_map_broken(vmf, folio);
 	if (is_broken)
-		map_by_kpages(vmf, arena, folio);
-	/* Refused here, because the core would evict the folio. */
+		forbid_huge_entries(vmf, arena, folio);
+	/* Refused here: the core would unmap the folio and try to evict it. */
 	if (is_broken && PageHWPoison(vmf->page)) {
 		put_locked(folio);
 		return VM_FAULT_HWPOISON;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Offline: a block of memory that the machine is to lose, with memory of an arena in it.
+ * Memory offlining: refuses it for a block that has memory of an arena.
  *
  * The kernel tries to move page cache until it succeeds or a signal comes. The memory of an arena
- * cannot be moved. Therefore the module tells the kernel at once that the block is busy. Memory in
- * no page cache needs no such answer: the kernel sees by itself that it cannot move that memory.
+ * cannot be moved. Therefore the module tells the kernel at once that the block is busy. The same
+ * goes for folios that a dead arena has left, broken or pinned. For other memory outside of page
+ * cache, the kernel sees by itself that it cannot move that memory.
  */
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
@@ -13,25 +14,25 @@
 
 #include "internal.h"
 
-/* Whether a kpage is in memory that cannot be moved. Sets @nr to how many kpages to go on by. */
-static bool is_fixed(struct page *kpage, unsigned long *nr)
+/* Whether a kpage cannot be moved. Sets @nr to the number of kpages up to the next folio. */
+static bool is_unmovable(struct page *kpage, unsigned long *nr)
 {
 	struct folio *folio = page_folio(kpage);
-	bool fixed = false;
+	bool unmovable = false;
 
 	*nr = 1;
 	if (!folio_try_get(folio))
 		return false;
-	/* Only with a reference does the kpage stay in the folio. */
+	/* A kpage may leave its folio while nobody has a reference: check again. */
 	if (page_folio(kpage) == folio) {
-		fixed = xalloc_backing_is_fixed(folio);
+		unmovable = xalloc_backing_is_unmovable(folio);
 		*nr = folio_nr_pages(folio) - folio_page_idx(folio, kpage);
 	}
 	folio_put(folio);
-	return fixed;
+	return unmovable;
 }
 
-static int answer(struct notifier_block *block, unsigned long action, void *data)
+static int memory_changes(struct notifier_block *block, unsigned long action, void *data)
 {
 	const struct memory_notify *range = data;
 	unsigned long pfn, nr;
@@ -42,7 +43,7 @@ static int answer(struct notifier_block *block, unsigned long action, void *data
 	for (pfn = range->start_pfn; pfn < range->start_pfn + range->nr_pages; pfn += nr) {
 		nr = 1;
 		kpage = pfn_to_online_page(pfn);
-		if (kpage && is_fixed(kpage, &nr))
+		if (kpage && is_unmovable(kpage, &nr))
 			return notifier_from_errno(-EBUSY);
 		cond_resched();
 	}
@@ -50,7 +51,7 @@ static int answer(struct notifier_block *block, unsigned long action, void *data
 }
 
 static struct notifier_block notifier = {
-	.notifier_call = answer,
+	.notifier_call = memory_changes,
 };
 
 /**

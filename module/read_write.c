@@ -177,8 +177,8 @@ static loff_t find_kind(struct xalloc_arena *arena, loff_t pos, bool data)
  * @whence: likewise; SEEK_DATA finds what is granted, SEEK_HOLE what is not
  *
  * Context: Process context, may sleep.
- * Return: the position, or -EINVAL, -ENXIO past the end, -ESTALE for a file of another process,
- * -EINTR.
+ * Return: the position, or -EINVAL, -ENXIO if SEEK_DATA finds no data or if SEEK_DATA or SEEK_HOLE
+ * begin at or past the end, -ESTALE for a file of another process, -EINTR.
  */
 loff_t xalloc_llseek(struct file *file, loff_t offset, int whence)
 {

@@ -288,7 +288,7 @@ static void trim_reserve(struct xalloc_arena *arena, u32 nr_keep)
  * A fatal signal stops this function, unless the task exits already; the worker then goes on.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
- * Return: the number of slices given back, and by others in the meantime.
+ * Return: the number of slices given back by this task and, meanwhile, by others.
  */
 u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
 {
@@ -306,7 +306,7 @@ u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
 
 /**
- * xalloc_reclaim_trim() - like xalloc_reclaim(), and with what the worker has in hand
+ * xalloc_reclaim_trim() - xalloc_reclaim(), after the worker has finished its segment
  * @arena: the arena
  * @nr_reserve: most segments to keep in the reserve
  *
@@ -314,7 +314,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
  * The worker fills nothing meanwhile.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
- * Return: the number of slices given back, and by others in the meantime.
+ * Return: the number of slices given back by this task and, meanwhile, by others.
  */
 u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve)
 {
@@ -750,7 +750,7 @@ static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_cont
 	unsigned long nr_arenas = SCAN_ARENAS_MAX, nr = 0;
 	struct xalloc_arena *arena, *next;
 
-	/* Keeps the arenas from being freed. Whoever holds it does not allocate. */
+	/* arenas_lock keeps the arenas from being freed. No task allocates memory with it held. */
 	mutex_lock(&arenas_lock);
 	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, take_one, &taking, &nr_arenas);
 	list_for_each_entry_safe(arena, next, &taking.arenas, reserved_link)

@@ -684,7 +684,7 @@ int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *
 }
 
 /* Let the kernel map the folios of granted slices by itself: see backing.c. */
-static void show(struct xalloc_segment *seg, u32 slices)
+static void mark_mappable(struct xalloc_segment *seg, u32 slices)
 {
 	if (!seg->in_pieces) {
 		folio_mark_uptodate(seg->folio[0]);
@@ -694,8 +694,8 @@ static void show(struct xalloc_segment *seg, u32 slices)
 		folio_mark_uptodate(seg->folio[__ffs(slices)]);
 }
 
-/* The opposite, for slices that are not granted any more. */
-static void hide(struct xalloc_segment *seg, u32 slices)
+/* The opposite, for slices not granted any more: an order-9 folio only when no slice is granted. */
+static void clear_mappable(struct xalloc_segment *seg, u32 slices)
 {
 	if (!seg->in_pieces) {
 		if (!seg->granted)
@@ -722,7 +722,7 @@ u32 xalloc_segment_grant(struct xalloc_arena *arena, struct xalloc_segment *seg,
 	WARN_ON_ONCE(slices & ~seg->present || slices & seg->granted);
 	seg->touched |= slices;
 	set_slices(arena, seg, seg->present, seg->granted | slices);
-	show(seg, slices);
+	mark_mappable(seg, slices);
 	return touched;
 }
 
@@ -738,7 +738,7 @@ void xalloc_segment_ungrant(struct xalloc_arena *arena, struct xalloc_segment *s
 {
 	WARN_ON_ONCE(slices & ~seg->granted);
 	set_slices(arena, seg, seg->present, seg->granted & ~slices);
-	hide(seg, slices);
+	clear_mappable(seg, slices);
 }
 
 /* The folio at a slice that the fault may map now, without a reference. */
@@ -823,7 +823,7 @@ struct folio *xalloc_segment_get_folio(struct xalloc_arena *arena, u32 slice)
 
 	if (!folio)
 		return NULL;
-	/* Of an order-9 folio, another slice may be. */
+	/* An order-9 folio is also found if only another slice of it is granted. */
 	rcu_read_lock();
 	seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
 	granted = seg && READ_ONCE(seg->granted) & BIT(slice % XALLOC_SLICES_PER_SEGMENT);

@@ -55,7 +55,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #define copy_splice_read generic_file_splice_read
 #endif
 
-/* 6.6: a flag tells folios that the kernel may split; it was the kind of their destructor before */
+/* 6.6: a flag marks large folios that the kernel may split; before, their destructor did */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
 #include <linux/mm.h>
 #define folio_clear_large_rmappable(folio)						\
@@ -141,7 +141,7 @@ static inline int copy_mc_highpage(struct page *to, struct page *from)
 #endif
 
 /*
- * 6.8: what removes a folio with broken memory takes a folio, and is called so.
+ * 6.8: the operation that removes broken memory is error_remove_folio, and takes a folio, no page.
  * XALLOC_ERROR_REMOVE() is the head of the operation, whose name is XALLOC_ERROR_REMOVE_OP.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)

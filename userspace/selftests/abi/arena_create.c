@@ -286,7 +286,6 @@ TEST_F(arena_create, inode)
 	close(arena);
 }
 
-/* Memory is reached by mapping alone. */
 /* Runs as @uid, member of @gid alone; the negative errno of opening the device. */
 static int open_as(uid_t uid, gid_t gid)
 {

@@ -392,27 +392,27 @@ TEST_F(dmabuf, camera_takes_pictures_by_dma)
 /* 1 MiB of one segment is one entry for a device that takes that, and not one for each slice. */
 TEST_F(dmabuf, device_has_long_entries)
 {
-	int camera = camera_open(BY_DMA), dmabufs[2], all, longest, i;
+	int camera = camera_open(BY_DMA), dmabufs[2], all, single, i;
 
 	if (camera < 0)
 		SKIP(return, "this kernel has no module vivid");
 	/* Of struct sg_table: orig_nents. */
 	if (!probe_make("mapped", "dma_map_sgtable", "entries=+12($arg2):u32"))
 		SKIP(goto out, "this kernel has no probes");
-	all = events_count("xalloc/mapped", NULL);
+	all = events_open("xalloc/mapped", NULL);
 	ASSERT_LE(0, all);
-	longest = events_count("xalloc/mapped", "entries == 1");
-	ASSERT_LE(0, longest);
+	single = events_open("xalloc/mapped", "entries == 1");
+	ASSERT_LE(0, single);
 	for (i = 0; i < 2; i++) {
 		dmabufs[i] = export(self->arena, i * XALLOC_SEGMENT_BYTES, MIB);
 		ASSERT_LE(0, dmabufs[i]);
 	}
 	ASSERT_EQ(0, take_picture(camera, dmabufs, NULL));
-	EXPECT_EQ(2, events_counted(longest));
-	EXPECT_EQ(2, events_counted(all));
+	EXPECT_EQ(2, events_read(single));
+	EXPECT_EQ(2, events_read(all));
 	for (i = 0; i < 2; i++)
 		close(dmabufs[i]);
-	close(longest);
+	close(single);
 	close(all);
 	probe_remove("mapped");
 out:

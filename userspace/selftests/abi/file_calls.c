@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Description: an arena under the calls that every program makes on files: read, write, lseek with
- * SEEK_DATA and SEEK_HOLE, copy_file_range, fsync. Data is what is granted; all else is a hole.
+ * SEEK_DATA and SEEK_HOLE, sendfile, splice, fsync. Data is what is granted; all else is a hole.
  */
 #include "selftest.h"
 #include "sharing.h"
@@ -93,14 +93,14 @@ static void fill_expected(unsigned char *want)
 		pattern_fill(want + data[i].offset, data[i].bytes, i);
 }
 
-static void *memory_for(size_t bytes)
+static void *anonymous_map(size_t bytes)
 {
 	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return map == MAP_FAILED ? NULL : map;
 }
 
-/* Moves bytes from a file to another by a pipe. Returns how many, or -1. */
+/* Moves at most one slice from a file to another by a pipe. Returns how many bytes, or -1. */
 static ssize_t splice_through(int from, off_t *from_at, int to, off_t *to_at, size_t bytes)
 {
 	ssize_t nr, rest;
@@ -123,7 +123,7 @@ static ssize_t splice_through(int from, off_t *from_at, int to, off_t *to_at, si
 
 TEST_F(file_calls, read_sees_data_and_zeros)
 {
-	unsigned char *want = memory_for(ARENA_BYTES), *got = memory_for(ARENA_BYTES);
+	unsigned char *want = anonymous_map(ARENA_BYTES), *got = anonymous_map(ARENA_BYTES);
 	void *nowhere = range_reserve(KPAGE_BYTES, KPAGE_BYTES);
 	const struct iovec parts[] = { { got, 5000 }, { got + 5000, 2 * SLICE } };
 
@@ -152,7 +152,7 @@ TEST_F(file_calls, read_sees_data_and_zeros)
 TEST_F(file_calls, write_reaches_data_alone)
 {
 	void *nowhere = range_reserve(KPAGE_BYTES, KPAGE_BYTES);
-	unsigned char *bytes = memory_for(SEGMENT);
+	unsigned char *bytes = anonymous_map(SEGMENT);
 	uint64_t committed = stat_of(self->fd).committed_bytes;
 
 	ASSERT_TRUE(bytes);
@@ -218,10 +218,10 @@ TEST_F(file_calls, seek_finds_data_and_holes)
 	EXPECT_EQ(SLICE, lseek(self->fd, SLICE, SEEK_DATA));
 }
 
-/* With the copying in the kernel, and nothing of the arena lent to the other file. */
+/* sendfile() and splice() copy, and pin no memory of the arena. */
 TEST_F(file_calls, copies_by_the_kernel)
 {
-	unsigned char *want = memory_for(ARENA_BYTES), *got;
+	unsigned char *want = anonymous_map(ARENA_BYTES), *got;
 	int file = memfd_create("copy", MFD_CLOEXEC);
 	off_t from = 0, to = 2 * SEGMENT, at = 0;
 	ssize_t nr;
@@ -248,7 +248,7 @@ TEST_F(file_calls, copies_by_the_kernel)
 	close(file);
 }
 
-/* Whoever reads a pipe later has what the arena held at the splice. */
+/* A pipe keeps the bytes that the arena held at the time of splice(). */
 TEST_F(file_calls, pipe_has_a_copy)
 {
 	unsigned char got[KPAGE_BYTES];
@@ -293,8 +293,8 @@ TEST_F(file_calls, reader_does_not_write)
 	close(reader);
 }
 
-/* The memory that is read is that of the process, not of the one who made the file. */
-TEST(family_is_read_by_its_own)
+/* The file of a family works only in the process that it belongs to. */
+TEST(family_file_is_stale_in_a_child)
 {
 	struct xalloc_ioc_stat before;
 	int device = device_setup(_metadata, &before);

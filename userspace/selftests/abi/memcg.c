@@ -331,28 +331,28 @@ TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
 }
 
 /*
- * A counter of the XArray nodes that this thread allocates, which also are to be @more. An event
- * has the name of the cache since 7.0; before, nothing else has the size of a node.
+ * Opens a counter of the XArray nodes that this thread allocates; @more is appended to the filter.
+ * An event has the name of the cache since 7.0; before, nothing else has the size of a node.
  */
-static int nodes_count(const char *more)
+static int nodes_open(const char *more)
 {
 	char filter[96];
 	int fd;
 
 	snprintf(filter, sizeof(filter), "name == \"radix_tree_node\"%s", more);
-	fd = events_count("kmem/kmem_cache_alloc", filter);
+	fd = events_open("kmem/kmem_cache_alloc", filter);
 	if (fd != -EINVAL)
 		return fd;
 	snprintf(filter, sizeof(filter), "bytes_req == %lld%s",
 		 read_number("/sys/kernel/slab/radix_tree_node/object_size"), more);
-	return events_count("kmem/kmem_cache_alloc", filter);
+	return events_open("kmem/kmem_cache_alloc", filter);
 }
 
 /* XArrays find pages and segments. A user who grants makes the kernel allocate their nodes. */
 TEST_F(memcg, nodes_of_xarrays_are_charged)
 {
 	int arena = arena_create_by(self->device, 1024 * MIB, XALLOC_POLICY_SMALL, -1);
-	int all = nodes_count(""), free_of_charge = nodes_count(" && accounted == 0");
+	int all = nodes_open(""), free_of_charge = nodes_open(" && accounted == 0");
 	unsigned int i;
 
 	ASSERT_LE(0, arena);
@@ -365,10 +365,10 @@ TEST_F(memcg, nodes_of_xarrays_are_charged)
 		ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
 	for (i = 0; i < 128; i++)
 		ASSERT_EQ(1, grant_page(arena, SEGMENT_SLICES / 2 + 1, 0, NULL));
-	TH_LOG("%llu nodes", (unsigned long long)events_counted(all));
-	EXPECT_LT(64, events_counted(all));
+	TH_LOG("%llu nodes", (unsigned long long)events_read(all));
+	EXPECT_LT(64, events_read(all));
 	/* Debug kernels have a few for themselves; the nodes of the pages alone are about 70. */
-	EXPECT_GT(32, events_counted(free_of_charge));
+	EXPECT_GT(32, events_read(free_of_charge));
 	close(free_of_charge);
 	close(all);
 out:

@@ -99,7 +99,6 @@ TEST_F(mm_calls, mlock)
 
 TEST_F(mm_calls, what_would_change_the_file_is_refused)
 {
-	EXPECT_EQ(0, msync(self->map, ARENA_BYTES, MS_SYNC));
 	EXPECT_EQ(-1, ftruncate(self->arena, XALLOC_SEGMENT_BYTES));
 	EXPECT_EQ(EOPNOTSUPP, errno);
 	EXPECT_EQ(-1, fallocate(self->arena, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,

@@ -46,7 +46,7 @@ FIXTURE_TEARDOWN(page_cache)
 	close(self->device);
 }
 
-/* Segments are counted at once; others who use huge pages of files would disturb the figures. */
+/* The kernel counts a segment at once. Other users of huge pages of files would disturb this. */
 TEST_F(page_cache, memory_is_counted)
 {
 	long unevictable = meminfo_kb("Unevictable"), huge = meminfo_kb("FileHugePages");
@@ -164,7 +164,7 @@ TEST_F(page_cache, memory_stays_whole_and_in_its_place)
 	EXPECT_EQ(BYTES / 1024, smaps_kb(self->map, BYTES, "FilePmdMapped"));
 }
 
-/* redis asks for no huge pages. Two faults for each table are enough: make it, and fill it. */
+/* Redis disables huge pages. Two faults for each table are enough: make it, and fill it. */
 TEST_F(page_cache, few_faults_without_huge_pages)
 {
 	long faults;
@@ -179,7 +179,7 @@ TEST_F(page_cache, few_faults_without_huge_pages)
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 }
 
-/* What was freed while a pipe has it stays in the page cache, and is not mapped along. */
+/* A freed page that a pipe holds stays in page cache, but a fault beside it does not map it. */
 TEST_F(page_cache, fault_maps_nothing_that_is_free)
 {
 	struct xalloc_page_grant pages[SEGMENT_SLICES];
@@ -256,7 +256,7 @@ TEST_F(page_cache, blocks_of_memory_do_not_go_offline)
 		memcpy(first, path, sizeof(first));
 	}
 	ASSERT_LE(0, pipe);
-	/* Nor when the arena is gone, but for what the pipe has of it. */
+	/* The block also stays when the arena is gone and only the pipe holds its memory. */
 	munmap(map, MANY_BYTES);
 	close(arena);
 	EXPECT_LT(self->before.arenas + 1, stat_of(self->device).arenas);

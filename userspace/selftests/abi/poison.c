@@ -43,9 +43,9 @@ static void note_address(int sig, siginfo_t *info, void *context)
 }
 
 /*
- * Writes to the kpage at @addr and breaks it. Returns false where the kernel cannot. A kernel from
- * 6.12 on tells those who have the kpage mapped, if they asked for it, by a SIGBUS, which is noted
- * in told_address.
+ * Writes to the kpage at @addr and breaks it. Returns false where the kernel cannot. From 6.12 on
+ * the kernel sends SIGBUS to a process that has the kpage mapped and has set PR_MCE_KILL_EARLY; the
+ * handler puts the address into told_address.
  */
 static bool break_kpage(enum breaker how, void *addr)
 {
@@ -285,7 +285,7 @@ FIXTURE_VARIANT(broken_neighbour)
 	enum breaker how;
 	uint32_t policy;
 	size_t off;		/* of the mapping from an address where 2 MiB entries fit */
-	bool is_last;		/* the segment is the last one, a special case */
+	bool is_last;		/* one segment: the last folio of a file is special */
 };
 
 FIXTURE_VARIANT_ADD(broken_neighbour, madvise_huge)
@@ -393,7 +393,7 @@ static void expect_only_broken_is_missing(struct __test_metadata *_metadata,
 	EXPECT_EQ(SIGBUS, touch_write((void *)(map + BROKEN), 1));
 }
 
-/* Before they touch it. */
+/* The SIGBUS comes before the process touches the broken kpage. */
 TEST_F(broken_neighbour, is_told_to_those_who_have_it_mapped)
 {
 	if (!is_kernel_at_least(6, 12))

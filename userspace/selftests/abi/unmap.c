@@ -98,7 +98,7 @@ static void expect_unmaps(struct __test_metadata *_metadata, FIXTURE_DATA(unmap)
 	ASSERT_LE(0, client);
 	if (!probe_make("unmapped", UNMAP_FUNCTION, ""))
 		SKIP(goto out, "this kernel has no probes");
-	counter = events_count("xalloc/unmapped", NULL);
+	counter = events_open("xalloc/unmapped", NULL);
 	ASSERT_LE(0, counter);
 	for (i = 0; i < variant->nr_neighbours; i++) {
 		maps[i] = arena_map(self->arena, BYTES);
@@ -107,9 +107,9 @@ static void expect_unmaps(struct __test_metadata *_metadata, FIXTURE_DATA(unmap)
 	fill_arena(_metadata, client, variant->nr_slices);
 	if (touched)
 		touch_segments(maps[0]);
-	before = events_counted(counter);
+	before = events_read(counter);
 	ASSERT_EQ(0, close(client));
-	EXPECT_EQ(want, events_counted(counter) - before);
+	EXPECT_EQ(want, events_read(counter) - before);
 	EXPECT_EQ(0, stat_of(self->arena).committed_bytes);
 	for (i = 0; i < variant->nr_neighbours; i++)
 		munmap(maps[i], BYTES);

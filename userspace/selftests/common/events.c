@@ -27,7 +27,7 @@ void probe_remove(const char *name)
 	write_text(TRACING "kprobe_events", line);
 }
 
-int events_count(const char *event, const char *filter)
+int events_open(const char *event, const char *filter)
 {
 	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
 	char path[128];
@@ -51,7 +51,7 @@ int events_count(const char *event, const char *filter)
 	return fd;
 }
 
-uint64_t events_counted(int counter)
+uint64_t events_read(int counter)
 {
 	uint64_t nr = 0;
 

@@ -19,9 +19,9 @@ void probe_remove(const char *name);
  * @filter holds for (NULL: all). -ENODEV where the kernel has no such event, or another negative
  * error.
  */
-int events_count(const char *event, const char *filter);
+int events_open(const char *event, const char *filter);
 
-/* How many there were since events_count(). */
-uint64_t events_counted(int counter);
+/* How many events there were since events_open(). */
+uint64_t events_read(int counter);
 
 #endif
