@@ -509,8 +509,8 @@ static int create_client(struct xalloc_heap *heap, const struct xalloc_heap_conf
 		if (IS_ERR(heap->file))
 			return PTR_ERR(heap->file);
 		heap->client = heap->file->private_data;
-		/* A file of the heap cannot be opened again, and no user can set the limit. */
-		file_inode(heap->file)->i_mode = 0;
+		/* Nobody can open a file of the heap again, and no user can set the limit. */
+		file_inode(heap->file)->i_mode = S_IFREG;
 		file_inode(heap->file)->i_uid = INVALID_UID;
 		return 0;
 	}
