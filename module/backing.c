@@ -146,7 +146,7 @@ bool xalloc_backing_remove(struct folio *folio, bool may_wait)
 
 /**
  * xalloc_backing_end() - take all folios of an arena out of the page cache
- * @arena: the arena, dying, of which nothing is mapped any more
+ * @arena: a dying arena without mappings
  *
  * Context: Process context, may sleep. The last step with arena->mapping.
  */

@@ -151,14 +151,14 @@ static u32 slices_of_kind(struct xalloc_arena *arena, u32 index, u32 first, bool
 static loff_t find_kind(struct xalloc_arena *arena, loff_t pos, bool data)
 {
 	unsigned long index = pos / XALLOC_SEGMENT_BYTES;
-	u32 first = pos / XALLOC_SLICE_BYTES % XALLOC_SLICES_PER_SEGMENT, found;
+	u32 first, found;
 
-	for (; index < arena->nr_segments; index++, first = 0) {
+	for (; index < arena->nr_segments; index++) {
 		/* Where no segment has memory there is no data. */
 		if (data && !xa_find(&arena->segments, &index, arena->nr_segments - 1, XA_PRESENT))
 			break;
-		if (index > pos / XALLOC_SEGMENT_BYTES)
-			first = 0;
+		first = index == pos / XALLOC_SEGMENT_BYTES ?
+			pos / XALLOC_SLICE_BYTES % XALLOC_SLICES_PER_SEGMENT : 0;
 		found = slices_of_kind(arena, index, first, data);
 		if (found)
 			return max_t(loff_t, pos, index * XALLOC_SEGMENT_BYTES +

@@ -74,7 +74,7 @@ bool xalloc_unmap_is_needed(struct folio *folio)
 
 /**
  * xalloc_unmap_sees_pin() - whether somebody else than page tables refers to a folio
- * @folio: a folio of which some slices are granted
+ * @folio: a folio with granted slices
  *
  * Unmaps nothing: those who use the granted slices take no fault.
  *
