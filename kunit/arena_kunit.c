@@ -349,7 +349,11 @@ static void free_refuses(struct kunit *test)
 {
 	const struct free_row *row = test->param_value;
 	struct xalloc_client *ours, *other;
-	u64 batch[] = { SLICES(6), row->offset, SLICES(0) };
+	struct xalloc_range batch[] = {
+		{ .offset = SLICES(6) },
+		{ .offset = row->offset },
+		{ .offset = SLICES(0) },
+	};
 
 	fx_make_arena(test, 2, 0);
 	ours = fx_make_client(test);

@@ -332,7 +332,7 @@ static void kill_ends_the_freeing(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_arena(test, 64, 0);
 	struct xalloc_client *client = fx_make_client(test);
-	u64 begin = 0;
+	struct xalloc_range begin = {};
 	u32 nr_freed;
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64 * 32, 0), 0);

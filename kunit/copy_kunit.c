@@ -137,6 +137,24 @@ static void page_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
 	xalloc_copy_destroy(heir);
 }
 
+/* What is left of a page stays, in two pages here as there. */
+static void part_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
+	struct xalloc_client *client = fx_make_client(test), *heir;
+	const struct xalloc_range middle = { 20 * XALLOC_SLICE_BYTES, 30 * XALLOC_SLICE_BYTES };
+	u64 nr_changes;
+
+	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 70, 0), 0);
+	memset(fx_slice_memory(arena, 69), 0x11, XALLOC_SLICE_BYTES);
+	heir = make_copy(test, arena, &nr_changes);
+	KUNIT_ASSERT_EQ(test, xalloc_client_free(client, &middle, 1), 1);
+	KUNIT_EXPECT_EQ(test, arena->nr_pages, 2);
+	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), 0);
+	expect_same(test, heir->arena, arena);
+	xalloc_copy_destroy(heir);
+}
+
 /* One that is to be dropped from the copy, whose records of it contradict each other. */
 static void page_that_cannot_be_dropped_stays_the_heirs(struct kunit *test)
 {
@@ -244,6 +262,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE_PARAM(copy_has_the_same_pages, copies_gen_params),
 	KUNIT_CASE(copy_of_a_copy),
 	KUNIT_CASE(page_that_is_freed_meanwhile_is_not_copied),
+	KUNIT_CASE(part_that_is_freed_meanwhile_is_not_copied),
 	KUNIT_CASE(page_that_cannot_be_dropped_stays_the_heirs),
 	KUNIT_CASE(page_in_quarantine_is_not_copied),
 	KUNIT_CASE(copies_count_against_the_limit),

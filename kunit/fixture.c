@@ -271,7 +271,8 @@ int fx_grant_at(struct xalloc_client *client, u32 nr_slices, u32 flags)
 
 int fx_free_offset(struct xalloc_client *client, u64 offset)
 {
-	int rc = xalloc_client_free(client, &offset, 1);
+	const struct xalloc_range range = { .offset = offset };
+	int rc = xalloc_client_free(client, &range, 1);
 
 	return rc == 1 ? 0 : rc;
 }

@@ -171,42 +171,45 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
 
-/* In order, as far as @act succeeds: how often it did, or its first error. */
-static int act_on_offsets(struct xalloc_client *client, const u64 *offsets, u32 nr,
-			  int (*act)(struct xalloc_client *client, u64 offset))
+static int free_range(struct xalloc_client *client, const struct xalloc_range *range)
 {
-	int err = 0;
-	u32 i;
+	const u64 arena_bytes = (u64)client->arena->nr_segments * XALLOC_SEGMENT_BYTES;
 
-	lockdep_assert_held(&client->arena->lock);
-	for (i = 0; i < nr; i++) {
-		err = fatal_signal_pending(current) ? -EINTR : act(client, offsets[i]);
-		if (err)
-			break;
-	}
-	return i ? i : err;
+	if (!range->bytes)
+		return xalloc_page_free(client, range->offset);
+	if (range->offset % XALLOC_SLICE_BYTES || range->bytes % XALLOC_SLICE_BYTES)
+		return -EINVAL;
+	if (range->offset >= arena_bytes || range->bytes > arena_bytes - range->offset)
+		return -ERANGE;
+	return xalloc_page_free_range(client, range->offset / XALLOC_SLICE_BYTES,
+				      (range->offset + range->bytes) / XALLOC_SLICE_BYTES);
 }
 
 /**
- * xalloc_client_free() - free pages, in order, as far as they can be freed
+ * xalloc_client_free() - free pages and parts of pages, in order, as far as they can be freed
  * @client: who frees
- * @offsets: where they begin, in bytes
- * @nr: entries in @offsets, at least 1
+ * @ranges: what to free; of no bytes: the whole page that begins there
+ * @nr: entries in @ranges, at least 1
  *
  * Context: Process context, may sleep.
  * Return: the number freed, at least 1, or the error of the first.
  */
-int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr)
+int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr)
 {
 	struct xalloc_arena *arena = client->arena;
-	int rc;
+	int err = 0;
+	u32 i;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	rc = act_on_offsets(client, offsets, nr, xalloc_page_free);
+	for (i = 0; i < nr; i++) {
+		err = fatal_signal_pending(current) ? -EINTR : free_range(client, &ranges[i]);
+		if (err)
+			break;
+	}
 	reclaim_new(arena);
 	mutex_unlock(&arena->lock);
-	return rc;
+	return i ? i : err;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_free);
 
@@ -222,12 +225,17 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_free);
 int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr)
 {
 	struct xalloc_arena *arena = client->arena;
-	int rc;
+	int err = 0;
+	u32 i;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	rc = act_on_offsets(client, offsets, nr, xalloc_page_adopt);
+	for (i = 0; i < nr; i++) {
+		err = fatal_signal_pending(current) ? -EINTR : xalloc_page_adopt(client, offsets[i]);
+		if (err)
+			break;
+	}
 	mutex_unlock(&arena->lock);
-	return rc;
+	return i ? i : err;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_adopt);

@@ -8,7 +8,9 @@
  * descriptor of the child becomes. While it is made nobody else knows of it, so that of the
  * two arenas only one is ever locked.
  */
-#include <linux/sched.h>
+#include <linux/bitops.h>
+#include <linux/bits.h>
+#include <linux/sched/signal.h>
 
 #include "internal.h"
 
@@ -90,40 +92,101 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_copy_create);
 
+/* Those of @slices in segment @index that are still in pages of the grant @nr. */
+static u32 still_granted(struct xalloc_arena *arena, u32 index, u32 slices, u64 nr)
+{
+	const struct xalloc_page *page;
+	u32 bits, found = 0;
+
+	for (bits = slices; bits; bits &= bits - 1) {
+		page = xalloc_page_around(arena, index * XALLOC_SLICES_PER_SEGMENT + __ffs(bits));
+		if (page && xalloc_page_is_owned(arena, page) && page->nr == nr)
+			found |= bits & -bits;
+	}
+	return found;
+}
+
+/* Copies slices of a segment as far as they are still there, and takes those off @slices. */
+static int copy_slices(struct xalloc_arena *to, struct xalloc_arena *from, u32 index, u32 *slices,
+		       u64 nr)
+{
+	u32 found;
+	int err = 0;
+
+	if (mutex_lock_killable(&from->lock))
+		return -EINTR;
+	found = still_granted(from, index, *slices, nr);
+	if (found)
+		err = xalloc_segment_copy(xa_load(&to->segments, index),
+					  xa_load(&from->segments, index), found);
+	mutex_unlock(&from->lock);
+	*slices &= ~found;
+	return err;
+}
+
+/* Frees slices of a segment of the copy. */
+static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
+{
+	u32 base = index * XALLOC_SLICES_PER_SEGMENT, first, nr;
+	int err = 0;
+
+	mutex_lock(&heir->arena->lock);
+	for (; slices && !err; slices &= ~GENMASK(first + nr - 1, first)) {
+		first = __ffs(slices);
+		nr = ~(slices >> first) ? __ffs(~(slices >> first)) : XALLOC_SLICES_PER_SEGMENT;
+		err = xalloc_page_free_range(heir, base + first, base + first + nr);
+	}
+	xalloc_reclaim_abandoned(heir->arena);
+	mutex_unlock(&heir->arena->lock);
+	/* Where records contradict each other, the page stays the heir's. */
+	return err == -EUCLEAN ? 0 : err;
+}
+
+/* @page tells what a page of the copy was like before this. */
+static int copy_contents(struct xalloc_client *heir, struct xalloc_arena *from,
+			 const struct xalloc_page *page)
+{
+	u32 index, slices;
+	int err;
+
+	for (index = xalloc_page_first_segment(page); index <= xalloc_page_last_segment(page);
+	     index++) {
+		slices = xalloc_page_slices_in(page, index);
+		err = copy_slices(heir->arena, from, index, &slices, page->nr);
+		if (!err && slices)
+			err = free_slices(heir, index, slices);
+		if (!err && fatal_signal_pending(current))
+			err = -EINTR;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 /**
  * xalloc_copy_fill() - copy the contents
  * @heir: what xalloc_copy_create() returned
  * @from: the arena that it is a copy of
  *
- * Pages that were freed meanwhile are dropped from the copy.
+ * What was freed meanwhile is dropped from the copy.
  *
  * Context: Process context, may sleep. Takes and releases from->lock for each segment.
- * Return: 0, -EHWPOISON if hardware has broken a part of them, -EINTR if a fatal signal arrived.
+ * Return: 0, -EHWPOISON if hardware has broken a part of the contents, -EINTR if a fatal signal
+ * arrived, -ENOMEM if a part of a page was to be dropped.
  */
 int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 {
-	struct xalloc_arena *to = heir->arena;
-	struct xalloc_page *page, *next;
-	LIST_HEAD(gone);
-	int err = 0;
+	struct xalloc_page *page, *next, like;
+	int err;
 
+	/* A page may be gone or split after its turn; the others stay. */
 	list_for_each_entry_safe(page, next, &heir->pages, link) {
-		err = xalloc_page_copy_contents(to, from, page);
-		if (err == -ENOENT)
-			list_move_tail(&page->link, &gone);
-		else if (err)
-			break;
+		like = *page;
+		err = copy_contents(heir, from, &like);
+		if (err)
+			return err;
 	}
-
-	mutex_lock(&to->lock);
-	list_for_each_entry_safe(page, next, &gone, link) {
-		/* Back first: where records contradict each other it stays the heir's. */
-		list_move_tail(&page->link, &heir->pages);
-		xalloc_page_free(heir, (u64)page->slice * XALLOC_SLICE_BYTES);
-	}
-	xalloc_reclaim_abandoned(to);
-	mutex_unlock(&to->lock);
-	return err == -ENOENT ? 0 : err;
+	return 0;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_copy_fill);
 

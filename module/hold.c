@@ -5,32 +5,10 @@
  * page->nr_holds counts the clients whose held[] has the page. One that is freed while it is
  * held is exported, which page.c describes.
  */
-#include <linux/bitops.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "internal.h"
-
-/* The granted page that @slice is in, or NULL. */
-static struct xalloc_page *find_around(struct xalloc_arena *arena, u32 slice)
-{
-	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
-	struct xalloc_page *page;
-	u32 first;
-
-	if (!seg || !(seg->granted & BIT(slice % XALLOC_SLICES_PER_SEGMENT)))
-		return NULL;
-	for (first = slice;; first--) {
-		page = xa_load(&arena->pages, first);
-		if (page)
-			break;
-		if (first % XALLOC_SLICES_PER_SEGMENT == 0) {
-			page = seg->over;
-			break;
-		}
-	}
-	return page && slice - page->slice < page->nr_slices ? page : NULL;
-}
 
 /*
  * Counts the pages that the slices are in, all of them granted. If @nr_room is not 0, also holds
@@ -45,7 +23,7 @@ static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *
 	u32 nr = 0;
 
 	while (slice < end) {
-		page = find_around(arena, slice);
+		page = xalloc_page_around(arena, slice);
 		if (!page || !xalloc_page_is_owned(arena, page))
 			return -ENOENT;
 		if (page->client != owner && !page->of_arena)

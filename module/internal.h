@@ -457,20 +457,28 @@ struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 n
 /* page.c */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted);
-int xalloc_page_free(struct xalloc_client *client, u64 offset);
-int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
+int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
+struct xalloc_page *xalloc_page_at(struct xalloc_arena *arena, u64 offset);
+struct xalloc_page *xalloc_page_around(struct xalloc_arena *arena, u32 slice);
 struct xalloc_page *xalloc_page_next(struct xalloc_arena *arena, u32 slice);
 int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from);
-int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from,
-			      const struct xalloc_page *page);
 u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *which,
 		     struct xalloc_page_info *infos, u64 *next);
+int xalloc_page_give(struct xalloc_arena *arena, const struct xalloc_page *page);
+void xalloc_page_settle(struct xalloc_arena *arena, const struct xalloc_page *page);
+void xalloc_page_ungrant(struct xalloc_arena *arena, const struct xalloc_page *page);
+void xalloc_page_uncount(struct xalloc_arena *arena, const struct xalloc_page *page);
 void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_leave(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
+
+/* free.c */
+int xalloc_page_free(struct xalloc_client *client, u64 offset);
+int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end);
+int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
 
 /* hold.c */
 int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
@@ -495,7 +503,7 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 			struct list_head *granted);
 void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *granted,
 				bool keep);
-int xalloc_client_free(struct xalloc_client *client, const u64 *offsets, u32 nr);
+int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr);
 int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
 /*

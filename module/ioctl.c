@@ -306,13 +306,33 @@ out:
 	return rc;
 }
 
+/* Of a page with XALLOC_PAGE_AT, which is no longer than the arena. */
+static int check_grant_at(const struct xalloc_arena *arena, const struct xalloc_page_grant *grant)
+{
+	u32 arena_slices = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
+	u64 slice = grant->offset / XALLOC_SLICE_BYTES;
+
+	if (grant->offset % XALLOC_SLICE_BYTES)
+		return -EINVAL;
+	if (slice > arena_slices - grant->nr_slices)
+		return -ERANGE;
+	if (grant->align_slices && slice % grant->align_slices)
+		return -EINVAL;
+	/* Not inside of one segment. */
+	if (grant->flags & XALLOC_PAGE_CONTIG &&
+	    slice % XALLOC_SLICES_PER_SEGMENT + grant->nr_slices > XALLOC_SLICES_PER_SEGMENT)
+		return -EINVAL;
+	return 0;
+}
+
 /* Whether @grant is something that an arena like @arena could ever grant. */
 static int check_grant(const struct xalloc_arena *arena, const struct xalloc_page_grant *grant)
 {
 	u32 arena_slices = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
 	bool contig = grant->flags & XALLOC_PAGE_CONTIG;
 
-	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA) ||
+	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA |
+			     XALLOC_PAGE_AT) ||
 	    (contig && arena->policy == XALLOC_POLICY_SMALL))
 		return -EOPNOTSUPP;
 	if (!grant->nr_slices || grant->align_slices & (grant->align_slices - 1))
@@ -321,7 +341,7 @@ static int check_grant(const struct xalloc_arena *arena, const struct xalloc_pag
 		return -EFBIG;
 	if (contig && grant->nr_slices > XALLOC_SLICES_PER_SEGMENT)
 		return -EFBIG;
-	return 0;
+	return grant->flags & XALLOC_PAGE_AT ? check_grant_at(arena, grant) : 0;
 }
 
 static int check_batch(struct file *file, u32 flags, u32 nr, u32 pad)
@@ -369,35 +389,39 @@ out:
 	return rc;
 }
 
-static long for_offsets(struct file *file, const u64 __user *user, u32 nr,
-			int (*act)(struct xalloc_client *client, const u64 *offsets, u32 nr))
-{
-	u64 *offsets = memdup_user(user, array_size(nr, sizeof(*offsets)));
-	long rc;
-
-	if (IS_ERR(offsets))
-		return PTR_ERR(offsets);
-	rc = act(file->private_data, offsets, nr);
-	kfree(offsets);
-	return rc;
-}
-
 static long ioctl_free(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_free *free = &args->free;
-	int err = check_batch(file, free->flags, free->nr, free->pad);
+	struct xalloc_range *ranges;
+	long rc;
 
-	return err ?: for_offsets(file, u64_to_user_ptr(free->offsets), free->nr,
-				  xalloc_client_free);
+	rc = check_batch(file, free->flags, free->nr, free->pad);
+	if (rc)
+		return rc;
+	ranges = memdup_user(u64_to_user_ptr(free->ranges), array_size(free->nr, sizeof(*ranges)));
+	if (IS_ERR(ranges))
+		return PTR_ERR(ranges);
+	rc = xalloc_client_free(file->private_data, ranges, free->nr);
+	kfree(ranges);
+	return rc;
 }
 
 static long ioctl_adopt(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_adopt *adopt = &args->adopt;
-	int err = check_batch(file, adopt->flags, adopt->nr, adopt->pad);
+	u64 *offsets;
+	long rc;
 
-	return err ?: for_offsets(file, u64_to_user_ptr(adopt->offsets), adopt->nr,
-				  xalloc_client_adopt);
+	rc = check_batch(file, adopt->flags, adopt->nr, adopt->pad);
+	if (rc)
+		return rc;
+	offsets = memdup_user(u64_to_user_ptr(adopt->offsets),
+			      array_size(adopt->nr, sizeof(*offsets)));
+	if (IS_ERR(offsets))
+		return PTR_ERR(offsets);
+	rc = xalloc_client_adopt(file->private_data, offsets, adopt->nr);
+	kfree(offsets);
+	return rc;
 }
 
 static long ioctl_reserve(struct file *file, union call_args *args, void __user *user)
@@ -494,7 +518,7 @@ static const struct call calls[] = {
 	     ioctl_arena_create_named),
 	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, ioctl_attach_at),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, ioctl_grant),
-	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, ioctl_free),
+	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, ranges, ON_ARENA, ioctl_free),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
 	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENA, ioctl_trim),
 	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENA, ioctl_attach),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Pages: runs of slices, from grant to free.
+ * Pages: runs of slices that are granted at once, and their records.
  *
  * A page is, in this order: a run taken from the placement, segments with memory below
  * all of it, and a record in arena->pages. Every slice that the placement has as taken
@@ -14,8 +14,7 @@
  *			memory, or a fatal signal ended its freeing: the slices stay taken, so that
  *			nobody is granted them, until nobody refers to the memory (reclaim.c)
  *
- * What takes long is done by steps of some segments, with arena->lock let go between them. So a
- * long page loses its last segments first, and is shorter after each step.
+ * Pages end in free.c.
  */
 #include <linux/bitops.h>
 #include <linux/sched/signal.h>
@@ -26,17 +25,23 @@
 /* Pages that one call of xalloc_page_list() looks at. */
 #define LIST_LOOKS_MAX 4096
 
-/* Segments of one step: giving them back takes as long as zeroing one. */
-#define STEP_SEGMENTS 16
-
 static int contradiction(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	return xalloc_segment_fence(arena, xalloc_page_first_segment(page),
 				    xalloc_page_last_segment(page));
 }
 
-/* Back to the placement; the segments below are settled by the caller. */
-static int give_run(struct xalloc_arena *arena, const struct xalloc_page *page)
+/**
+ * xalloc_page_give() - give the slices of a page back to the placement
+ * @arena: the arena
+ * @page: the page, or the last segments of one
+ *
+ * The caller settles the segments below.
+ *
+ * Context: arena->lock held. Does not allocate.
+ * Return: 0, or -EUCLEAN with nothing changed.
+ */
+int xalloc_page_give(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	if (xalloc_placement_give(&arena->placement, page->slice, page->nr_slices))
 		return contradiction(arena, page);
@@ -44,8 +49,14 @@ static int give_run(struct xalloc_arena *arena, const struct xalloc_page *page)
 	return 0;
 }
 
-/* Give back those segments below @page that nobody has and nobody refers to. */
-static void settle_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
+/**
+ * xalloc_page_settle() - give back those segments of a page that nobody has and nobody refers to
+ * @arena: the arena
+ * @page: the page, or the last segments of one; its slices were given to the placement
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ */
+void xalloc_page_settle(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	struct xalloc_segment *seg;
 	unsigned long index;
@@ -107,11 +118,24 @@ static int populate_segments(struct xalloc_arena *arena, const struct xalloc_pag
 
 static int undo_take_run(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
-	int err = give_run(arena, page);
+	int err = xalloc_page_give(arena, page);
 
 	if (!err)
-		settle_segments(arena, page);
+		xalloc_page_settle(arena, page);
 	return err;
+}
+
+/* Before tables are made in vain. */
+static bool is_beyond_limit(const struct xalloc_arena *arena, u32 nr_slices)
+{
+	u32 limit_slices = arena->limit_slices;
+
+	if (arena->family) {
+		/* One that is just being set is seen when memory is charged. */
+		limit_slices = min(limit_slices, data_race(arena->family->limit_slices));
+	}
+	return nr_slices > limit_slices &&
+	       nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
 }
 
 /*
@@ -122,16 +146,10 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 		    const struct xalloc_placement_request *request)
 {
 	unsigned int how = request->contig ? XALLOC_POPULATE_HUGE : 0;
-	u32 limit_slices = arena->limit_slices, nr_missing;
+	u32 nr_missing;
 	int err, rc;
 
-	if (arena->family) {
-		/* One that is just being set is seen when memory is charged. */
-		limit_slices = min(limit_slices, data_race(arena->family->limit_slices));
-	}
-	/* Before tables are made in vain. */
-	if (page->nr_slices > limit_slices &&
-	    page->nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+	if (is_beyond_limit(arena, page->nr_slices))
 		return -EDQUOT;
 	err = xalloc_placement_take(&arena->placement, request, &page->slice);
 	xalloc_segment_tell_fenced(arena);
@@ -149,6 +167,49 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 		return err;
 	if (count_missing(arena, page) < nr_missing)
 		err = populate_segments(arena, page, how);
+	if (!err)
+		return 0;
+	rc = undo_take_run(arena, page);
+	return rc ?: err;
+}
+
+/* Why slices are not free: a page has them, or nobody may have them yet. */
+static int why_not_free(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xalloc_page_for_each_segment(arena, page, index, seg)
+		if (seg->granted & xalloc_page_slices_in(page, index))
+			return -EEXIST;
+	return -EBUSY;
+}
+
+/* Whether the worker has taken slices of @page while it zeroes a segment of the reserve. */
+static bool is_being_cleaned(const struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	return arena->cleaning && xalloc_page_slices_in(page, arena->cleaning->index);
+}
+
+/* Take the run where @page says that it is, and give memory to the slices below it. */
+static int take_run_at(struct xalloc_arena *arena, const struct xalloc_page *page, bool contig)
+{
+	int err, rc;
+
+	if (is_beyond_limit(arena, page->nr_slices))
+		return -EDQUOT;
+	while (!xalloc_placement_is_free(&arena->placement, page->slice, page->nr_slices)) {
+		if (!is_being_cleaned(arena, page))
+			return why_not_free(arena, page);
+		err = xalloc_segment_wait(arena);
+		if (err)
+			return err;
+	}
+	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
+	xalloc_segment_tell_fenced(arena);
+	if (err)
+		return err;
+	err = populate_segments(arena, page, contig ? XALLOC_POPULATE_HUGE : 0);
 	if (!err)
 		return 0;
 	rc = undo_take_run(arena, page);
@@ -177,8 +238,14 @@ static bool count_granted(struct xalloc_arena *arena, struct xalloc_page *page,
 	return zero;
 }
 
-/* Of a page, or of the last segments of one. */
-static void ungrant_segments(struct xalloc_arena *arena, const struct xalloc_page *page)
+/**
+ * xalloc_page_ungrant() - note that the slices of a page belong to no living client any more
+ * @arena: the arena
+ * @page: the page, or the last segments of one
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_page_ungrant(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
 	u32 first = xalloc_page_first_segment(page);
 	struct xalloc_segment *seg;
@@ -191,24 +258,18 @@ static void ungrant_segments(struct xalloc_arena *arena, const struct xalloc_pag
 	}
 }
 
-static void uncount_granted(struct xalloc_arena *arena, const struct xalloc_page *page)
+/**
+ * xalloc_page_uncount() - note that a page belongs to no living client any more
+ * @arena: the arena
+ * @page: the page, all of it
+ *
+ * Context: arena->lock held.
+ */
+void xalloc_page_uncount(struct xalloc_arena *arena, const struct xalloc_page *page)
 {
-	ungrant_segments(arena, page);
+	xalloc_page_ungrant(arena, page);
 	arena->nr_pages--;
 	xalloc_count(XALLOC_NR_PAGES, -1);
-}
-
-static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page)
-{
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	xalloc_page_for_each_segment(arena, page, index, seg) {
-		if (xalloc_segment_is_poisoned(seg, xalloc_page_slices_in(page, index)))
-			return true;
-		cond_resched();
-	}
-	return false;
 }
 
 static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 tag, u32 nr_slices,
@@ -238,8 +299,8 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
 /**
  * xalloc_page_grant() - grant one page
  * @client: to whom
- * @grant: nr_slices, align_slices, flags and tag, checked against the arena's size; the
- *	rest is written
+ * @grant: nr_slices, align_slices, flags, tag and, with XALLOC_PAGE_AT, offset, checked against
+ *	the arena's size; the rest is written
  * @granted: list to which the page is added; it can be freed once the caller has
  *	marked it granted
  *
@@ -248,7 +309,8 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
  * Context: Process context, may sleep. arena->lock held; let go and taken again where
  * memory has to be had.
  * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -EUSERS, -ENOSR, -ENOMEM, -EINTR, -EUCLEAN with
- * nothing changed.
+ * nothing changed. With XALLOC_PAGE_AT, instead of -ENOSPC: -EEXIST if a page is there, -EBUSY if
+ * slices are still kept from being granted.
  */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)
@@ -267,7 +329,9 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 				 grant->flags & XALLOC_PAGE_ARENA);
 	if (!page)
 		return -ENOMEM;
-	err = take_run(arena, page, &request);
+	page->slice = grant->offset / XALLOC_SLICE_BYTES;
+	err = grant->flags & XALLOC_PAGE_AT ? take_run_at(arena, page, request.contig) :
+					      take_run(arena, page, &request);
 	if (err)
 		goto err_free;
 	err = add_record(arena, page);
@@ -311,8 +375,15 @@ int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_page_zero);
 
-/* The page that begins at @offset, if it is anybody's. */
-static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
+/**
+ * xalloc_page_at() - the page that begins at an offset, if it is anybody's
+ * @arena: the arena
+ * @offset: in bytes
+ *
+ * Context: arena->lock held.
+ * Return: the page, or -EINVAL, -ERANGE, -ENOENT.
+ */
+struct xalloc_page *xalloc_page_at(struct xalloc_arena *arena, u64 offset)
 {
 	struct xalloc_page *page;
 
@@ -327,158 +398,33 @@ static struct xalloc_page *find_granted(struct xalloc_arena *arena, u64 offset)
 	return page;
 }
 
-/* Where the last step's worth of segments of a long page begins; 0 for a page that is not long. */
-static u32 find_cut(const struct xalloc_page *page)
-{
-	u32 last = xalloc_page_last_segment(page);
-
-	if (last - xalloc_page_first_segment(page) < STEP_SEGMENTS)
-		return 0;
-	return last - STEP_SEGMENTS + 1;
-}
-
-/* The part of @page that lies in segment @index and those after it. */
-static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
-{
-	u32 slice = index * XALLOC_SLICES_PER_SEGMENT;
-
-	return (struct xalloc_page){
-		.slice = slice,
-		.nr_slices = page->slice + page->nr_slices - slice,
-	};
-}
-
-/* Shorten @page by all that is in segments from @index on, which go back. */
-static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
-{
-	const struct xalloc_page tail = tail_of(page, index);
-	int err;
-
-	err = give_run(arena, &tail);
-	if (err)
-		return err;
-	if (page->client)
-		ungrant_segments(arena, &tail);
-	page->nr_slices -= tail.nr_slices;
-	settle_segments(arena, &tail);
-	return 0;
-}
-
 /**
- * xalloc_page_shorten() - let the last segments of a long page go, if nobody refers to them
+ * xalloc_page_around() - the granted page that a slice is in
  * @arena: the arena
- * @page: an abandoned page
+ * @slice: number of the slice
  *
- * Context: Process context, may sleep. arena->lock held.
- * Return: 1 if the page is shorter; 0 if it is not long, or hardware has broken memory of its last
- * segments, or records contradict each other; -EBUSY if somebody refers to its last segments.
+ * Context: arena->lock held. Looks at one segment.
+ * Return: the page, or NULL.
  */
-int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
+struct xalloc_page *xalloc_page_around(struct xalloc_arena *arena, u32 slice)
 {
-	u32 from = find_cut(page);
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	if (!from)
-		return 0;
-	xa_for_each_range(&arena->segments, index, seg, from, xalloc_page_last_segment(page)) {
-		u32 slices = xalloc_page_slices_in(page, index);
-
-		if (!xalloc_segment_is_quiet(arena, seg, slices))
-			return -EBUSY;
-		if (xalloc_segment_is_poisoned(seg, slices))
-			return 0;
-	}
-	return !cut(arena, page, from);
-}
-
-/* While a page is freed nobody else finds it. */
-static void hide(struct xalloc_client *client, struct xalloc_page *page)
-{
-	page->granted = false;
-	page->client = client;
-	page->client_id = client->id;
-	list_del_init(&page->link);
-}
-
-/* Free @page, which is hidden. -EHWPOISON: what is left of the page has broken memory. */
-static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
-{
-	u32 from;
-	int err;
-
-	while ((from = find_cut(page))) {
-		const struct xalloc_page tail = tail_of(page, from);
-
-		if (is_poisoned(arena, &tail))
-			return -EHWPOISON;
-		err = cut(arena, page, from);
-		if (err)
-			return err;
-		xalloc_arena_breathe(arena);
-		if (fatal_signal_pending(current))
-			return -EINTR;
-	}
-	if (is_poisoned(arena, page))
-		return -EHWPOISON;
-	err = give_run(arena, page);
-	if (err)
-		return err;
-	uncount_granted(arena, page);
-	settle_segments(arena, page);
-	xalloc_page_forget(arena, page);
-	return 0;
-}
-
-/**
- * xalloc_page_free() - free a page
- * @client: who frees: whose it is, or, if it is the arena's, anyone
- * @offset: where the page begins, in bytes
- *
- * The slices can be granted again at once. What becomes idle is given back as far as
- * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
- * page that has some is abandoned, for xalloc_reclaim_abandoned(), and so is what is left of a
- * long page when a fatal signal arrives.
- *
- * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
- * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
- */
-int xalloc_page_free(struct xalloc_client *client, u64 offset)
-{
-	struct xalloc_arena *arena = client->arena;
-	struct xalloc_client *owner;
+	struct xalloc_segment *seg = xa_load(&arena->segments, slice / XALLOC_SLICES_PER_SEGMENT);
 	struct xalloc_page *page;
-	u64 client_id;
-	u32 nr_slices;
-	int err;
+	u32 first;
 
-	page = find_granted(arena, offset);
-	if (IS_ERR(page))
-		return PTR_ERR(page);
-	if (page->client != client && !page->of_arena)
-		return -EPERM;
-	if (page->nr_holds) {
-		xalloc_page_end(arena, page);
-		return 0;
+	lockdep_assert_held(&arena->lock);
+	if (!seg || !(seg->granted & BIT(slice % XALLOC_SLICES_PER_SEGMENT)))
+		return NULL;
+	for (first = slice;; first--) {
+		page = xa_load(&arena->pages, first);
+		if (page)
+			break;
+		if (first % XALLOC_SLICES_PER_SEGMENT == 0) {
+			page = seg->over;
+			break;
+		}
 	}
-	arena->nr_changes++;
-	owner = page->client;
-	client_id = page->client_id;
-	nr_slices = page->nr_slices;
-	hide(client, page);
-	err = free_hidden(arena, page);
-	if (!err)
-		return 0;
-	page->granted = true;
-	if (err == -EUCLEAN && page->nr_slices == nr_slices) {
-		/* The lock was not let go, so that the owner is still there. */
-		page->client = owner;
-		page->client_id = client_id;
-		list_add_tail(&page->link, &owner->pages);
-		return err;
-	}
-	xalloc_page_abandon(arena, page);
-	return 0;
+	return page && slice - page->slice < page->nr_slices ? page : NULL;
 }
 
 /**
@@ -492,7 +438,7 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset)
 {
 	struct xalloc_arena *arena = client->arena;
-	struct xalloc_page *page = find_granted(arena, offset);
+	struct xalloc_page *page = xalloc_page_at(arena, offset);
 
 	if (IS_ERR(page))
 		return PTR_ERR(page);
@@ -599,13 +545,9 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	page->nr = from->nr;
 	arena->nr_grants = max(arena->nr_grants, from->nr);
 	page->granted = true;
-	err = xalloc_placement_take_at(&arena->placement, page->slice, page->nr_slices);
-	xalloc_segment_tell_fenced(arena);
+	err = take_run_at(arena, page, false);
 	if (err)
 		goto err_free;
-	err = populate_segments(arena, page, 0);
-	if (err)
-		goto err_give;
 	err = add_record(arena, page);
 	if (err)
 		goto err_give;
@@ -620,47 +562,46 @@ err_free:
 	return err;
 }
 
-/* Copies what is in one segment of @page, if the page is still there. */
-static int copy_segment(struct xalloc_arena *to, struct xalloc_arena *from,
-			const struct xalloc_page *page, u32 index)
-{
-	const struct xalloc_page *original = xa_load(&from->pages, page->slice);
-
-	lockdep_assert_held(&from->lock);
-	if (!original || !xalloc_page_is_owned(from, original) || original->nr != page->nr)
-		return -ENOENT;
-	return xalloc_segment_copy(xa_load(&to->segments, index), xa_load(&from->segments, index),
-				   xalloc_page_slices_in(page, index));
-}
-
 /**
- * xalloc_page_copy_contents() - copy what is in a page from one arena to another
- * @to: the arena with the copy, of which nobody knows yet
- * @from: the arena to copy from
- * @page: the copy, a page of @to
+ * xalloc_page_grant_idle() - grant slices that have memory to the arena itself
+ * @arena: the arena
+ * @slice: the first of them
+ * @nr_slices: how many, all in one segment, all free and with memory
  *
- * Context: Process context, may sleep. Takes and releases from->lock for each segment.
- * Return: 0, -ENOENT if there is no such page any more, -EHWPOISON if memory of it is broken,
- * -EINTR if a fatal signal arrived.
+ * The page belongs to nobody, as an orphan does.
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: 0, or -ENOMEM, -EUCLEAN with nothing changed.
  */
-int xalloc_page_copy_contents(struct xalloc_arena *to, struct xalloc_arena *from,
-			      const struct xalloc_page *page)
+int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
 {
-	u32 index;
+	struct xalloc_page *page;
+	u32 contig_bytes;
 	int err;
 
-	for (index = xalloc_page_first_segment(page); index <= xalloc_page_last_segment(page);
-	     index++) {
-		if (mutex_lock_killable(&from->lock))
-			return -EINTR;
-		err = copy_segment(to, from, page, index);
-		mutex_unlock(&from->lock);
-		if (err)
-			return err;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-	}
+	lockdep_assert_held(&arena->lock);
+	page = alloc_page_record(&arena->orphans, 0, nr_slices, true);
+	if (!page)
+		return -ENOMEM;
+	page->slice = slice;
+	page->granted = true;
+	err = xalloc_placement_take_at(&arena->placement, slice, nr_slices);
+	xalloc_segment_tell_fenced(arena);
+	if (err)
+		goto err_free;
+	err = add_record(arena, page);
+	if (err)
+		goto err_give;
+	count_granted(arena, page, &contig_bytes);
+	list_add_tail(&page->link, &arena->orphans.pages);
+	arena->nr_changes++;
 	return 0;
+
+err_give:
+	xalloc_page_give(arena, page);
+err_free:
+	kfree(page);
+	return err;
 }
 
 /**
@@ -697,7 +638,7 @@ void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	lockdep_assert_held(&arena->lock);
-	uncount_granted(arena, page);
+	xalloc_page_uncount(arena, page);
 	page->client = NULL;
 	list_move_tail(&page->link, &arena->abandoned);
 }
@@ -717,12 +658,12 @@ int xalloc_page_leave(struct xalloc_arena *arena, struct xalloc_page *page)
 	unsigned long index;
 	int err;
 
-	err = give_run(arena, page);
+	err = xalloc_page_give(arena, page);
 	if (err)
 		return err;
 	xalloc_page_for_each_segment(arena, page, index, seg)
 		seg->broken &= ~xalloc_page_slices_in(page, index);
-	settle_segments(arena, page);
+	xalloc_page_settle(arena, page);
 	xalloc_page_forget(arena, page);
 	return 0;
 }

@@ -575,6 +575,29 @@ uint32_t xalloc_placement_free_mask(const struct xalloc_placement *pl, uint32_t 
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_free_mask);
 
+/**
+ * xalloc_placement_is_free() - whether all slices of a run can be taken
+ * @pl: the placement
+ * @slice: first slice of the run
+ * @nr_slices: length of the run, at least 1; it ends in the arena
+ *
+ * Costs O(log n) for each segment of the run.
+ *
+ * Return: true if so.
+ */
+bool xalloc_placement_is_free(const struct xalloc_placement *pl, uint32_t slice,
+			      uint32_t nr_slices)
+{
+	uint32_t last = (slice + nr_slices - 1) / PER_SEGMENT, s;
+
+	for (s = slice / PER_SEGMENT; s <= last; s++)
+		if (xalloc_placement_mask(s, slice, nr_slices) &
+		    ~xalloc_placement_free_mask(pl, s))
+			return false;
+	return true;
+}
+EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_is_free);
+
 /** xalloc_placement_table_bytes() - bytes that the records and the tree take now */
 size_t xalloc_placement_table_bytes(const struct xalloc_placement *pl)
 {

@@ -170,6 +170,8 @@ enum xalloc_placement_backing xalloc_placement_backing(const struct xalloc_place
 						       uint32_t segment);
 bool xalloc_placement_is_whole(const struct xalloc_placement *pl, uint32_t segment);
 uint32_t xalloc_placement_free_mask(const struct xalloc_placement *pl, uint32_t segment);
+bool xalloc_placement_is_free(const struct xalloc_placement *pl, uint32_t slice,
+			      uint32_t nr_slices);
 bool xalloc_placement_is_valid(const struct xalloc_placement *pl);
 size_t xalloc_placement_table_bytes(const struct xalloc_placement *pl);
 

@@ -350,6 +350,7 @@ bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
 	lockdep_assert_held(&arena->lock);
 	switch (err) {
 	case -ENOSPC:
+	case -EBUSY:
 		nr_reserve = arena->reserve_high;
 		break;
 	case -EDQUOT:

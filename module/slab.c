@@ -330,7 +330,7 @@ static bool wants_filling(struct xalloc_heap *heap)
 static bool give_back_one(struct xalloc_heap *heap)
 {
 	struct xalloc_slab *slab;
-	u64 offset;
+	struct xalloc_range range = {};
 
 	spin_lock_bh(&heap->lock);
 	slab = list_first_entry_or_null(&heap->leaving, struct xalloc_slab, link);
@@ -346,9 +346,9 @@ static bool give_back_one(struct xalloc_heap *heap)
 		return false;
 	if (slab->memory)
 		map_remove(slab, slab->nr_slices);
-	offset = slab->slice * (u64)XALLOC_SLICE_BYTES;
+	range.offset = slab->slice * (u64)XALLOC_SLICE_BYTES;
 	/* If the arena's records are broken the page goes with the client. */
-	xalloc_client_free(heap->client, &offset, 1);
+	xalloc_client_free(heap->client, &range, 1);
 	kfree_rcu(slab, rcu);
 	return true;
 }

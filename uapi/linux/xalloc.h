@@ -35,7 +35,8 @@
  *
  *	ENOTTY		no such call, or not on this kind of descriptor
  *	ENXIO		a call on a file of xallocfs in which there is no arena yet
- *	EEXIST		there is an arena in this file already
+ *	EEXIST		there is an arena in this file already; there is a page at the offset
+ *			where one is to be
  *	ESTALE		the descriptor is that of another process: &XALLOC_ARENA_FORK
  *	EINVAL		a structure shorter than its first version; a size, a count or
  *			an alignment that no arena could take; padding that is not zero
@@ -48,12 +49,13 @@
  *	ENODEV		a NUMA node that the machine does not have, or that has no memory
  *	ERANGE		an offset past the end of the arena
  *	ENOENT		freed offset is not the start of a page: never granted, freed
- *			before, or inside a page; exported range is not all in pages;
+ *			before, or inside a page; freed or exported range is not all in pages;
  *			nothing of an arena is mapped at the address
  *	EPERM		freed or exported page belongs to another client; the caller may not set
  *			this arena's limit
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
- *			allows
+ *			allows; a dma-buf holds a page that is to be freed in part; somebody
+ *			refers to memory at the offset where a page is to be
  *	ENOSPC		no free run of that length and alignment in the arena's offset space
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
  *			&xalloc_ioc_limit.limit_bytes
@@ -82,7 +84,7 @@
 #include <linux/types.h>
 
 /* Version of this file as a whole; grows when a call or a member is added. */
-#define XALLOC_ABI_VERSION 3
+#define XALLOC_ABI_VERSION 4
 
 #define XALLOC_SLICE_BYTES (64UL << 10)
 #define XALLOC_SEGMENT_BYTES (2UL << 20)
@@ -299,9 +301,10 @@ struct xalloc_ioc_attach_at {
 /**
  * struct xalloc_page_grant - one page to grant
  * @nr_slices: in: length of the run, in slices; at least 1
- * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO, XALLOC_PAGE_ARENA; out: the same, but
- *	XALLOC_PAGE_ZERO if the page is all zeros
- * @offset: out: offset of the page in the arena, in bytes
+ * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO, XALLOC_PAGE_ARENA, XALLOC_PAGE_AT; out: the
+ *	same, but XALLOC_PAGE_ZERO if the page is all zeros
+ * @offset: out: offset of the page in the arena, in bytes; with XALLOC_PAGE_AT: in, a multiple
+ *	of XALLOC_SLICE_BYTES
  * @tag: in: any number; kept with the page
  * @contig_bytes: out: the page consists of physically contiguous pieces that end
  *	where the offset is a multiple of this
@@ -328,6 +331,11 @@ struct xalloc_page_grant {
 #define XALLOC_PAGE_ARENA (1U << 2)
 /* In struct xalloc_page_info alone: the page's client is gone. */
 #define XALLOC_PAGE_ORPHAN (1U << 3)
+/*
+ * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices; EBUSY
+ * if nobody has them, but somebody still refers to memory there that a client left.
+ */
+#define XALLOC_PAGE_AT (1U << 4)
 
 /**
  * struct xalloc_ioc_grant - grant pages to this client
@@ -354,15 +362,33 @@ struct xalloc_ioc_grant {
 #define XALLOC_IOC_GRANT _IOWR(XALLOC_IOC_MAGIC, 0x10, struct xalloc_ioc_grant)
 
 /**
- * struct xalloc_ioc_free - free pages of this client or of the arena
+ * struct xalloc_range - a part of an arena
+ * @offset: where it begins, in bytes; a multiple of XALLOC_SLICE_BYTES
+ * @bytes: its length, likewise. In struct xalloc_ioc_free zero means the whole page that begins at
+ *	@offset
+ */
+struct xalloc_range {
+	__aligned_u64 offset;
+	__aligned_u64 bytes;
+};
+
+/**
+ * struct xalloc_ioc_free - free pages, or parts of pages, of this client or of the arena
  * @size: sizeof(struct xalloc_ioc_free)
  * @flags: must be zero
- * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
+ * @nr: entries in @ranges, 1 to XALLOC_BATCH_MAX
  * @pad: must be zero
- * @offsets: pointer to an array of __u64, each the offset of a page
+ * @ranges: pointer to an array of struct xalloc_range
  *
  * On an arena. Frees in the order of the array and stops at the first entry that
- * cannot be freed. What was freed may be granted again at once, also while somebody
+ * cannot be freed. All of an entry is freed, or, if the call refuses it, nothing of it.
+ *
+ * An entry with a length may begin and end inside of pages. What remains of such a page at either
+ * end is a page by itself, with the tag and the client of the whole. The records of these pages
+ * take memory, which is had before anything is freed (ENOMEM). A page that a dma-buf holds is
+ * freed as a whole or not at all (EBUSY).
+ *
+ * What was freed may be granted again at once, also while somebody
  * (a device, a pipe, an io_uring) still holds references to it. A segment whose last
  * page was freed is unmapped everywhere and goes back to the kernel, or stays as part of
  * the reserve; while it is referenced it stays where it is, charged, and counts as pinned.
@@ -382,7 +408,7 @@ struct xalloc_ioc_free {
 	__u32 flags;
 	__u32 nr;
 	__u32 pad;
-	__aligned_u64 offsets;
+	__aligned_u64 ranges;
 };
 
 #define XALLOC_IOC_FREE _IOWR(XALLOC_IOC_MAGIC, 0x11, struct xalloc_ioc_free)

@@ -278,11 +278,16 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 
 static int device_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
 {
+	struct xalloc_range ranges[XALLOC_BATCH_MAX];
 	struct xalloc_ioc_free arg = {
 		.size = sizeof(arg),
 		.nr = nr,
-		.offsets = (uintptr_t)offsets,
+		.ranges = (uintptr_t)ranges,
 	};
+	uint32_t i;
+
+	for (i = 0; i < nr; i++)
+		ranges[i] = (struct xalloc_range){ .offset = offsets[i] };
 
 	return arena_call(arena, XALLOC_IOC_FREE, &arg);
 }

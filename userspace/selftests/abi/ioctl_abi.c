@@ -31,6 +31,7 @@ union argument {
 static struct xalloc_page_grant one_page[1];
 static struct xalloc_page_info one_info[1];
 static __u64 one_offset[1];
+static struct xalloc_range one_range[1];
 static uintptr_t mapped_at;
 
 /* Offsets of 32-bit members; 0 (which is @size) means there is none. */
@@ -208,7 +209,8 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		break;
 	case XALLOC_IOC_FREE:
 		arg->free.nr = 1;
-		arg->free.offsets = (uintptr_t)one_offset;
+		one_range[0].offset = offset;
+		arg->free.ranges = (uintptr_t)one_range;
 		break;
 	case XALLOC_IOC_LIST:
 		arg->list.nr = 1;
@@ -421,7 +423,8 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 		}
 	}
 	for (bit = 0; bit < 32; bit++) {
-		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA))
+		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA |
+				 XALLOC_PAGE_AT))
 			continue;
 		EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, 1U << bit, NULL)) {
 			TH_LOG("page flag bit %u", bit);
@@ -541,7 +544,7 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned char *end = map + KPAGE_BYTES;
 	struct xalloc_page_grant *pages = (void *)end - 2 * sizeof(*pages);
-	uint64_t *offsets = (void *)end - 2 * sizeof(*offsets);
+	struct xalloc_range *ranges = (void *)end - 2 * sizeof(*ranges);
 	const __u64 bad[] = {
 		0, 1, (uintptr_t)end, 1ULL << 63, UINT64_MAX, UINT64_MAX - 7,
 		(__u64)-(__s64)KPAGE_BYTES, 0x00007ffffffff000ULL, 0x8000000000000000ULL - 8,
@@ -556,7 +559,7 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	ASSERT_EQ(0, mprotect(end, KPAGE_BYTES, PROT_NONE));
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		grant.pages = bad[i];
-		release.offsets = bad[i];
+		release.ranges = bad[i];
 		adopt.offsets = bad[i];
 		list.pages = bad[i];
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_GRANT, &grant, "%#" PRIx64,
@@ -575,11 +578,10 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	EXPECT_EQ(-EFAULT, grant_batch(self->arena, pages, 3));
 	memmove((void *)pages - 8, pages, 2 * sizeof(*pages));
 	EXPECT_EQ(-EFAULT, grant_batch(self->arena, (void *)pages - 8, 3));
-	offsets[0] = self->offset;
-	offsets[1] = self->offset;
-	EXPECT_EQ(-EFAULT, free_batch(self->arena, offsets, 3));
-	offsets[1] = self->offset;
-	EXPECT_EQ(-EFAULT, free_batch(self->arena, offsets + 1, 2));
+	ranges[0] = (struct xalloc_range){ .offset = self->offset };
+	ranges[1] = ranges[0];
+	EXPECT_EQ(-EFAULT, free_ranges(self->arena, ranges, 3));
+	EXPECT_EQ(-EFAULT, free_ranges(self->arena, ranges + 1, 2));
 	counters_expect_now(_metadata, self->device, &self->with_page);
 
 	/* Results must be written to it, so the array of GRANT must be writable. */
@@ -613,13 +615,13 @@ TEST_F(ioctl_abi, half_readonly_array_grants_nothing)
 
 TEST_F(ioctl_abi, readonly_array_of_free_succeeds)
 {
-	uint64_t *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct xalloc_range *map = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ASSERT_NE(MAP_FAILED, (void *)map);
-	map[0] = self->offset;
+	map[0].offset = self->offset;
 	ASSERT_EQ(0, mprotect(map, KPAGE_BYTES, PROT_READ));
-	EXPECT_EQ(1, free_batch(self->arena, map, 1));
+	EXPECT_EQ(1, free_ranges(self->arena, map, 1));
 	munmap(map, KPAGE_BYTES);
 }
 

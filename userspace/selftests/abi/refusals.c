@@ -47,6 +47,7 @@ static struct {
 	struct xalloc_page_grant page;
 	struct xalloc_page_info info;
 	__u64 offset;
+	struct xalloc_range range;
 	__u64 map;	/* 1 + which of maps[] is meant instead of the first */
 } given;
 
@@ -70,6 +71,7 @@ static const struct refusal {
 #define ARG(_call, _member, _value) MEMBER(arg._call._member, _value)
 #define PAGE(_member, _value) MEMBER(page._member, _value)
 #define OFFSET(_value) MEMBER(offset, _value)
+#define RANGE(_member, _value) MEMBER(range._member, _value)
 #define READ_ONLY MEMBER(map, 1 + MAPPED_READ_ONLY)
 #define EXPORTED MEMBER(map, 1 + MAPPED_EXPORT)
 #define NOTHING { 0, 0, 0 }
@@ -104,7 +106,7 @@ static void give(unsigned long cmd)
 	case XALLOC_IOC_FREE:
 		arg->size = sizeof(arg->free);
 		arg->free.nr = 1;
-		arg->free.offsets = (uintptr_t)&given.offset;
+		arg->free.ranges = (uintptr_t)&given.range;
 		break;
 	case XALLOC_IOC_RESERVE:
 		arg->size = sizeof(arg->reserve);

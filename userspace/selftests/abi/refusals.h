@@ -53,6 +53,11 @@ REFUSAL(GRANT, ARENA, EFBIG, "XALLOC_PAGE_CONTIG for more than a segment",
 	PAGE(flags, XALLOC_PAGE_CONTIG), PAGE(nr_slices, 33))
 REFUSAL(GRANT, ARENA, EINVAL, "align_slices is no power of two", PAGE(align_slices, 3))
 REFUSAL(GRANT, ARENA, EFBIG, "align_slices is more than the arena has", PAGE(align_slices, 256))
+REFUSAL(GRANT, ARENA, EINVAL, "XALLOC_PAGE_AT, and offset is not whole slices",
+	PAGE(flags, XALLOC_PAGE_AT), PAGE(offset, 1))
+REFUSAL(GRANT, ARENA, ERANGE, "XALLOC_PAGE_AT, and offset is past the end of the arena",
+	PAGE(flags, XALLOC_PAGE_AT), PAGE(offset, ARENA_BYTES))
+REFUSAL(GRANT, ARENA, EEXIST, "XALLOC_PAGE_AT, where there is a page", PAGE(flags, XALLOC_PAGE_AT))
 REFUSAL(GRANT, LIMITED, EDQUOT, "the arena's limit", NOTHING)
 REFUSAL(GRANT, FULL, ENOSPC, "no free run", NOTHING)
 
@@ -61,12 +66,19 @@ REFUSAL(FREE, ARENA, EINVAL, "pad is not zero", ARG(free, pad, 1))
 REFUSAL(FREE, ARENA, EINVAL, "nr is 0", ARG(free, nr, 0))
 REFUSAL(FREE, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
 	ARG(free, nr, XALLOC_BATCH_MAX + 1))
-REFUSAL(FREE, ARENA, EFAULT, "offsets is no address", ARG(free, offsets, 1))
+REFUSAL(FREE, ARENA, EFAULT, "ranges is no address", ARG(free, ranges, 1))
 REFUSAL(FREE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
-REFUSAL(FREE, ARENA, EINVAL, "an offset is not whole slices", OFFSET(1))
-REFUSAL(FREE, ARENA, ERANGE, "an offset is past the end of the arena", OFFSET(ARENA_BYTES))
-REFUSAL(FREE, ARENA, ENOENT, "no page begins there", OFFSET(2 * XALLOC_SLICE_BYTES))
-REFUSAL(FREE, ARENA, EPERM, "another client's page", OFFSET(XALLOC_SLICE_BYTES))
+REFUSAL(FREE, ARENA, EINVAL, "an offset is not whole slices", RANGE(offset, 1))
+REFUSAL(FREE, ARENA, ERANGE, "an offset is past the end of the arena", RANGE(offset, ARENA_BYTES))
+REFUSAL(FREE, ARENA, ENOENT, "no page begins there", RANGE(offset, 2 * XALLOC_SLICE_BYTES))
+REFUSAL(FREE, ARENA, EPERM, "another client's page", RANGE(offset, XALLOC_SLICE_BYTES))
+REFUSAL(FREE, ARENA, EINVAL, "a length is not whole slices", RANGE(bytes, 1))
+REFUSAL(FREE, ARENA, ERANGE, "a range ends past the end of the arena",
+	RANGE(bytes, ARENA_BYTES + XALLOC_SLICE_BYTES))
+REFUSAL(FREE, ARENA, EPERM, "a part of a range is another client's",
+	RANGE(bytes, 2 * XALLOC_SLICE_BYTES))
+REFUSAL(FREE, FULL, EBUSY, "a dma-buf holds a page that the range covers in part",
+	RANGE(bytes, XALLOC_SLICE_BYTES))
 
 REFUSAL(RESERVE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(reserve, flags, 1))
 REFUSAL(RESERVE, READER, EBADF, "the descriptor is not open for writing", NOTHING)

@@ -170,20 +170,37 @@ int grant_page(int arena, uint32_t nr_slices, uint32_t flags, struct xalloc_page
 	return rc;
 }
 
-int free_batch(int arena, const uint64_t *offsets, uint32_t nr)
+int free_ranges(int arena, const struct xalloc_range *ranges, uint32_t nr)
 {
 	struct xalloc_ioc_free arg = {
 		.size = sizeof(arg),
 		.nr = nr,
-		.offsets = (uintptr_t)offsets,
+		.ranges = (uintptr_t)ranges,
 	};
 
 	return call(arena, XALLOC_IOC_FREE, &arg);
 }
 
+int free_range(int arena, uint64_t offset, uint64_t bytes)
+{
+	const struct xalloc_range range = { .offset = offset, .bytes = bytes };
+
+	return free_ranges(arena, &range, 1);
+}
+
+int free_batch(int arena, const uint64_t *offsets, uint32_t nr)
+{
+	struct xalloc_range ranges[XALLOC_BATCH_MAX] = {};
+	uint32_t i;
+
+	for (i = 0; i < nr && i < XALLOC_BATCH_MAX; i++)
+		ranges[i].offset = offsets[i];
+	return free_ranges(arena, ranges, nr);
+}
+
 int free_page(int arena, uint64_t offset)
 {
-	return free_batch(arena, &offset, 1);
+	return free_range(arena, offset, 0);
 }
 
 int grant_segments(int arena, int most, int *error)

@@ -94,9 +94,13 @@ int grant_batch(int arena, struct xalloc_page_grant *pages, uint32_t nr);
 /* One page; @page may be NULL. Returns 1, or the negative errno. */
 int grant_page(int arena, uint32_t nr_slices, uint32_t flags, struct xalloc_page_grant *page);
 
+int free_ranges(int arena, const struct xalloc_range *ranges, uint32_t nr);
+
+/* Whole pages. */
 int free_batch(int arena, const uint64_t *offsets, uint32_t nr);
 
-/* Returns 1, or the negative errno. */
+/* Each returns 1, or the negative errno. */
+int free_range(int arena, uint64_t offset, uint64_t bytes);
 int free_page(int arena, uint64_t offset);
 
 /* Grants pages of one segment each until one is refused; returns how many came. */

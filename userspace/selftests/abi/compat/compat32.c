@@ -41,6 +41,7 @@ static int steps(void)
 	struct xalloc_ioc_grant grant = { .size = sizeof(grant), .nr = 1 };
 	struct xalloc_ioc_list list = { .size = sizeof(list), .nr = 1 };
 	struct xalloc_ioc_free release = { .size = sizeof(release), .nr = 1 };
+	struct xalloc_range range = { .bytes = 0 };
 	struct xalloc_ioc_stat stat = { .size = sizeof(stat) };
 	long device = call(SYS_OPEN, (long)"/dev/xalloc", READ_WRITE, 0, 0, 0), arena, map;
 
@@ -67,7 +68,8 @@ static int steps(void)
 	if (call(SYS_IOCTL, arena, XALLOC_IOC_STAT, (long)&stat, 0, 0) ||
 	    stat.granted_bytes != 33ULL << 16 || stat.committed_bytes != ARENA_BYTES)
 		return 7;
-	release.offsets = (unsigned long)&page.offset;
+	range.offset = page.offset;
+	release.ranges = (unsigned long)&range;
 	if (call(SYS_IOCTL, arena, XALLOC_IOC_FREE, (long)&release, 0, 0) != 1)
 		return 8;
 	if (call(SYS_MUNMAP, map, ARENA_BYTES, 0, 0, 0) || call(SYS_CLOSE, arena, 0, 0, 0, 0))

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Freeing: the end of pages, or of parts of them.
+ *
+ * What takes long is done by steps of some segments, with arena->lock let go between them. So a
+ * long page loses its last segments first, and is shorter after each step.
+ *
+ * To free a part of a page, the page is split into two or three, each with a record, and the one
+ * in question is freed. All memory for records is had before anything changes.
+ */
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+/* Segments of one step: giving them back takes as long as zeroing one. */
+#define STEP_SEGMENTS 16
+
+static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xalloc_page_for_each_segment(arena, page, index, seg) {
+		if (xalloc_segment_is_poisoned(seg, xalloc_page_slices_in(page, index)))
+			return true;
+		cond_resched();
+	}
+	return false;
+}
+
+/* Where the last step's worth of segments of a long page begins; 0 for a page that is not long. */
+static u32 find_cut(const struct xalloc_page *page)
+{
+	u32 last = xalloc_page_last_segment(page);
+
+	if (last - xalloc_page_first_segment(page) < STEP_SEGMENTS)
+		return 0;
+	return last - STEP_SEGMENTS + 1;
+}
+
+/* The part of @page that lies in segment @index and those after it. */
+static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
+{
+	u32 slice = index * XALLOC_SLICES_PER_SEGMENT;
+
+	return (struct xalloc_page){
+		.slice = slice,
+		.nr_slices = page->slice + page->nr_slices - slice,
+	};
+}
+
+/* Shorten @page by all that is in segments from @index on, which go back. */
+static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
+{
+	const struct xalloc_page tail = tail_of(page, index);
+	int err;
+
+	err = xalloc_page_give(arena, &tail);
+	if (err)
+		return err;
+	if (page->client)
+		xalloc_page_ungrant(arena, &tail);
+	page->nr_slices -= tail.nr_slices;
+	xalloc_page_settle(arena, &tail);
+	return 0;
+}
+
+/**
+ * xalloc_page_shorten() - let the last segments of a long page go, if nobody refers to them
+ * @arena: the arena
+ * @page: an abandoned page
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: 1 if the page is shorter; 0 if it is not long, or hardware has broken memory of its last
+ * segments, or records contradict each other; -EBUSY if somebody refers to its last segments.
+ */
+int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	u32 from = find_cut(page);
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	if (!from)
+		return 0;
+	xa_for_each_range(&arena->segments, index, seg, from, xalloc_page_last_segment(page)) {
+		u32 slices = xalloc_page_slices_in(page, index);
+
+		if (!xalloc_segment_is_quiet(arena, seg, slices))
+			return -EBUSY;
+		if (xalloc_segment_is_poisoned(seg, slices))
+			return 0;
+	}
+	return !cut(arena, page, from);
+}
+
+/* While a page is freed nobody else finds it. */
+static void hide(struct xalloc_client *client, struct xalloc_page *page)
+{
+	page->granted = false;
+	page->client = client;
+	page->client_id = client->id;
+	list_del_init(&page->link);
+}
+
+/* Free @page, which is hidden. -EHWPOISON: what is left of the page has broken memory. */
+static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
+{
+	u32 from;
+	int err;
+
+	while ((from = find_cut(page))) {
+		const struct xalloc_page tail = tail_of(page, from);
+
+		if (is_poisoned(arena, &tail))
+			return -EHWPOISON;
+		err = cut(arena, page, from);
+		if (err)
+			return err;
+		xalloc_arena_breathe(arena);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	if (is_poisoned(arena, page))
+		return -EHWPOISON;
+	err = xalloc_page_give(arena, page);
+	if (err)
+		return err;
+	xalloc_page_uncount(arena, page);
+	xalloc_page_settle(arena, page);
+	xalloc_page_forget(arena, page);
+	return 0;
+}
+
+/**
+ * xalloc_page_free() - free a page
+ * @client: who frees: whose it is, or, if it is the arena's, anyone
+ * @offset: where the page begins, in bytes
+ *
+ * The slices can be granted again at once. What becomes idle is given back as far as
+ * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
+ * page that has some is abandoned, for xalloc_reclaim_abandoned(), and so is what is left of a
+ * long page when a fatal signal arrives.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
+ * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
+ */
+int xalloc_page_free(struct xalloc_client *client, u64 offset)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_client *owner;
+	struct xalloc_page *page;
+	u64 client_id;
+	u32 nr_slices;
+	int err;
+
+	page = xalloc_page_at(arena, offset);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	if (page->client != client && !page->of_arena)
+		return -EPERM;
+	if (page->nr_holds) {
+		xalloc_page_end(arena, page);
+		return 0;
+	}
+	arena->nr_changes++;
+	owner = page->client;
+	client_id = page->client_id;
+	nr_slices = page->nr_slices;
+	hide(client, page);
+	err = free_hidden(arena, page);
+	if (!err)
+		return 0;
+	page->granted = true;
+	if (err == -EUCLEAN && page->nr_slices == nr_slices) {
+		/* The lock was not let go, so that the owner is still there. */
+		page->client = owner;
+		page->client_id = client_id;
+		list_add_tail(&page->link, &owner->pages);
+		return err;
+	}
+	xalloc_page_abandon(arena, page);
+	return 0;
+}
+
+
+/* --- parts of pages */
+
+/* A record to come, and room for it in arena->pages. NULL if memory is short. */
+static struct xalloc_page *alloc_rest(struct xalloc_arena *arena, u32 slice)
+{
+	struct xalloc_page *rest = kzalloc(sizeof(*rest), GFP_KERNEL_ACCOUNT);
+
+	if (rest && xa_reserve(&arena->pages, slice, GFP_KERNEL_ACCOUNT)) {
+		kfree(rest);
+		return NULL;
+	}
+	return rest;
+}
+
+static void drop_rest(struct xalloc_arena *arena, struct xalloc_page *rest, u32 slice)
+{
+	if (!rest)
+		return;
+	xa_release(&arena->pages, slice);
+	kfree(rest);
+}
+
+/* Splits a page that nobody holds: @rest becomes the part from @slice on. Cannot fail. */
+static void split(struct xalloc_arena *arena, struct xalloc_page *page, struct xalloc_page *rest,
+		  u32 slice)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	*rest = *page;
+	rest->slice = slice;
+	rest->nr_slices = page->slice + page->nr_slices - slice;
+	page->nr_slices -= rest->nr_slices;
+	list_add(&rest->link, &page->link);
+	/* alloc_rest() has made room. */
+	xa_store(&arena->pages, slice, rest, GFP_KERNEL_ACCOUNT);
+	xalloc_page_for_each_segment(arena, rest, index, seg) {
+		if (index != xalloc_page_first_segment(rest))
+			seg->over = rest;
+		else if (slice % XALLOC_SLICES_PER_SEGMENT == 0)
+			seg->over = NULL;
+	}
+	arena->nr_pages++;
+	xalloc_count(XALLOC_NR_PAGES, 1);
+}
+
+/* Whether a page begins before @slice and ends after it. */
+static struct xalloc_page *page_across(struct xalloc_arena *arena, u32 slice)
+{
+	struct xalloc_page *page = xalloc_page_around(arena, slice);
+
+	return page && page->slice != slice ? page : NULL;
+}
+
+/* Makes a page begin at @first, and one at @end, or fails with nothing changed. */
+static int split_at(struct xalloc_arena *arena, u32 first, u32 end)
+{
+	struct xalloc_page *before = page_across(arena, first), *after = NULL;
+	struct xalloc_page *rest_before = NULL, *rest_after = NULL;
+
+	if (end < arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+		after = page_across(arena, end);
+	if (before)
+		rest_before = alloc_rest(arena, first);
+	if (after)
+		rest_after = alloc_rest(arena, end);
+	if ((before && !rest_before) || (after && !rest_after)) {
+		drop_rest(arena, rest_before, first);
+		drop_rest(arena, rest_after, end);
+		return -ENOMEM;
+	}
+	/* The last part first: both may be parts of the same page. */
+	if (after)
+		split(arena, after, rest_after, end);
+	if (before)
+		split(arena, before, rest_before, first);
+	return 0;
+}
+
+/* Whether @client may free the slices. A dma-buf holds a page as a whole. */
+static int check_range(struct xalloc_client *client, u32 first, u32 end)
+{
+	struct xalloc_arena *arena = client->arena;
+	u32 slice, next, nr = 0;
+	struct xalloc_page *page;
+
+	for (slice = first; slice < end; slice = next) {
+		page = xalloc_page_around(arena, slice);
+		if (!page || !xalloc_page_is_owned(arena, page))
+			return -ENOENT;
+		if (page->client != client && !page->of_arena)
+			return -EPERM;
+		next = page->slice + page->nr_slices;
+		if (page->nr_holds && (page->slice < first || next > end))
+			return -EBUSY;
+		if (++nr % XALLOC_STEP_PAGES)
+			continue;
+		xalloc_arena_breathe(arena);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
+}
+
+/**
+ * xalloc_page_free_range() - free slices of pages
+ * @client: who frees, as for xalloc_page_free()
+ * @first: the first of the slices
+ * @end: the slice after the last one
+ *
+ * All of the slices have to be in pages that @client may free. What is left of a page at either
+ * end is a page, with the tag and the client that the whole one had.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages and
+ * for long ones. If others free some of the pages meanwhile, the call ends there.
+ * Return: 0, or -ENOENT, -EPERM, -EBUSY if a dma-buf holds a page that is freed in part, -ENOMEM,
+ * -EINTR, -EUCLEAN.
+ */
+int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *page;
+	int err;
+
+	lockdep_assert_held(&arena->lock);
+	err = check_range(client, first, end) ?: split_at(arena, first, end);
+	while (!err && first < end) {
+		page = xa_load(&arena->pages, first);
+		if (!page || page->slice + page->nr_slices > end)
+			return -ENOENT;
+		first = page->slice + page->nr_slices;
+		err = xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
+		if (!err && first < end && fatal_signal_pending(current))
+			err = -EINTR;
+	}
+	return err;
+}
