@@ -193,11 +193,47 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		free_arena(arena);
 		return ERR_PTR(err);
 	}
+	arena->fills_holes = config->fills_holes;
 	arena->memcg = get_mem_cgroup_from_mm(current->mm);
 	xalloc_reclaim_start(arena);
 	return arena;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
+
+/**
+ * xalloc_arena_redefine() - turn an empty arena whose holes are filled into one with grants
+ * @arena: the arena, of a file without bytes
+ * @config: what it is to be like; its payers stay
+ *
+ * Context: Process context, may sleep. The inode is locked.
+ * Return: 0, or -EINVAL, -EFBIG, -ENODEV, -EINTR, -EEXIST if that was done before, -EBUSY if
+ * somebody still refers to memory that the file had.
+ */
+int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
+{
+	int err;
+
+	err = check_config(config);
+	if (err)
+		return err;
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	if (!arena->fills_holes)
+		err = -EEXIST;
+	else if (arena->nr_committed_slices || !xa_empty(&arena->pages))
+		err = -EBUSY;
+	if (!err) {
+		xalloc_placement_fini(&arena->placement);
+		arena->nr_segments = config->arena_bytes / XALLOC_SEGMENT_BYTES;
+		xalloc_placement_init(&arena->placement, arena->nr_segments);
+		arena->limit_slices = limit_slices(config->limit_bytes, config->arena_bytes, false);
+		arena->policy = config->policy;
+		arena->node = config->node;
+		WRITE_ONCE(arena->fills_holes, false);
+	}
+	mutex_unlock(&arena->lock);
+	return err;
+}
 
 /**
  * xalloc_arena_create_like() - create a member of a family

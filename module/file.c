@@ -102,19 +102,17 @@ static int arena_file_release(struct inode *inode, struct file *file)
 
 /**
  * xalloc_file_poll() - ready when the worker is not at the reserve
- * @file: a file of an arena, or to be one
+ * @file: a file of an arena
  * @wait: as for poll
  *
  * How much it had is in the statistics.
  *
- * Return: EPOLLOUT; EPOLLERR where there is no arena.
+ * Return: EPOLLOUT, or 0.
  */
 __poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait)
 {
-	struct xalloc_client *client = xalloc_file_client(file);
+	struct xalloc_client *client = file->private_data;
 
-	if (!client)
-		return EPOLLERR;
 	poll_wait(file, &client->arena->filled, wait);
 	return READ_ONCE(client->arena->filling) ? 0 : EPOLLOUT | EPOLLWRNORM;
 }
@@ -131,11 +129,9 @@ void xalloc_file_show_stat(struct seq_file *m, const struct xalloc_ioc_stat *sta
 /** xalloc_file_show_fdinfo() - what an operator may read in /proc/PID/fdinfo */
 void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file)
 {
-	struct xalloc_client *client = xalloc_file_client(file);
+	struct xalloc_client *client = file->private_data;
 	struct xalloc_ioc_stat stat = {};
 
-	if (!client)
-		return;
 	mutex_lock(&client->arena->lock);
 	xalloc_arena_stat(client->arena, &stat);
 	mutex_unlock(&client->arena->lock);

@@ -265,6 +265,7 @@ struct xalloc_arena {
 	struct file *meta;		/* what clients note, or NULL */
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	bool dying;			/* no client will come any more */
+	bool fills_holes;		/* see hole.c; cleared once at most, also read without lock */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
@@ -296,6 +297,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
+	bool fills_holes;	/* file calls and touches commit memory (hole.c) */
 };
 
 /**
@@ -391,10 +393,24 @@ static inline int xalloc_backing_nr_refs(struct folio *folio)
 	return 1 + (folio->mapping ? (int)folio_nr_pages(folio) : 0);
 }
 
+/* hole.c */
+int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end);
+int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage);
+void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to);
+int xalloc_hole_punch(struct xalloc_arena *arena, u64 from, u64 to);
+int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes);
+
+/* Whether memory of an arena is committed by file calls and touches, and not by grants. */
+static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
+{
+	return READ_ONCE(arena->fills_holes);
+}
+
 /* read_write.c */
 ssize_t xalloc_read_iter(struct kiocb *iocb, struct iov_iter *to);
 ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from);
 loff_t xalloc_llseek(struct file *file, loff_t offset, int whence);
+long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes);
 
 /* offline.c */
 int xalloc_offline_init(void);
@@ -489,6 +505,7 @@ void xalloc_page_unhold(struct xalloc_client *holder);
 void xalloc_arena_fini(void);
 u64 xalloc_arena_bytes_max(void);
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);
+int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_config *config);
 struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from);
 void xalloc_arena_vacate(struct xalloc_arena *arena);
 void xalloc_arena_destroy(struct xalloc_arena *arena);
@@ -506,16 +523,7 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr);
 int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
-/*
- * file.c. A file on an arena has its client as private data; a file of xallocfs, from when
- * there is an arena in it on: pairs with the smp_store_release() in xalloc_name_finish().
- */
-static inline struct xalloc_client *xalloc_file_client(struct file *file)
-{
-	/* See above. */
-	return smp_load_acquire(&file->private_data);
-}
-
+/* file.c. A file on an arena has its client as private data. */
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);
 struct file *xalloc_file_attach(struct file *file, int flags);
 __poll_t xalloc_file_poll(struct file *file, struct poll_table_struct *wait);
@@ -525,9 +533,7 @@ void xalloc_file_show_fdinfo(struct seq_file *m, struct file *file);
 /* xallocfs.c */
 int xalloc_names_init(void);
 void xalloc_names_fini(void);
-struct xalloc_client *xalloc_name_begin(struct file *file,
-					const struct xalloc_arena_config *config);
-void xalloc_name_finish(struct file *file, struct xalloc_client *client, bool keep);
+int xalloc_name_define(struct file *file, const struct xalloc_arena_config *config);
 
 /* heap.c; what kernel clients call is in heap.h */
 int xalloc_heap_init(void);

@@ -35,9 +35,10 @@ union call_args {
 /* What a descriptor is of. */
 #define ON_DEVICE BIT(0)
 #define ON_ARENA BIT(1)
-#define ON_EMPTY BIT(2)	/* a file of xallocfs without an arena */
+#define ON_FILE BIT(2)	/* an arena whose memory comes by file calls: see hole.c */
 #define ON_FOREIGN BIT(3)	/* an arena that another process has */
-#define ON_ALL (ON_DEVICE | ON_ARENA | ON_EMPTY | ON_FOREIGN)
+#define ON_ARENAS (ON_ARENA | ON_FILE)
+#define ON_ALL (ON_DEVICE | ON_ARENAS | ON_FOREIGN)
 
 struct call {
 	unsigned int cmd;
@@ -165,8 +166,8 @@ static long ioctl_arena_create(struct file *file, union call_args *args, void __
 static long ioctl_arena_create_named(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_arena_create *create = &args->arena_create;
+	struct xalloc_client *client = file->private_data;
 	struct xalloc_arena_config config;
-	struct xalloc_client *client;
 	int err;
 
 	err = get_config(create, &config);
@@ -177,14 +178,10 @@ static long ioctl_arena_create_named(struct file *file, union call_args *args, v
 	/* A copy would have no name, and files that are opened by name no copy. */
 	if (config.fork)
 		return -EOPNOTSUPP;
-	client = xalloc_name_begin(file, &config);
-	if (IS_ERR(client))
-		return PTR_ERR(client);
 	create->arena_id = client->arena->id;
 	create->client_id = client->id;
-	err = respond(user, args, sizeof(*create));
-	xalloc_name_finish(file, client, !err);
-	return err;
+	/* First, because it cannot be undone. */
+	return respond(user, args, sizeof(*create)) ?: xalloc_name_define(file, &config);
 }
 
 /* Opens another file of the arena of @file; the rest of what is responded is filled in. */
@@ -511,23 +508,23 @@ static long ioctl_meta(struct file *file, union call_args *args, void __user *us
 static const struct call calls[] = {
 	CALL(XALLOC_IOC_INFO, xalloc_ioc_info, unstable, ON_ALL, ioctl_info),
 	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_DEVICE, ioctl_device_stat),
-	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_ARENA, ioctl_arena_stat),
+	CALL(XALLOC_IOC_STAT, xalloc_ioc_stat, exported_bytes, ON_ARENAS, ioctl_arena_stat),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_DEVICE,
 	     ioctl_arena_create),
-	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENA | ON_EMPTY,
+	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENAS,
 	     ioctl_arena_create_named),
 	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, ioctl_attach_at),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, ioctl_grant),
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, ranges, ON_ARENA, ioctl_free),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
-	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENA, ioctl_trim),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENA, ioctl_attach),
-	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENA, ioctl_limit),
-	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENA, ioctl_list),
+	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENAS, ioctl_trim),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENAS, ioctl_attach),
+	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENAS, ioctl_limit),
+	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENAS, ioctl_list),
 	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, ioctl_adopt),
-	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENA, ioctl_export),
-	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENA, ioctl_fork_prepare),
-	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENA, ioctl_meta),
+	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENAS, ioctl_export),
+	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENAS, ioctl_fork_prepare),
+	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENAS, ioctl_meta),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))
@@ -550,7 +547,7 @@ static long do_call(struct file *file, unsigned int cmd, void __user *user, u32 
 	int err;
 
 	if (!call && find_call(cmd, ON_ARENA))
-		return on == ON_EMPTY ? -ENXIO : on == ON_FOREIGN ? -ESTALE : -ENOTTY;
+		return on == ON_FILE ? -EOPNOTSUPP : on == ON_FOREIGN ? -ESTALE : -ENOTTY;
 	if (!call)
 		return -ENOTTY;
 	if (get_user(size, (u32 __user *)user))
@@ -574,14 +571,14 @@ long xalloc_device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return do_call(file, cmd, (void __user *)arg, ON_DEVICE);
 }
 
-/** xalloc_arena_ioctl() - the calls on an arena, or on a file that can become one */
+/** xalloc_arena_ioctl() - the calls on an arena */
 long xalloc_arena_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	struct xalloc_client *client = xalloc_file_client(file);
+	const struct xalloc_client *client = file->private_data;
 	u32 on = ON_ARENA;
 
-	if (!client)
-		on = ON_EMPTY;
+	if (xalloc_hole_is_filled(client->arena))
+		on = ON_FILE;
 	else if (client->view && client->view->mm != current->mm)
 		on = ON_FOREIGN;
 	return do_call(file, cmd, (void __user *)arg, on);

@@ -104,11 +104,26 @@ static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
 	return filemap_map_pages(vmf, first, last);
 }
 
+static bool is_past_end(const struct vm_fault *vmf)
+{
+	loff_t bytes = i_size_read(file_inode(vmf->vma->vm_file));
+
+	return vmf->pgoff >= DIV_ROUND_UP_ULL(bytes, PAGE_SIZE);
+}
+
 /* The folio at the touched kpage, referenced and locked, or NULL if no page is there. */
 static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
-	struct folio *folio = xalloc_segment_lock_folio(arena, vmf->pgoff >> XALLOC_PIECE_ORDER);
+	u32 slice = vmf->pgoff >> XALLOC_PIECE_ORDER;
+	struct folio *folio;
 
+	do {
+		/* A folio that ends past the end of the file, or lies past it, may have memory. */
+		if (xalloc_hole_is_filled(arena) && is_past_end(vmf))
+			return NULL;
+		folio = xalloc_segment_lock_folio(arena, slice);
+		/* Others may make a hole of it again. */
+	} while (!folio && xalloc_hole_is_filled(arena) && !xalloc_hole_touch(arena, vmf->pgoff));
 	if (folio)
 		vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
 	return folio;
@@ -300,19 +315,17 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
  * @vma: the mapping to be; its pgoff is the offset in the arena, or XALLOC_STATUS_OFFSET's
  *
  * Context: mm->mmap_lock held for writing.
- * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena, or if there
- * is none, -ESTALE for a file of another process, -EACCES to write to the status page, or
- * for the file of an export.
+ * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena's offset space,
+ * -ESTALE for a file of another process, -EACCES to write to the status page, or for the file of
+ * an export.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	struct xalloc_client *client = xalloc_file_client(file);
+	struct xalloc_client *client = file->private_data;
 	int err;
 
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
-	if (!client)
-		return -ENXIO;
 	/*
 	 * The file of an export. Who has the dma-buf mapped reaches it by remap_file_pages(), which
 	 * asks for any range of it; only that of the dma-buf is theirs, and dmabuf.c maps that.

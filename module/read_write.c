@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reading and writing: what read(), write() and lseek() do on a file of an arena.
+ * Reading and writing: what read(), write(), lseek() and fallocate() do on a file of an arena.
  *
- * A slice that is granted to anybody is data. All other slices are holes, which read as zeros. A
- * write neither fills a hole nor makes the file longer, because memory comes by grants alone. There
- * a write ends with ENOSPC, as on a full disk.
+ * A slice that is granted to anybody is data. All other slices are holes, which read as zeros. In
+ * an arena whose holes are filled (hole.c), a write fills a hole and makes the file longer. In an
+ * arena with grants it does neither, because memory comes by grants alone: there a write ends with
+ * ENOSPC, as on a full disk.
  *
- * While bytes are copied, a reference keeps the folio where it is, as a pin does. No lock is held
- * meanwhile: the user's memory may be the arena's own.
+ * While bytes are copied, a reference keeps the folio where it is, as a pin does. arena->lock is
+ * not held meanwhile: the user's memory may be the arena's own. The inode of a file whose holes are
+ * filled is locked, for nobody to find such references who would give memory back.
  */
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -18,24 +21,14 @@
 
 #include "internal.h"
 
-/*
- * The arena of a file, NULL if a file of xallocfs has none yet, or -ESTALE for a file of another
- * process.
- */
+/* The arena of a file, or -ESTALE for a file of another process. */
 static struct xalloc_arena *arena_of(struct file *file)
 {
-	struct xalloc_client *client = xalloc_file_client(file);
+	struct xalloc_client *client = file->private_data;
 
-	if (!client)
-		return NULL;
 	if (client->view && client->view->mm != current->mm)
 		return ERR_PTR(-ESTALE);
 	return client->arena;
-}
-
-static u64 bytes_of(const struct xalloc_arena *arena)
-{
-	return arena ? (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES : 0;
 }
 
 /* Copies from or to one folio, up to the first broken kpage. Returns how much, or an error. */
@@ -64,37 +57,55 @@ static ssize_t copy_folio(struct folio *folio, loff_t pos, size_t bytes, struct 
 	return done;
 }
 
-static ssize_t copy_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
-			  struct iov_iter *iter, bool to_arena)
+static ssize_t read_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
+			  struct iov_iter *to)
 {
 	struct folio *folio = xalloc_segment_get_folio(arena, pos / XALLOC_SLICE_BYTES);
 	ssize_t rc;
 
 	if (!folio)
-		return to_arena ? -ENOSPC : iov_iter_zero(bytes, iter) ?: -EFAULT;
-	rc = copy_folio(folio, pos, bytes, iter, to_arena);
+		return iov_iter_zero(bytes, to) ?: -EFAULT;
+	rc = copy_folio(folio, pos, bytes, to, false);
 	folio_put(folio);
 	return rc;
 }
 
-static ssize_t copy_range(struct kiocb *iocb, struct iov_iter *iter, bool to_arena)
+static ssize_t write_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
+			   struct iov_iter *from)
 {
-	struct xalloc_arena *arena = arena_of(iocb->ki_filp);
-	ssize_t done = 0, rc = to_arena ? -ENOSPC : 0;
-	u64 bytes;
+	u32 slice = pos / XALLOC_SLICE_BYTES;
+	struct folio *folio;
+	ssize_t rc;
 
-	if (IS_ERR(arena))
-		return PTR_ERR(arena);
-	bytes = bytes_of(arena);
-	while (iov_iter_count(iter) && iocb->ki_pos < bytes) {
+	rc = xalloc_hole_is_filled(arena) ? xalloc_hole_fill(arena, slice, slice + 1) : 0;
+	if (rc)
+		return rc;
+	folio = xalloc_segment_get_folio(arena, slice);
+	if (!folio)
+		return -ENOSPC;
+	rc = copy_folio(folio, pos, bytes, from, true);
+	folio_put(folio);
+	return rc;
+}
+
+/* Copies slice by slice from where @iocb is to before @end. */
+static ssize_t copy_range(struct kiocb *iocb, struct iov_iter *iter, u64 end,
+			  ssize_t (*copy_slice)(struct xalloc_arena *arena, loff_t pos,
+						size_t bytes, struct iov_iter *iter))
+{
+	struct xalloc_client *client = iocb->ki_filp->private_data;
+	ssize_t done = 0, rc = 0;
+	u64 nr;
+
+	while (iov_iter_count(iter) && iocb->ki_pos < end) {
 		if (fatal_signal_pending(current)) {
 			rc = -EINTR;
 			break;
 		}
-		rc = copy_slice(arena, iocb->ki_pos,
-				min_t(u64, iov_iter_count(iter),
-				      XALLOC_SLICE_BYTES - iocb->ki_pos % XALLOC_SLICE_BYTES),
-				iter, to_arena);
+		nr = min(end - iocb->ki_pos,
+			 XALLOC_SLICE_BYTES - (u64)iocb->ki_pos % XALLOC_SLICE_BYTES);
+		rc = copy_slice(client->arena, iocb->ki_pos, min(nr, (u64)iov_iter_count(iter)),
+				iter);
 		if (rc < 0)
 			break;
 		iocb->ki_pos += rc;
@@ -115,23 +126,71 @@ static ssize_t copy_range(struct kiocb *iocb, struct iov_iter *iter, bool to_are
  */
 ssize_t xalloc_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
-	return copy_range(iocb, to, false);
+	struct xalloc_arena *arena = arena_of(iocb->ki_filp);
+	struct inode *inode = file_inode(iocb->ki_filp);
+	ssize_t rc;
+
+	if (IS_ERR(arena))
+		return PTR_ERR(arena);
+	if (!xalloc_hole_is_filled(arena))
+		return copy_range(iocb, to, i_size_read(inode), read_slice);
+	inode_lock_shared(inode);
+	rc = copy_range(iocb, to, i_size_read(inode), read_slice);
+	inode_unlock_shared(inode);
+	return rc;
+}
+
+/* Makes the file longer, up to where the write ended. */
+static ssize_t write_filling(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct file *file = iocb->ki_filp;
+	struct xalloc_client *client = file->private_data;
+	struct inode *inode = file_inode(file);
+	u64 bytes = i_size_read(inode);
+	ssize_t rc;
+
+	rc = generic_write_checks(iocb, from);
+	if (rc <= 0)
+		return rc;
+	rc = file_remove_privs(file) ?: file_update_time(file);
+	if (rc)
+		return rc;
+	/* A mapping may have written past the end of the file. */
+	xalloc_hole_zero(client->arena, bytes,
+			 min_t(u64, iocb->ki_pos, round_up(bytes, XALLOC_SEGMENT_BYTES)));
+	rc = copy_range(iocb, from, inode->i_sb->s_maxbytes, write_slice);
+	if (rc > 0 && iocb->ki_pos > bytes)
+		i_size_write(inode, iocb->ki_pos);
+	return rc;
 }
 
 /**
- * xalloc_write_iter() - write to what is granted in an arena
+ * xalloc_write_iter() - write to an arena
  * @iocb: its file and position
  * @from: the user's memory
  *
- * Context: Process context, may sleep.
- * Return: bytes, or as xalloc_read_iter(), -ENOSPC where nothing is granted and past the end, or as
- * from generic_write_checks().
+ * Context: Process context, may sleep. Locks the inode if holes are filled.
+ * Return: bytes, or as xalloc_read_iter(), or as from generic_write_checks(). In an arena with
+ * grants, -ENOSPC where nothing is granted and past the end. In others, as from xalloc_hole_fill().
  */
 ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
-	ssize_t rc = generic_write_checks(iocb, from);
+	struct xalloc_arena *arena = arena_of(iocb->ki_filp);
+	struct inode *inode = file_inode(iocb->ki_filp);
+	ssize_t rc;
 
-	return rc <= 0 ? rc : copy_range(iocb, from, true);
+	if (IS_ERR(arena))
+		return PTR_ERR(arena);
+	if (xalloc_hole_is_filled(arena)) {
+		inode_lock(inode);
+		rc = write_filling(iocb, from);
+		inode_unlock(inode);
+		return rc;
+	}
+	rc = generic_write_checks(iocb, from);
+	if (rc > 0)
+		rc = copy_range(iocb, from, i_size_read(inode), write_slice) ?: -ENOSPC;
+	return rc;
 }
 
 /* Slices of a segment that are data, or holes, from @first on. */
@@ -147,27 +206,32 @@ static u32 slices_of_kind(struct xalloc_arena *arena, u32 index, u32 first, bool
 	return (data ? granted : ~granted) & (~0u << first);
 }
 
-/* The first byte of data, or of a hole, from @pos on. The end of the file is a hole. */
-static loff_t find_kind(struct xalloc_arena *arena, loff_t pos, bool data)
+/* The first byte of data, or of a hole, from @pos on. The end of the file, @end, is a hole. */
+static loff_t find_kind(struct xalloc_arena *arena, loff_t pos, loff_t end, bool data)
 {
 	unsigned long index = pos / XALLOC_SEGMENT_BYTES;
+	unsigned long last = (end - 1) / XALLOC_SEGMENT_BYTES;
+	loff_t at;
 	u32 first, found;
 
-	for (; index < arena->nr_segments; index++) {
+	for (; index <= last; index++) {
 		/* Where no segment has memory there is no data. */
-		if (data && !xa_find(&arena->segments, &index, arena->nr_segments - 1, XA_PRESENT))
+		if (data && !xa_find(&arena->segments, &index, last, XA_PRESENT))
 			break;
 		first = index == pos / XALLOC_SEGMENT_BYTES ?
 			pos / XALLOC_SLICE_BYTES % XALLOC_SLICES_PER_SEGMENT : 0;
 		found = slices_of_kind(arena, index, first, data);
-		if (found)
-			return max_t(loff_t, pos, index * XALLOC_SEGMENT_BYTES +
-					     __ffs(found) * XALLOC_SLICE_BYTES);
+		if (found) {
+			at = max_t(loff_t, pos, index * XALLOC_SEGMENT_BYTES +
+						__ffs(found) * XALLOC_SLICE_BYTES);
+			/* There may be memory past the end. */
+			return at < end ? at : data ? -ENXIO : end;
+		}
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
 	}
-	return data ? -ENXIO : bytes_of(arena);
+	return data ? -ENXIO : end;
 }
 
 /**
@@ -183,14 +247,69 @@ static loff_t find_kind(struct xalloc_arena *arena, loff_t pos, bool data)
 loff_t xalloc_llseek(struct file *file, loff_t offset, int whence)
 {
 	struct xalloc_arena *arena = arena_of(file);
+	loff_t end = i_size_read(file_inode(file));
 
 	if (IS_ERR(arena))
 		return PTR_ERR(arena);
 	if (whence == SEEK_DATA || whence == SEEK_HOLE) {
-		if (offset < 0 || offset >= bytes_of(arena))
+		if (offset < 0 || offset >= end)
 			return -ENXIO;
-		offset = find_kind(arena, offset, whence == SEEK_DATA);
-		return offset < 0 ? offset : vfs_setpos(file, offset, bytes_of(arena));
+		offset = find_kind(arena, offset, end, whence == SEEK_DATA);
+		return offset < 0 ? offset : vfs_setpos(file, offset, end);
 	}
 	return generic_file_llseek(file, offset, whence);
+}
+
+/* The inode is locked. */
+static long allocate(struct file *file, struct xalloc_arena *arena, int mode, u64 from, u64 to)
+{
+	struct inode *inode = file_inode(file);
+	u64 bytes = i_size_read(inode);
+	int err;
+
+	err = file_modified(file);
+	if (err)
+		return err;
+	if (mode & FALLOC_FL_PUNCH_HOLE) {
+		/* The last folio ends past the end of the file. */
+		if (to >= bytes)
+			to = max(to, round_up(bytes, XALLOC_SEGMENT_BYTES));
+		return xalloc_hole_punch(arena, from, to);
+	}
+	if (to > bytes && !(mode & FALLOC_FL_KEEP_SIZE)) {
+		err = inode_newsize_ok(inode, to);
+		if (err)
+			return err;
+	}
+	err = xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
+			       DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES));
+	if (!err && to > bytes && !(mode & FALLOC_FL_KEEP_SIZE))
+		err = xalloc_hole_set_size(arena, to);
+	return err;
+}
+
+/**
+ * xalloc_fallocate() - commit memory of a file, or give it back
+ * @file: a file of xallocfs
+ * @mode: 0, FALLOC_FL_KEEP_SIZE or, with that one, FALLOC_FL_PUNCH_HOLE
+ * @offset: as for fallocate()
+ * @bytes: likewise
+ *
+ * Context: Process context, may sleep. Locks the inode.
+ * Return: 0, or -EOPNOTSUPP for another mode or an arena with grants, or as from xalloc_hole_fill()
+ * or xalloc_hole_punch().
+ */
+long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
+{
+	const struct xalloc_client *client = file->private_data;
+	struct inode *inode = file_inode(file);
+	long rc;
+
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) ||
+	    !xalloc_hole_is_filled(client->arena))
+		return -EOPNOTSUPP;
+	inode_lock(inode);
+	rc = allocate(file, client->arena, mode, offset, offset + bytes);
+	inode_unlock(inode);
+	return rc;
 }

@@ -2,10 +2,10 @@
 /*
  * xallocfs: arenas with names, the files of a file system that can be mounted.
  *
- * A new file is empty. Whoever opens it first may create an arena in it, and until then, or
- * until that file is closed, nobody else can open it. From then on a file on it is a client, as
- * one on an arena without a name is, and the inode owns the arena: it goes with the last of
- * names, files, mappings and exports, or with the file system.
+ * Each file has an arena from the beginning, which the inode owns: it goes with the last of names,
+ * files, mappings and exports, or with the file system. An open file is a client, as one on an
+ * arena without a name is. The arena of a new file fills holes: see hole.c. While the file is
+ * empty, an ioctl can make the arena one with grants and a size for good.
  *
  * Names, modes and owners are the VFS's. Each mount is a file system of its own, and holds the
  * module. As in ramfs, a dentry is kept for each name; that is all there is of a directory.
@@ -22,13 +22,6 @@
 
 #define XALLOCFS_MAGIC 0x78616c66	/* "xalf" */
 
-/* The private data of a regular file's inode. */
-struct name {
-	struct mutex lock;		/* protects all below; comes before arena->lock */
-	struct xalloc_arena *arena;	/* set once; name_getattr() reads it without lock */
-	bool opened;			/* by the one that may create the arena */
-};
-
 struct options {
 	kuid_t uid;
 	kgid_t gid;
@@ -37,39 +30,19 @@ struct options {
 
 static int name_open(struct inode *inode, struct file *file)
 {
-	struct name *name = inode->i_private;
-	struct xalloc_client *client = NULL;
-	int err = 0;
+	struct xalloc_client *client = xalloc_client_create(inode->i_private);
 
-	/* Whoever creates an arena may take long to be told of it. */
-	if (mutex_lock_interruptible(&name->lock))
-		return -ERESTARTSYS;
-	if (name->arena) {
-		client = xalloc_client_create(name->arena);
-		err = PTR_ERR_OR_ZERO(client);
-	} else if (name->opened) {
-		err = -EBUSY;
-	} else {
-		name->opened = true;
-	}
-	mutex_unlock(&name->lock);
-	if (err)
-		return err;
+	if (IS_ERR(client))
+		return PTR_ERR(client);
 	file->private_data = client;
+	/* What is read and written is copied from and to the memory itself, aligned or not. */
+	file->f_mode |= FMODE_CAN_ODIRECT;
 	return 0;
 }
 
 static int name_release(struct inode *inode, struct file *file)
 {
-	struct name *name = inode->i_private;
-
-	if (file->private_data) {
-		xalloc_client_destroy(file->private_data);
-		return 0;
-	}
-	mutex_lock(&name->lock);
-	name->opened = false;
-	mutex_unlock(&name->lock);
+	xalloc_client_destroy(file->private_data);
 	return 0;
 }
 
@@ -83,6 +56,7 @@ static const struct file_operations name_fops = {
 	.splice_read = copy_splice_read,
 	.splice_write = iter_file_splice_write,
 	.fsync = noop_fsync,
+	.fallocate = xalloc_fallocate,
 	XALLOC_NO_LEASES
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
@@ -95,31 +69,40 @@ static const struct file_operations name_fops = {
 /*
  * The blocks of a file are the memory that its arena has committed: du and ls -s show it.
  *
- * No lock is taken, because an ls must not wait long: name->lock may be held until a fault on a
- * caller's memory has ended, and arena->lock while the kernel looks for huge pages. The arena
- * lives as long as the inode does. Its counter may change meanwhile, but a lock would not help:
- * the figure would be old by the time stat() returns.
+ * No lock is taken, because an ls must not wait while the kernel looks for huge pages. The counter
+ * may change meanwhile, but a lock would not help: the figure would be old by the time stat()
+ * returns.
  */
 static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
 			u32 request_mask, unsigned int query_flags)
 {
-	const struct name *name = d_inode(path->dentry)->i_private;
-	/* Pairs with xalloc_name_finish(). */
-	const struct xalloc_arena *arena = smp_load_acquire(&name->arena);
+	const struct xalloc_arena *arena = d_inode(path->dentry)->i_private;
 	int err = simple_getattr(idmap, path, stat, request_mask, query_flags);
 
-	if (!err && arena)
-		stat->blocks = (u64)READ_ONCE(arena->nr_committed_slices) *
-			       (XALLOC_SLICE_BYTES / 512);
+	stat->blocks = (u64)READ_ONCE(arena->nr_committed_slices) * (XALLOC_SLICE_BYTES / 512);
+	/* Who writes by this much, and looks for zeros by this much, uses huge pages best. */
+	stat->blksize = XALLOC_SEGMENT_BYTES;
 	return err;
 }
 
-/* The size is the arena's. No mode makes a file executable here: SB_I_NOEXEC. */
+/* The size of an arena with grants stays. No mode makes a file executable here: SB_I_NOEXEC. */
 static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
-	if (attr->ia_valid & ATTR_SIZE)
-		return -EPERM;
-	return simple_setattr(idmap, dentry, attr);
+	struct xalloc_arena *arena = d_inode(dentry)->i_private;
+	struct iattr rest = *attr;
+	int err;
+
+	if (attr->ia_valid & ATTR_SIZE) {
+		if (!xalloc_hole_is_filled(arena))
+			return -EPERM;
+		err = setattr_prepare(idmap, dentry, attr);
+		if (!err)
+			err = xalloc_hole_set_size(arena, attr->ia_size);
+		if (err)
+			return err;
+		rest.ia_valid &= ~ATTR_SIZE;
+	}
+	return simple_setattr(idmap, dentry, &rest);
 }
 
 static const struct inode_operations name_iops = {
@@ -128,83 +111,42 @@ static const struct inode_operations name_iops = {
 };
 
 /**
- * xalloc_name_begin() - create an arena in an empty file
+ * xalloc_name_define() - make the arena of an empty file one with grants
  * @file: a file of xallocfs
  * @config: as for xalloc_arena_create()
  *
- * Nobody sees it yet. Must be followed by xalloc_name_finish(), with nothing between that
- * opens files.
- *
- * Context: Process context, may sleep. On success the file's name is left locked.
- * Return: the client that the file is to be, or -EEXIST if there is an arena, -ENOTTY if the
- * file is none of xallocfs, -EINTR, or as from xalloc_arena_create().
+ * Context: Process context, may sleep. Locks the inode.
+ * Return: 0, or -ENOTTY if the file is none of xallocfs, or as from xalloc_arena_redefine(), which
+ * is also -EEXIST if the file is not empty.
  */
-struct xalloc_client *xalloc_name_begin(struct file *file, const struct xalloc_arena_config *config)
-{
-	struct name *name = file_inode(file)->i_private;
-	struct xalloc_client *client;
-	struct xalloc_arena *arena;
-
-	if (file->f_op != &name_fops)
-		return ERR_PTR(-ENOTTY);
-	if (mutex_lock_killable(&name->lock))
-		return ERR_PTR(-EINTR);
-	if (name->arena) {
-		client = ERR_PTR(-EEXIST);
-		goto err_unlock;
-	}
-	arena = xalloc_arena_create(config);
-	if (IS_ERR(arena)) {
-		client = ERR_CAST(arena);
-		goto err_unlock;
-	}
-	client = xalloc_client_create(arena);
-	if (IS_ERR(client)) {
-		xalloc_arena_destroy(arena);
-		goto err_unlock;
-	}
-	arena->mapping = file_inode(file)->i_mapping;
-	return client;
-
-err_unlock:
-	mutex_unlock(&name->lock);
-	return client;
-}
-
-/**
- * xalloc_name_finish() - put a new arena into its file, or undo it
- * @file: as in xalloc_name_begin()
- * @client: what that returned
- * @keep: the caller knows of it
- *
- * Context: Process context, may sleep.
- */
-void xalloc_name_finish(struct file *file, struct xalloc_client *client, bool keep)
+int xalloc_name_define(struct file *file, const struct xalloc_arena_config *config)
 {
 	struct inode *inode = file_inode(file);
-	struct name *name = inode->i_private;
-	struct xalloc_arena *arena = client->arena;
+	int err = -EEXIST;
 
-	if (keep) {
-		/* The only write to it. */
-		i_size_write(inode, (loff_t)arena->nr_segments * XALLOC_SEGMENT_BYTES);
-		/* Publishes a complete arena: pairs with name_getattr(), which takes no lock. */
-		smp_store_release(&name->arena, arena);
-		/* Publishes all of it to other threads: pairs with xalloc_file_client(). */
-		smp_store_release(&file->private_data, client);
-	} else {
-		xalloc_client_destroy(client);
-		xalloc_arena_destroy(arena);
-	}
-	mutex_unlock(&name->lock);
+	if (file->f_op != &name_fops)
+		return -ENOTTY;
+	inode_lock(inode);
+	if (!i_size_read(inode))
+		err = xalloc_arena_redefine(inode->i_private, config);
+	if (!err)
+		i_size_write(inode, config->arena_bytes);
+	inode_unlock(inode);
+	return err;
 }
 
 static const struct inode_operations dir_iops;
 
 static struct inode *create_inode(struct super_block *sb, struct inode *dir, umode_t mode)
 {
+	const struct xalloc_arena_config config = {
+		.arena_bytes = xalloc_arena_bytes_max(),
+		.policy = XALLOC_POLICY_HUGE_PREFERRED,
+		.node = NUMA_NO_NODE,
+		.fills_holes = true,
+	};
 	struct inode *inode = new_inode(sb);
-	struct name *name;
+	struct xalloc_arena *arena;
 
 	if (!inode)
 		return NULL;
@@ -217,16 +159,16 @@ static struct inode *create_inode(struct super_block *sb, struct inode *dir, umo
 		inc_nlink(inode);
 		return inode;
 	}
-	name = kzalloc(sizeof(*name), GFP_KERNEL_ACCOUNT);
-	if (!name) {
+	arena = xalloc_arena_create(&config);
+	if (IS_ERR(arena)) {
 		iput(inode);
 		return NULL;
 	}
-	mutex_init(&name->lock);
 	xalloc_backing_init_inode(inode);
 	inode->i_op = &name_iops;
 	inode->i_fop = &name_fops;
-	inode->i_private = name;
+	inode->i_private = arena;
+	arena->mapping = inode->i_mapping;
 	return inode;
 }
 
@@ -280,16 +222,11 @@ static const struct inode_operations dir_iops = {
 
 static void xallocfs_evict_inode(struct inode *inode)
 {
-	struct name *name = inode->i_private;
-
-	if (name && name->arena)
-		xalloc_arena_destroy(name->arena);
+	/* Directories have none. */
+	if (inode->i_private)
+		xalloc_arena_destroy(inode->i_private);
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
-	if (!name)
-		return;
-	mutex_destroy(&name->lock);
-	kfree(name);
 }
 
 static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
@@ -316,7 +253,7 @@ static int fill_super(struct super_block *sb, struct fs_context *fc)
 	const struct options *options = fc->fs_private;
 	struct inode *root;
 
-	sb->s_maxbytes = MAX_LFS_FILESIZE;
+	sb->s_maxbytes = min_t(u64, MAX_LFS_FILESIZE, xalloc_arena_bytes_max());
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;
 	sb->s_magic = XALLOCFS_MAGIC;

@@ -6,7 +6,8 @@
  * size, cut into segments of 2 MiB, each segment cut into 32 slices of 64 KiB.
  * A page is a run of slices that was granted at once. Granting commits memory,
  * mapping the arena file makes it addressable, and nothing else does either: the
- * first touch of a mapped offset never allocates.
+ * first touch of a mapped offset never allocates. A file that is used as a file, which is
+ * described last, is the exception.
  *
  * A client is one open file description on an arena. A page belongs to the client
  * that was granted it and is gone when that client is, unless it was granted to the
@@ -19,12 +20,20 @@
  * only.
  *
  * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
- * There names, owners and modes are as in any directory. A file that open() creates is empty:
- * XALLOC_IOC_ARENA_CREATE on its descriptor makes an arena in it, once, and until that it
- * can be opened by nobody else (EBUSY). Opening it afterwards makes a client, as
- * XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until its name is gone
- * and nobody has it open, mapped or exported. Its size does not change (EPERM), it cannot
- * be executed.
+ * There names, owners and modes are as in any directory, and no file can be executed. Opening a
+ * file makes a client, as XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until
+ * its name is gone and nobody has it open, mapped or exported.
+ *
+ * A file that open() creates is empty, and can become one of two things. XALLOC_IOC_ARENA_CREATE on
+ * its descriptor, once, makes an arena with grants in it, whose size does not change any more
+ * (EPERM). Without that it is a file as on any other file system, whose memory is pinned: write(),
+ * ftruncate() and fallocate() change its size, and what has no memory is a hole, which reads as
+ * zeros. write(), fallocate() and the first touch of a mapping commit memory for a hole, of huge
+ * pages where the kernel has them at hand, else of pieces of 64 KiB; all of it belongs to the
+ * arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and fallocate() with
+ * FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of one is zeroed. They
+ * are EBUSY, with nothing changed, if somebody refers to memory that would go. GRANT, FREE, ADOPT
+ * and RESERVE are not for such a file (EOPNOTSUPP).
  *
  * Every call takes one structure whose first member is its size in bytes, as the
  * caller was compiled. A later kernel accepts a shorter structure and takes what is
@@ -34,15 +43,14 @@
  * What the calls refuse, and how:
  *
  *	ENOTTY		no such call, or not on this kind of descriptor
- *	ENXIO		a call on a file of xallocfs in which there is no arena yet
- *	EEXIST		there is an arena in this file already; there is a page at the offset
- *			where one is to be
+ *	EEXIST		there is an arena in this file already, or the file has bytes; there is a
+ *			page at the offset where one is to be
  *	ESTALE		the descriptor is that of another process: &XALLOC_ARENA_FORK
  *	EINVAL		a structure shorter than its first version; a size, a count or
  *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
  *	EOPNOTSUPP	a flag that this kernel does not know, or that this arena's policy
- *			cannot serve
+ *			cannot serve; a call that is not for a file that is used as a file
  *	EBADF		a call that changes the arena, on a descriptor not open for writing
  *	EFAULT		memory of the caller that cannot be read or written
  *	EFBIG		more than an arena, or a segment where one is asked, can ever hold
@@ -216,10 +224,10 @@ struct xalloc_status {
  * @arena_id: out: id of the arena, unique until the module is unloaded
  * @client_id: out: id of the client that the returned descriptor is, likewise unique
  *
- * On the device, or on a file of xallocfs without an arena. Commits nothing. Whoever
- * creates the arena pays for all that is ever committed in it: the caller's memory cgroup,
- * and the caller's user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
- * that is set, are noted now. CAP_IPC_LOCK exempts the arena from both, for as long as the
+ * On the device, or on an empty file of xallocfs. Commits nothing. Whoever
+ * creates the arena, or the file, pays for all that is ever committed in it: that one's memory
+ * cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
+ * that is set, are noted then. CAP_IPC_LOCK exempts the arena from both, for as long as the
  * arena lives: also after the caller has given the capability up. A segment is charged
  * whole, unless it is in pieces. What comes from the module's pool, which serves only arenas
  * without a limit on any cgroup above them, is charged to no memory cgroup.

@@ -234,6 +234,18 @@ static int device_create(struct xalloc_arena *arena, const struct xalloc_arena_c
 	return ret;
 }
 
+/*
+ * Whether the kernel grants pages in an arena: not in one that a program uses as a file. A call for
+ * no pages is refused by EINVAL where some could be had.
+ */
+static int check_grants(int fd)
+{
+	struct xalloc_ioc_grant none = { .size = sizeof(none) };
+	int ret = call(fd, XALLOC_IOC_GRANT, &none);
+
+	return ret == -EINVAL ? 0 : ret;
+}
+
 static int device_attach(struct xalloc_arena *arena, int fd)
 {
 	struct xalloc_ioc_attach arg = { .size = sizeof(arg) };
@@ -244,6 +256,11 @@ static int device_attach(struct xalloc_arena *arena, int fd)
 		return fd;
 	arena->id = arg.arena_id;
 	ret = xl_os_file_bytes(fd, &arena->bytes);
+	/* The file is there already, but its creator has not made the arena yet. */
+	if (!ret && !arena->bytes)
+		ret = -EBUSY;
+	if (!ret)
+		ret = check_grants(fd);
 	if (!ret)
 		return use_fd(arena, fd);
 	xl_os_close(fd);

@@ -318,21 +318,4 @@ TEST(family_file_is_stale_in_a_child)
 	close(device);
 }
 
-/* A file of xallocfs without an arena is empty. */
-TEST(empty_file_has_nothing)
-{
-	int fd = open(NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	char byte = 1;
-
-	ASSERT_LE(0, fd);
-	EXPECT_EQ(0, read(fd, &byte, 1));
-	EXPECT_EQ(-1, write(fd, &byte, 1));
-	EXPECT_EQ(ENOSPC, errno);
-	EXPECT_EQ(0, lseek(fd, 0, SEEK_END));
-	EXPECT_EQ(-1, lseek(fd, 0, SEEK_DATA));
-	EXPECT_EQ(ENXIO, errno);
-	close(fd);
-	unlink(NAME);
-}
-
 TEST_HARNESS_MAIN

@@ -9,8 +9,8 @@
  * Descriptors: DEVICE; ARENA, in which this client has a page of one slice at 0, another client
  * one at 64 KiB, and nobody one behind; READER, the same arena opened for reading; SMALL, an arena
  * of small pieces; LIMITED, all of whose limit is committed, and FULL, all of whose offsets are
- * granted; FAMILY, an arena with XALLOC_ARENA_FORK; EMPTY, a file of xallocfs without an arena, and
- * NAMED, one with. The page that GRANT is asked for has one slice; what ATTACH_AT is asked for is
+ * granted; FAMILY, an arena with XALLOC_ARENA_FORK; PLAIN, a new file of xallocfs, and NAMED, one in
+ * which an arena was created. The page that GRANT is asked for has one slice; what ATTACH_AT is asked for is
  * where ARENA is mapped.
  */
 
@@ -32,7 +32,7 @@ REFUSAL(ARENA_CREATE, DEVICE, EINVAL, "node without XALLOC_ARENA_NODE", ARG(crea
 REFUSAL(ARENA_CREATE, DEVICE, ENODEV, "a node that the machine does not have",
 	ARG(create, flags, XALLOC_ARENA_NODE), ARG(create, node, 1023))
 
-REFUSAL(ARENA_CREATE, EMPTY, EOPNOTSUPP, "XALLOC_ARENA_FORK for an arena with a name",
+REFUSAL(ARENA_CREATE, PLAIN, EOPNOTSUPP, "XALLOC_ARENA_FORK for an arena with a name",
 	ARG(create, flags, XALLOC_ARENA_FORK))
 REFUSAL(ARENA_CREATE, NAMED, EEXIST, "there is an arena already", NOTHING)
 
@@ -60,6 +60,7 @@ REFUSAL(GRANT, ARENA, ERANGE, "XALLOC_PAGE_AT, and offset is past the end of the
 REFUSAL(GRANT, ARENA, EEXIST, "XALLOC_PAGE_AT, where there is a page", PAGE(flags, XALLOC_PAGE_AT))
 REFUSAL(GRANT, LIMITED, EDQUOT, "the arena's limit", NOTHING)
 REFUSAL(GRANT, FULL, ENOSPC, "no free run", NOTHING)
+REFUSAL(GRANT, PLAIN, EOPNOTSUPP, "memory comes by file calls", NOTHING)
 
 REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 1))
 REFUSAL(FREE, ARENA, EINVAL, "pad is not zero", ARG(free, pad, 1))
@@ -67,6 +68,7 @@ REFUSAL(FREE, ARENA, EINVAL, "nr is 0", ARG(free, nr, 0))
 REFUSAL(FREE, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
 	ARG(free, nr, XALLOC_BATCH_MAX + 1))
 REFUSAL(FREE, ARENA, EFAULT, "ranges is no address", ARG(free, ranges, 1))
+REFUSAL(FREE, PLAIN, EOPNOTSUPP, "memory goes by file calls", NOTHING)
 REFUSAL(FREE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 REFUSAL(FREE, ARENA, EINVAL, "an offset is not whole slices", RANGE(offset, 1))
 REFUSAL(FREE, ARENA, ERANGE, "an offset is past the end of the arena", RANGE(offset, ARENA_BYTES))
@@ -82,6 +84,7 @@ REFUSAL(FREE, FULL, EBUSY, "a dma-buf holds a page that the range covers in part
 
 REFUSAL(RESERVE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(reserve, flags, 1))
 REFUSAL(RESERVE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(RESERVE, PLAIN, EOPNOTSUPP, "memory comes by file calls", NOTHING)
 REFUSAL(RESERVE, SMALL, EOPNOTSUPP, "an arena of small pieces has no reserve", NOTHING)
 REFUSAL(RESERVE, ARENA, EINVAL, "low_bytes is more than high_bytes",
 	ARG(reserve, low_bytes, XALLOC_SEGMENT_BYTES))
@@ -117,6 +120,7 @@ REFUSAL(ADOPT, ARENA, EINVAL, "nr is 0", ARG(adopt, nr, 0))
 REFUSAL(ADOPT, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
 	ARG(adopt, nr, XALLOC_BATCH_MAX + 1))
 REFUSAL(ADOPT, ARENA, EFAULT, "offsets is no address", ARG(adopt, offsets, 1))
+REFUSAL(ADOPT, PLAIN, EOPNOTSUPP, "all memory is the arena's", NOTHING)
 REFUSAL(ADOPT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 REFUSAL(ADOPT, ARENA, EINVAL, "an offset is not whole slices", OFFSET(1))
 REFUSAL(ADOPT, ARENA, ERANGE, "an offset is past the end of the arena", OFFSET(ARENA_BYTES))
