@@ -151,6 +151,7 @@ static const struct file_operations arena_fops = {
 	.splice_read = copy_splice_read,
 	.splice_write = iter_file_splice_write,
 	.fsync = noop_fsync,
+	.fallocate = xalloc_fallocate,
 	XALLOC_NO_LEASES
 	.unlocked_ioctl = xalloc_arena_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,

@@ -2,16 +2,16 @@
 /*
  * Holes: memory of a file that file calls and touches commit, and that file calls give back.
  *
- * An arena that is made by ioctl commits by grants alone. The arena of any other file of xallocfs
- * is for those who want a file. There a slice without a page is a hole. A write, a touch of a
- * mapping and fallocate() fill holes; truncate() and fallocate() with PUNCH_HOLE make them. A page
- * that fills a hole belongs to the arena. Grants, which would find free slices by themselves, are
- * not for these arenas.
+ * A slice without a page is a hole. fallocate() fills holes, by pages that belong to the arena, and
+ * with PUNCH_HOLE it makes holes. In an arena that is made by ioctl nothing else does, but for
+ * grants and frees. The arena of any other file of xallocfs is for those who want a file: there a
+ * write and a touch of a mapping fill holes, too, and truncate() makes them. Grants, which would
+ * find free slices by themselves, are not for these arenas.
  *
- * The unit is a folio, because a mapping maps the whole folio: an order-9 folio is granted as a
- * whole, so that no slice of it is a hole that can be touched without a fault. A piece is one
- * slice. What of a folio lies past the end of the file, or is punched without the rest, is zeroed
- * and stays.
+ * In a file the unit is a folio, because a mapping maps the whole folio: an order-9 folio is
+ * granted as a whole, so that no slice of it is a hole that can be touched without a fault. A piece
+ * is one slice. What of a folio lies past the end of the file, or is punched without the rest, is
+ * zeroed and stays. In an arena with grants the unit is a slice.
  *
  * A file has an offset space of the largest size. The size of the inode says how much of it can be
  * used. It changes with the inode locked, which also keeps readers, whose references would look
@@ -97,16 +97,63 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices)
 	return err;
 }
 
+/* In an arena with grants: what of @slices of a segment is in no page. */
+static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
+{
+	struct xalloc_page_grant grant;
+	struct xalloc_segment *seg;
+	LIST_HEAD(granted);
+	u32 first;
+	int rc;
+
+	for (;;) {
+		if (mutex_lock_killable(&arena->lock))
+			return -EINTR;
+		seg = xa_load(&arena->segments, index);
+		if (seg)
+			slices &= ~seg->granted;
+		mutex_unlock(&arena->lock);
+		if (!slices)
+			return 0;
+		first = __ffs(slices);
+		grant = (struct xalloc_page_grant){
+			.flags = XALLOC_PAGE_AT | XALLOC_PAGE_ARENA | XALLOC_PAGE_ZERO,
+			.offset = ((u64)index * XALLOC_SLICES_PER_SEGMENT + first) *
+				  XALLOC_SLICE_BYTES,
+			.nr_slices = ffz((unsigned long)slices >> first),
+		};
+		rc = xalloc_client_grant(&arena->orphans, &grant, 1, &granted);
+		if (rc > 0)
+			xalloc_client_grant_finish(&arena->orphans, &granted, true);
+		/* Others may have been granted a part meanwhile. */
+		else if (rc != -EEXIST)
+			return rc;
+	}
+}
+
+static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
+{
+	int err;
+
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	err = fill(arena, index, slices);
+	xalloc_reclaim_soon(arena);
+	mutex_unlock(&arena->lock);
+	return err;
+}
+
 /**
  * xalloc_hole_fill() - give memory to slices that have none
- * @arena: an arena whose holes are filled
+ * @arena: the arena
  * @first: the first of the slices
  * @end: the slice after the last one
  *
  * What was had before an error stays.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0, or as from xalloc_segment_populate(), -EHWPOISON where memory is broken.
+ * Return: 0, or as from xalloc_segment_populate(), -EHWPOISON where memory is broken; in an arena
+ * with grants, also -EBUSY where somebody refers to memory that a client left.
  */
 int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 {
@@ -114,29 +161,29 @@ int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 	int err = 0;
 
 	for (; index <= last && !err; index++) {
-		if (mutex_lock_killable(&arena->lock))
-			return -EINTR;
-		err = fill(arena, index, slices_between(index, first, end));
-		xalloc_reclaim_soon(arena);
-		mutex_unlock(&arena->lock);
+		u32 slices = slices_between(index, first, end);
+
+		err = xalloc_hole_is_filled(arena) ? fill_locked(arena, index, slices) :
+						     grant_free(arena, index, slices);
 		cond_resched();
 	}
 	return err;
 }
 
 /*
- * Slices of a segment that are granted and of which the whole folio lies in slices from @first to
- * before @end.
+ * Slices of a segment that are granted and can be freed, of those from @first to before @end. In a
+ * file that is an order-9 folio as a whole or not at all.
  */
-static u32 whole_slices(const struct xalloc_segment *seg, u32 first, u32 end)
+static u32 slices_to_free(const struct xalloc_arena *arena, const struct xalloc_segment *seg,
+			  u32 first, u32 end)
 {
 	u32 slices = slices_between(seg->index, first, end) & seg->granted;
 
-	return seg->in_pieces || slices == ALL_SLICES ? slices : 0;
+	return seg->in_pieces || slices == ALL_SLICES || !arena->fills_holes ? slices : 0;
 }
 
 /* Frees slices of one segment, by runs. */
-static int free_slices(struct xalloc_arena *arena, u32 index, u32 slices)
+static int free_slices(struct xalloc_client *client, u32 index, u32 slices)
 {
 	u32 base = index * XALLOC_SLICES_PER_SEGMENT, first, nr;
 	int err = 0;
@@ -144,7 +191,7 @@ static int free_slices(struct xalloc_arena *arena, u32 index, u32 slices)
 	for (; slices && !err; slices &= ~(u32)GENMASK(first + nr - 1, first)) {
 		first = __ffs(slices);
 		nr = ffz((unsigned long)slices >> first);
-		err = xalloc_page_free_range(&arena->orphans, base + first, base + first + nr);
+		err = xalloc_page_free_range(client, base + first, base + first + nr);
 	}
 	return err;
 }
@@ -155,9 +202,9 @@ static int free_past_end(struct xalloc_arena *arena, u32 index)
 	u64 bytes = i_size_read(arena->mapping->host);
 	const struct xalloc_segment *seg = xa_load(&arena->segments, index);
 
-	return free_slices(arena, index,
-			   whole_slices(seg, DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES),
-					(index + 1) * XALLOC_SLICES_PER_SEGMENT));
+	return free_slices(&arena->orphans, index,
+			   slices_to_free(arena, seg, DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES),
+					  (index + 1) * XALLOC_SLICES_PER_SEGMENT));
 }
 
 /**
@@ -225,24 +272,34 @@ void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to)
 	}
 }
 
-/* Whether a device, a pipe or a dma-buf has memory of the slices. */
-static bool is_pinned(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
+/* Whether @client may free slices, and no device, pipe or dma-buf has memory of them. */
+static int check_slices(struct xalloc_client *client, struct xalloc_segment *seg, u32 slices)
 {
 	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT;
 	const struct xalloc_page *page;
+	u32 bits;
 
-	for (; slices; slices &= slices - 1) {
-		page = xalloc_page_around(arena, base + __ffs(slices));
-		if ((page && page->nr_holds) || xalloc_unmap_sees_pin(seg->folio[__ffs(slices)]))
-			return true;
+	for (bits = slices; bits; bits &= bits - 1) {
+		page = xalloc_page_around(client->arena, base + __ffs(bits));
+		if (!page || !xalloc_page_is_owned(client->arena, page))
+			continue;
+		if (page->client != client && !page->of_arena)
+			return -EPERM;
+		if (page->nr_holds)
+			return -EBUSY;
+	}
+	for (bits = slices; bits; bits &= bits - 1) {
+		if (xalloc_unmap_sees_pin(seg->folio[__ffs(bits)]))
+			return -EBUSY;
 		if (!seg->in_pieces)
 			break;
 	}
-	return false;
+	return 0;
 }
 
-static int check_pins(struct xalloc_arena *arena, u32 first, u32 end)
+static int check_range(struct xalloc_client *client, u32 first, u32 end)
 {
+	struct xalloc_arena *arena = client->arena;
 	struct xalloc_segment *seg;
 	unsigned long index;
 	u32 nr = 0;
@@ -252,8 +309,9 @@ static int check_pins(struct xalloc_arena *arena, u32 first, u32 end)
 		return -EINTR;
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
-		if (is_pinned(arena, seg, whole_slices(seg, first, end)))
-			err = -EBUSY;
+		err = check_slices(client, seg, slices_to_free(arena, seg, first, end));
+		if (!err && fatal_signal_pending(current))
+			err = -EINTR;
 		if (err)
 			break;
 		if (++nr % STEP_SEGMENTS == 0)
@@ -263,18 +321,23 @@ static int check_pins(struct xalloc_arena *arena, u32 first, u32 end)
 	return err;
 }
 
-/* Frees the granted folios that lie in a range of slices as a whole. */
-static int free_folios(struct xalloc_arena *arena, u32 first, u32 end)
+static int free_range(struct xalloc_client *client, u32 first, u32 end)
 {
+	struct xalloc_arena *arena = client->arena;
 	struct xalloc_segment *seg;
 	unsigned long index;
+	u32 slices;
 	int err = 0;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
-		err = free_slices(arena, index, whole_slices(seg, first, end));
+		slices = slices_to_free(arena, seg, first, end);
+		/* A folio that stays is still mapped. */
+		if (!seg->in_pieces && slices != seg->granted)
+			xalloc_segment_zero(seg, slices);
+		err = free_slices(client, index, slices);
 		if (!err && fatal_signal_pending(current))
 			err = -EINTR;
 		if (err)
@@ -288,30 +351,30 @@ static int free_folios(struct xalloc_arena *arena, u32 first, u32 end)
 }
 
 /**
- * xalloc_hole_punch() - make a hole in a file
- * @arena: an arena whose holes are filled
+ * xalloc_hole_punch() - make a hole
+ * @client: a client of the arena
  * @from: where the hole begins, in bytes
  * @to: where it ends
  *
- * All of it reads as zeros afterwards. Folios that lie in it as a whole are given back, unless
- * somebody has one of them pinned: then nothing changes. If memory is pinned only after that was
- * looked at, it goes on being what is at its offset, for a CPU as for the device, and is given back
- * later.
+ * All of it reads as zeros afterwards. What can be freed is given back, unless somebody has a part
+ * of it pinned: then nothing changes. If memory is pinned only after that was looked at, it goes on
+ * being what is at its offset, for a CPU as for the device, and is given back later.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0, or -EBUSY, or -EINTR, -ENOMEM with a part done.
+ * Return: 0, or -EBUSY, or -EPERM for another client's pages, or -EINTR, -ENOMEM with a part done.
  */
-int xalloc_hole_punch(struct xalloc_arena *arena, u64 from, u64 to)
+int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {
+	struct xalloc_arena *arena = client->arena;
 	u32 first = DIV_ROUND_UP_ULL(from, XALLOC_SLICE_BYTES), end = to / XALLOC_SLICE_BYTES;
 	u64 head = min(to, round_up(from, XALLOC_SEGMENT_BYTES));
 	int err = 0;
 
 	if (first < end)
-		err = check_pins(arena, first, end) ?: free_folios(arena, first, end);
+		err = check_range(client, first, end) ?: free_range(client, first, end);
 	if (err)
 		return err;
-	/* Folios that are in it in part are in its first segment and in its last one. */
+	/* What is left of it is in its first segment and in its last one. */
 	xalloc_hole_zero(arena, from, head);
 	xalloc_hole_zero(arena, max(head, round_down(to, XALLOC_SEGMENT_BYTES)), to);
 	return 0;
@@ -342,7 +405,7 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes)
 	}
 	/* First the size: no touch fills again what goes. */
 	i_size_write(inode, bytes);
-	err = xalloc_hole_punch(arena, bytes, most);
+	err = xalloc_hole_punch(&arena->orphans, bytes, most);
 	if (err)
 		i_size_write(inode, old);
 	return err;

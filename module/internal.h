@@ -297,7 +297,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
-	bool fills_holes;	/* file calls and touches commit memory (hole.c) */
+	bool fills_holes;	/* writes and touches commit memory (hole.c) */
 };
 
 /**
@@ -397,10 +397,10 @@ static inline int xalloc_backing_nr_refs(struct folio *folio)
 int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end);
 int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage);
 void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to);
-int xalloc_hole_punch(struct xalloc_arena *arena, u64 from, u64 to);
+int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to);
 int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes);
 
-/* Whether memory of an arena is committed by file calls and touches, and not by grants. */
+/* Whether memory of an arena is committed by writes and touches, and not by grants. */
 static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
 {
 	return READ_ONCE(arena->fills_holes);

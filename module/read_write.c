@@ -4,12 +4,12 @@
  *
  * A slice that is granted to anybody is data. All other slices are holes, which read as zeros. In
  * an arena whose holes are filled (hole.c), a write fills a hole and makes the file longer. In an
- * arena with grants it does neither, because memory comes by grants alone: there a write ends with
+ * arena with grants it does neither, because there memory comes by grants alone: a write ends with
  * ENOSPC, as on a full disk.
  *
  * While bytes are copied, a reference keeps the folio where it is, as a pin does. arena->lock is
- * not held meanwhile: the user's memory may be the arena's own. The inode of a file whose holes are
- * filled is locked, for nobody to find such references who would give memory back.
+ * not held meanwhile: the user's memory may be the arena's own. The inode is locked, so that
+ * PUNCH_HOLE does not take these references for pins.
  */
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -132,8 +132,6 @@ ssize_t xalloc_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 	if (IS_ERR(arena))
 		return PTR_ERR(arena);
-	if (!xalloc_hole_is_filled(arena))
-		return copy_range(iocb, to, i_size_read(inode), read_slice);
 	inode_lock_shared(inode);
 	rc = copy_range(iocb, to, i_size_read(inode), read_slice);
 	inode_unlock_shared(inode);
@@ -169,7 +167,7 @@ static ssize_t write_filling(struct kiocb *iocb, struct iov_iter *from)
  * @iocb: its file and position
  * @from: the user's memory
  *
- * Context: Process context, may sleep. Locks the inode if holes are filled.
+ * Context: Process context, may sleep. Locks the inode.
  * Return: bytes, or as xalloc_read_iter(), or as from generic_write_checks(). In an arena with
  * grants, -ENOSPC where nothing is granted and past the end. In others, as from xalloc_hole_fill().
  */
@@ -187,9 +185,11 @@ ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		inode_unlock(inode);
 		return rc;
 	}
+	inode_lock_shared(inode);
 	rc = generic_write_checks(iocb, from);
 	if (rc > 0)
 		rc = copy_range(iocb, from, i_size_read(inode), write_slice) ?: -ENOSPC;
+	inode_unlock_shared(inode);
 	return rc;
 }
 
@@ -261,55 +261,64 @@ loff_t xalloc_llseek(struct file *file, loff_t offset, int whence)
 }
 
 /* The inode is locked. */
-static long allocate(struct file *file, struct xalloc_arena *arena, int mode, u64 from, u64 to)
+static int allocate(struct xalloc_arena *arena, struct inode *inode, u64 from, u64 to, bool grow)
 {
-	struct inode *inode = file_inode(file);
 	u64 bytes = i_size_read(inode);
-	int err;
+	int err = 0;
 
-	err = file_modified(file);
-	if (err)
-		return err;
-	if (mode & FALLOC_FL_PUNCH_HOLE) {
-		/* The last folio ends past the end of the file. */
-		if (to >= bytes)
-			to = max(to, round_up(bytes, XALLOC_SEGMENT_BYTES));
-		return xalloc_hole_punch(arena, from, to);
-	}
-	if (to > bytes && !(mode & FALLOC_FL_KEEP_SIZE)) {
+	if (to > bytes && !xalloc_hole_is_filled(arena))
+		return grow ? -EPERM : -ENOSPC;
+	grow &= to > bytes;
+	if (grow)
 		err = inode_newsize_ok(inode, to);
-		if (err)
-			return err;
-	}
-	err = xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
-			       DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES));
-	if (!err && to > bytes && !(mode & FALLOC_FL_KEEP_SIZE))
+	if (!err)
+		err = xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
+				       DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES));
+	if (!err && grow)
 		err = xalloc_hole_set_size(arena, to);
 	return err;
 }
 
+/* Likewise. */
+static int punch(struct xalloc_client *client, struct inode *inode, u64 from, u64 to)
+{
+	u64 bytes = i_size_read(inode);
+
+	/* The last folio of a file may end past the end of the file. */
+	if (to >= bytes)
+		to = min(max(to, round_up(bytes, XALLOC_SEGMENT_BYTES)),
+			 (u64)client->arena->nr_segments * XALLOC_SEGMENT_BYTES);
+	return from < to ? xalloc_hole_punch(client, from, to) : 0;
+}
+
 /**
  * xalloc_fallocate() - commit memory of a file, or give it back
- * @file: a file of xallocfs
+ * @file: a file of an arena
  * @mode: 0, FALLOC_FL_KEEP_SIZE or, with that one, FALLOC_FL_PUNCH_HOLE
  * @offset: as for fallocate()
  * @bytes: likewise
  *
  * Context: Process context, may sleep. Locks the inode.
- * Return: 0, or -EOPNOTSUPP for another mode or an arena with grants, or as from xalloc_hole_fill()
- * or xalloc_hole_punch().
+ * Return: 0, or -EOPNOTSUPP for another mode, -ESTALE for a file of another process, or as from
+ * xalloc_hole_fill() or xalloc_hole_punch(); past the end of an arena with grants, -EPERM, or
+ * -ENOSPC with FALLOC_FL_KEEP_SIZE.
  */
 long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {
-	const struct xalloc_client *client = file->private_data;
+	struct xalloc_arena *arena = arena_of(file);
 	struct inode *inode = file_inode(file);
-	long rc;
+	int err;
 
-	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) ||
-	    !xalloc_hole_is_filled(client->arena))
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE))
 		return -EOPNOTSUPP;
+	if (IS_ERR(arena))
+		return PTR_ERR(arena);
 	inode_lock(inode);
-	rc = allocate(file, client->arena, mode, offset, offset + bytes);
+	err = file_modified(file);
+	if (!err && mode & FALLOC_FL_PUNCH_HOLE)
+		err = punch(file->private_data, inode, offset, offset + bytes);
+	else if (!err)
+		err = allocate(arena, inode, offset, offset + bytes, !mode);
 	inode_unlock(inode);
-	return rc;
+	return err;
 }

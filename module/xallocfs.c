@@ -93,11 +93,11 @@ static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct i
 	int err;
 
 	if (attr->ia_valid & ATTR_SIZE) {
-		if (!xalloc_hole_is_filled(arena))
-			return -EPERM;
 		err = setattr_prepare(idmap, dentry, attr);
-		if (!err)
+		if (!err && xalloc_hole_is_filled(arena))
 			err = xalloc_hole_set_size(arena, attr->ia_size);
+		else if (!err && attr->ia_size != i_size_read(d_inode(dentry)))
+			err = -EPERM;
 		if (err)
 			return err;
 		rest.ia_valid &= ~ATTR_SIZE;

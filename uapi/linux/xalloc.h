@@ -6,8 +6,8 @@
  * size, cut into segments of 2 MiB, each segment cut into 32 slices of 64 KiB.
  * A page is a run of slices that was granted at once. Granting commits memory,
  * mapping the arena file makes it addressable, and nothing else does either: the
- * first touch of a mapped offset never allocates. A file that is used as a file, which is
- * described last, is the exception.
+ * first touch of a mapped offset never allocates. A file that is used as a file is the exception:
+ * see below.
  *
  * A client is one open file description on an arena. A page belongs to the client
  * that was granted it and is gone when that client is, unless it was granted to the
@@ -24,6 +24,12 @@
  * file makes a client, as XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until
  * its name is gone and nobody has it open, mapped or exported.
  *
+ * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads as
+ * zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
+ * FALLOC_FL_PUNCH_HOLE, and so with MADV_REMOVE, it frees the slices of a range and zeroes what of
+ * it is not a whole slice. Other than FREE, that is EBUSY, with nothing changed, if somebody refers
+ * to memory that would go, or to the huge page that it is a part of.
+ *
  * A file that open() creates is empty, and can become one of two things. XALLOC_IOC_ARENA_CREATE on
  * its descriptor, once, makes an arena with grants in it, whose size does not change any more
  * (EPERM). Without that it is a file as on any other file system, whose memory is pinned: write(),
@@ -32,8 +38,7 @@
  * pages where the kernel has them at hand, else of pieces of 64 KiB; all of it belongs to the
  * arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and fallocate() with
  * FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of one is zeroed. They
- * are EBUSY, with nothing changed, if somebody refers to memory that would go. GRANT, FREE, ADOPT
- * and RESERVE are not for such a file (EOPNOTSUPP).
+ * are EBUSY as above. GRANT, FREE, ADOPT and RESERVE are not for such a file (EOPNOTSUPP).
  *
  * Every call takes one structure whose first member is its size in bytes, as the
  * caller was compiled. A later kernel accepts a shorter structure and takes what is

@@ -218,6 +218,95 @@ TEST_F(file_calls, seek_finds_data_and_holes)
 	EXPECT_EQ(SLICE, lseek(self->fd, SLICE, SEEK_DATA));
 }
 
+#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+/* What is in no page yet becomes pages of the arena; what is in pages stays as it is. */
+TEST_F(file_calls, fallocate_grants)
+{
+	struct xalloc_page_info pages[8];
+	struct xalloc_ioc_stat stat;
+
+	EXPECT_EQ(0, fallocate(self->fd, 0, SEGMENT - 3 * SLICE + 1, 2 * SLICE));
+	stat = stat_of(self->fd);
+	EXPECT_EQ(4, stat.pages);
+	EXPECT_EQ((2 + 2 + SEGMENT_SLICES) * SLICE, stat.granted_bytes);
+	EXPECT_EQ(-1, nonzero_find(self->map + SEGMENT - 3 * SLICE, 2 * SLICE));
+	EXPECT_EQ(-1, pattern_mismatch(self->map + SEGMENT - SLICE, SLICE, 1));
+	ASSERT_EQ(1, list_all(self->fd, XALLOC_LIST_ORPHANS, pages, 8));
+	EXPECT_EQ(SEGMENT - 3 * SLICE, pages[0].offset);
+	EXPECT_EQ(2, pages[0].nr_slices);
+	EXPECT_EQ(1, free_page(self->fd, pages[0].offset));
+
+	EXPECT_EQ(0, fallocate(self->fd, 0, 0, ARENA_BYTES));
+	EXPECT_EQ(ARENA_BYTES, stat_of(self->fd).granted_bytes);
+	EXPECT_EQ(ARENA_BYTES, lseek(self->fd, 0, SEEK_HOLE));
+	EXPECT_EQ(-1, pattern_mismatch(self->map + 2 * SEGMENT, SEGMENT, 2));
+	EXPECT_EQ(-1, fallocate(self->fd, 0, 0, ARENA_BYTES + 1));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(-1, fallocate(self->fd, FALLOC_FL_KEEP_SIZE, 0, ARENA_BYTES + 1));
+	EXPECT_EQ(ENOSPC, errno);
+	EXPECT_EQ(-1, fallocate(self->fd, FALLOC_FL_ZERO_RANGE, 0, SLICE));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+}
+
+TEST_F(file_calls, punched_slices_are_free_and_zero)
+{
+	int by_madvise;
+
+	for (by_madvise = 0; by_madvise < 2; by_madvise++) {
+		off_t from = 2 * SEGMENT + (3 + by_madvise * 8) * SLICE;
+
+		if (by_madvise) {
+			EXPECT_EQ(0, madvise(self->map + from, 2 * SLICE, MADV_REMOVE));
+		} else {
+			EXPECT_EQ(0, fallocate(self->fd, PUNCH, from, 2 * SLICE));
+		}
+		EXPECT_EQ(from, lseek(self->fd, 2 * SEGMENT + by_madvise * 8 * SLICE, SEEK_HOLE));
+		EXPECT_EQ(from + 2 * SLICE, lseek(self->fd, from, SEEK_DATA));
+		EXPECT_EQ(-1, nonzero_find(self->map + from, 2 * SLICE));
+		EXPECT_EQ(-ENOENT, free_range(self->fd, from, SLICE));
+	}
+	EXPECT_EQ(-1, pattern_mismatch(self->map + 2 * SEGMENT, 3 * SLICE, 2));
+	/* Of whole slices only: a part of one is zeroed. */
+	EXPECT_EQ(0, fallocate(self->fd, PUNCH, 100, SLICE - 100));
+	EXPECT_EQ(-1, nonzero_find(self->map + 104, SLICE - 104));
+	EXPECT_EQ(SLICE, lseek(self->fd, 0, SEEK_HOLE));
+	/* All of a segment: its memory goes. */
+	EXPECT_EQ(2 * SEGMENT, stat_of(self->fd).committed_bytes);
+	EXPECT_EQ(0, fallocate(self->fd, PUNCH, 2 * SEGMENT, SEGMENT));
+	EXPECT_EQ(SEGMENT, stat_of(self->fd).committed_bytes);
+	EXPECT_EQ(SIGBUS, touch_read(self->map + 2 * SEGMENT, NULL));
+	EXPECT_EQ(2 * SLICE, stat_of(self->fd).granted_bytes);
+}
+
+/* Nothing is punched that is another client's or that somebody refers to. */
+TEST_F(file_calls, punch_is_refused_as_a_whole)
+{
+	struct iovec one = { self->map + 2 * SEGMENT + SLICE, KPAGE_BYTES };
+	struct xalloc_page_grant page;
+	struct xalloc_ioc_stat stat;
+	int other = attach(self->fd, 0, NULL), ends[2];
+
+	ASSERT_LE(0, other);
+	EXPECT_EQ(1, grant_page(other, 1, 0, &page));
+	EXPECT_EQ(SLICE, page.offset);
+	stat = stat_of(self->fd);
+	EXPECT_EQ(-1, fallocate(self->fd, PUNCH, 0, ARENA_BYTES));
+	EXPECT_EQ(EPERM, errno);
+	counters_expect_now(_metadata, self->fd, &stat);
+	close(other);
+	ASSERT_EQ(0, pipe(ends));
+	ASSERT_EQ((ssize_t)KPAGE_BYTES, vmsplice(ends[1], &one, 1, 0));
+	EXPECT_EQ(-1, fallocate(self->fd, PUNCH, 0, ARENA_BYTES));
+	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(-1, pattern_mismatch(self->map, SLICE, 0));
+	EXPECT_EQ(-1, pattern_mismatch(self->map + 2 * SEGMENT, SEGMENT, 2));
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_EQ(0, fallocate(self->fd, PUNCH, 0, ARENA_BYTES));
+	EXPECT_EQ(0, stat_of(self->fd).granted_bytes);
+}
+
 /* sendfile() and splice() copy, and pin no memory of the arena. */
 TEST_F(file_calls, copies_by_the_kernel)
 {

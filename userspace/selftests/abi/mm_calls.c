@@ -54,9 +54,8 @@ TEST_F(mm_calls, madvise)
 		ADVICE(MADV_HUGEPAGE, 0), ADVICE(MADV_NOHUGEPAGE, 0), ADVICE(MADV_HUGEPAGE, 0),
 		ADVICE(MADV_MERGEABLE, 0), ADVICE(MADV_UNMERGEABLE, 0),
 		ADVICE(MADV_DONTDUMP, 0), ADVICE(MADV_DONTFORK, 0), ADVICE(MADV_KEEPONFORK, 0),
-		/* There is no private memory, and what is granted goes only when it is freed. */
-		ADVICE(MADV_FREE, EINVAL), ADVICE(MADV_REMOVE, EOPNOTSUPP),
-		ADVICE(MADV_WIPEONFORK, EINVAL),
+		/* There is no private memory. MADV_REMOVE is in file_calls.c. */
+		ADVICE(MADV_FREE, EINVAL), ADVICE(MADV_WIPEONFORK, EINVAL),
 		/* What is left out of core dumps was decided when it was mapped. */
 		ADVICE(MADV_DODUMP, EINVAL),
 	};
@@ -97,12 +96,9 @@ TEST_F(mm_calls, mlock)
 	EXPECT_EQ(-1, pattern_mismatch(self->map, ARENA_BYTES, 1));
 }
 
-TEST_F(mm_calls, what_would_change_the_file_is_refused)
+TEST_F(mm_calls, size_does_not_change)
 {
 	EXPECT_EQ(-1, ftruncate(self->arena, XALLOC_SEGMENT_BYTES));
-	EXPECT_EQ(EOPNOTSUPP, errno);
-	EXPECT_EQ(-1, fallocate(self->arena, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-				KPAGE_BYTES));
 	EXPECT_EQ(EOPNOTSUPP, errno);
 	EXPECT_EQ(-1, pattern_mismatch(self->map, ARENA_BYTES, 1));
 }
