@@ -204,15 +204,15 @@ static void copies_count_against_the_limit(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 128, 0), 0);
 	heir = make_copy(test, arena, &nr_changes);
-	KUNIT_EXPECT_EQ(test, arena->family->nr_slices, 256);
+	KUNIT_EXPECT_EQ(test, arena->budget->nr_slices, 256);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), -EDQUOT);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 1, 0), -EDQUOT);
 	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(14)), -EBUSY);
 	xalloc_copy_destroy(heir);
-	KUNIT_EXPECT_EQ(test, arena->family->nr_slices, 128);
+	KUNIT_EXPECT_EQ(test, arena->budget->nr_slices, 128);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 1, 0), 128);
 	KUNIT_EXPECT_EQ(test, PTR_ERR(xalloc_copy_create(arena, &nr_changes)), -EDQUOT);
-	KUNIT_EXPECT_EQ(test, arena->family->nr_slices, 160);
+	KUNIT_EXPECT_EQ(test, arena->budget->nr_slices, 160);
 	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(arena));
 	KUNIT_EXPECT_EQ(test, xalloc_arena_set_limit(arena, FX_MIB(20)), 0);
 	heir = make_copy(test, arena, &nr_changes);

@@ -162,13 +162,27 @@ static bool add_below(atomic_long_t *counter, long more, unsigned long limit)
 	return true;
 }
 
-static int charge_total(u32 nr_slices)
+static unsigned long total_limit(void)
 {
 	unsigned long limit_mb = READ_ONCE(total_mb);
-	unsigned long limit = limit_mb ? limit_mb * SLICES_PER_MB :
-					 totalram_pages() / 2 / XALLOC_SLICE_KPAGES;
 
-	return add_below(&nr_total_slices, nr_slices, limit) ? 0 : -ENOSR;
+	return limit_mb ? limit_mb * SLICES_PER_MB : totalram_pages() / 2 / XALLOC_SLICE_KPAGES;
+}
+
+/**
+ * xalloc_total_room() - how much all arenas together may still commit
+ * Return: slices.
+ */
+u64 xalloc_total_room(void)
+{
+	unsigned long used = atomic_long_read(&nr_total_slices), limit = total_limit();
+
+	return limit - min(used, limit);
+}
+
+static int charge_total(u32 nr_slices)
+{
+	return add_below(&nr_total_slices, nr_slices, total_limit()) ? 0 : -ENOSR;
 }
 
 static atomic_long_t *charged_of(const struct xalloc_payer *payer)

@@ -68,6 +68,7 @@ static void free_arena(struct xalloc_arena *arena)
 {
 	xalloc_payer_fini(&arena->payer);
 	xalloc_family_put(arena->family);
+	xalloc_budget_put(arena->budget);
 	free_page((unsigned long)arena->status);
 	mem_cgroup_put(arena->memcg);
 	xa_destroy(&arena->pages);
@@ -184,11 +185,16 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 	if (!arena)
 		return ERR_PTR(-ENOMEM);
 	limit = limit_slices(config->limit_bytes, config->arena_bytes, config->fork);
-	if (!config->fork)
+	if (config->fork) {
+		arena->family = xalloc_family_create();
+		arena->budget = xalloc_budget_create(limit, -EDQUOT);
+	} else {
 		arena->limit_slices = limit;
-	else
-		arena->family = xalloc_family_create(limit);
-	err = config->fork && !arena->family ? -ENOMEM : xalloc_payer_init(&arena->payer);
+		arena->budget = xalloc_budget_get(config->budget);
+	}
+	err = xalloc_payer_init(&arena->payer);
+	if (config->fork && (!arena->family || !arena->budget))
+		err = -ENOMEM;
 	if (err) {
 		free_arena(arena);
 		return ERR_PTR(err);
@@ -220,7 +226,7 @@ int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_
 		return -EINTR;
 	if (!arena->fills_holes)
 		err = -EEXIST;
-	else if (arena->nr_committed_slices || !xa_empty(&arena->pages))
+	else if (arena->nr_committed_slices || !xa_empty(&arena->pages) || arena->nr_filling)
 		err = -EBUSY;
 	if (!err) {
 		xalloc_placement_fini(&arena->placement);
@@ -229,7 +235,8 @@ int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_
 		arena->limit_slices = limit_slices(config->limit_bytes, config->arena_bytes, false);
 		arena->policy = config->policy;
 		arena->node = config->node;
-		WRITE_ONCE(arena->fills_holes, false);
+		/* Last: pairs with xalloc_hole_is_filled(). */
+		smp_store_release(&arena->fills_holes, false);
 	}
 	mutex_unlock(&arena->lock);
 	return err;
@@ -253,6 +260,7 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 	arena->backing = from->backing;
 	arena->family = from->family;
 	xalloc_family_get(arena->family);
+	arena->budget = xalloc_budget_get(from->budget);
 	xalloc_payer_copy(&arena->payer, &from->payer);
 #ifdef CONFIG_MEMCG
 	arena->memcg = from->memcg;
@@ -313,8 +321,10 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	if (arena->meta)
 		fput(arena->meta);
 	mutex_lock(&arena->lock);
-	list_for_each_entry_safe(page, next, &arena->orphans.pages, link)
+	list_for_each_entry_safe(page, next, &arena->orphans.pages, link) {
 		xalloc_page_abandon(arena, page);
+		cond_resched();
+	}
 	WARN_ON_ONCE(arena->nr_clients || arena->nr_granted_slices);
 	arena->mapping = NULL;
 	/* Nobody is granted anything here again: quarantine has lost its purpose. */
@@ -342,7 +352,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);
 static int try_set_limit(struct xalloc_arena *arena, u32 nr_slices)
 {
 	if (arena->family)
-		return xalloc_family_set_limit(arena->family, nr_slices);
+		return xalloc_budget_set_limit(arena->budget, nr_slices);
 	if (arena->nr_committed_slices > nr_slices)
 		return -EBUSY;
 	arena->limit_slices = nr_slices;

@@ -14,6 +14,7 @@
  *	view	the arena of a family that one address space has
  *	reserve	segments of an arena with memory and without a page, kept for grants
  *	rest	segments with idle memory that somebody still refers to
+ *	budget	a limit that several arenas have together
  *	pool	order-9 folios of nobody, kept for arenas
  *
  * Lock order, outermost first:
@@ -33,7 +34,7 @@
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
- * and the locks of pool.c and of families are leaves. arenas_lock in reclaim.c comes after 2: a
+ * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes after 2: a
  * shrinker that holds arenas_lock only tries to take 2. The lock of a name in xallocfs.c is outside
  * of 1, that of a view is between 1 and 2.
  *
@@ -113,18 +114,30 @@ struct xalloc_arena;
 struct xalloc_view;
 
 /**
- * struct xalloc_family - an arena and its copies, those included of which a rest is left
- * @refs: arenas
+ * struct xalloc_budget - a limit that several arenas have together
+ * @refs: arenas, those included of which a rest is left, and an xallocfs
  * @lock: protects all below
  * @limit_slices: most slices that they may have committed together
  * @nr_slices: what they have
+ * @error: what a refusal says
+ */
+struct xalloc_budget {
+	refcount_t refs;
+	spinlock_t lock;	/* a leaf */
+	u32 limit_slices;
+	u32 nr_slices;
+	int error;
+};
+
+/**
+ * struct xalloc_family - an arena and its copies, those included of which a rest is left
+ * @refs: arenas
+ * @lock: protects all below
  * @views: those of its living members
  */
 struct xalloc_family {
 	refcount_t refs;
 	spinlock_t lock;	/* a leaf */
-	u32 limit_slices;
-	u32 nr_slices;
 	struct list_head views;
 };
 
@@ -228,6 +241,7 @@ struct xalloc_arena {
 	struct xalloc_payer payer;
 	struct mem_cgroup *memcg;	/* of the maker, which pays too */
 	struct xalloc_family *family;	/* or NULL: not copied at fork */
+	struct xalloc_budget *budget;	/* with other arenas, or NULL */
 	const struct xalloc_backing *backing;
 	struct xalloc_status *status;	/* a kpage that clients read; written with lock held */
 
@@ -264,6 +278,7 @@ struct xalloc_arena {
 	unsigned long wanted_at;	/* jiffies: the shrinker wanted memory of it */
 	struct file *meta;		/* what clients note, or NULL */
 	u32 nr_fenced;			/* segments out of use, of which was told */
+	u32 nr_filling;			/* tasks that give memory to holes (hole.c) */
 	bool dying;			/* no client will come any more */
 	bool fills_holes;		/* see hole.c; cleared once at most, also read without lock */
 
@@ -297,6 +312,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
+	struct xalloc_budget *budget;	/* of the file system, or NULL */
 	bool fills_holes;	/* writes and touches commit memory (hole.c) */
 };
 
@@ -376,7 +392,16 @@ void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);
 int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices);
 void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices);
+u64 xalloc_total_room(void);
 void xalloc_stat_all(struct xalloc_ioc_stat *stat);
+
+/* budget.c */
+struct xalloc_budget *xalloc_budget_create(u32 limit_slices, int error);
+struct xalloc_budget *xalloc_budget_get(struct xalloc_budget *budget);
+void xalloc_budget_put(struct xalloc_budget *budget);
+int xalloc_budget_charge(struct xalloc_budget *budget, u32 nr_slices);
+void xalloc_budget_uncharge(struct xalloc_budget *budget, u32 nr_slices);
+int xalloc_budget_set_limit(struct xalloc_budget *budget, u32 limit_slices);
 
 /* backing.c */
 extern const struct xalloc_backing xalloc_backing_kernel;
@@ -403,7 +428,8 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes);
 /* Whether memory of an arena is committed by writes and touches, and not by grants. */
 static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
 {
-	return READ_ONCE(arena->fills_holes);
+	/* Before what becomes of the arena when it is cleared: pairs with xalloc_arena_redefine(). */
+	return smp_load_acquire(&arena->fills_holes);
 }
 
 /* read_write.c */
@@ -550,12 +576,9 @@ static inline int xalloc_dmabuf_export(struct file *file, u64 offset, u64 bytes)
 #endif
 
 /* family.c */
-struct xalloc_family *xalloc_family_create(u32 limit_slices);
+struct xalloc_family *xalloc_family_create(void);
 void xalloc_family_get(struct xalloc_family *family);
 void xalloc_family_put(struct xalloc_family *family);
-int xalloc_family_charge(struct xalloc_family *family, u32 nr_slices);
-void xalloc_family_uncharge(struct xalloc_family *family, u32 nr_slices);
-int xalloc_family_set_limit(struct xalloc_family *family, u32 limit_slices);
 
 /* copy.c */
 struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_changes);

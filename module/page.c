@@ -85,14 +85,14 @@ static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *p
 	return nr_missing;
 }
 
-static bool exceeds_limit(const struct xalloc_arena *arena, u32 nr_more)
+/* What others do to a budget now is seen when memory is charged. */
+static int check_limits(const struct xalloc_arena *arena, u32 nr_more)
 {
-	const struct xalloc_family *family = arena->family;
+	const struct xalloc_budget *budget = arena->budget;
 
-	/* What others of the family do now is seen when memory is charged. */
-	if (family && (u64)data_race(family->nr_slices) + nr_more > data_race(family->limit_slices))
-		return true;
-	return nr_more > arena->limit_slices - arena->nr_committed_slices;
+	if (budget && (u64)data_race(budget->nr_slices) + nr_more > data_race(budget->limit_slices))
+		return budget->error;
+	return nr_more > arena->limit_slices - arena->nr_committed_slices ? -EDQUOT : 0;
 }
 
 /* What was had before an error stays, idle. */
@@ -103,8 +103,9 @@ static int populate_segments(struct xalloc_arena *arena, const struct xalloc_pag
 	int err;
 
 	/* Before memory is zeroed in vain. */
-	if (exceeds_limit(arena, count_missing(arena, page)))
-		return -EDQUOT;
+	err = check_limits(arena, count_missing(arena, page));
+	if (err)
+		return err;
 	for (index = xalloc_page_first_segment(page);
 	     index <= xalloc_page_last_segment(page); index++) {
 		err = xalloc_segment_populate(arena, index, xalloc_page_slices_in(page, index),
@@ -125,17 +126,16 @@ static int undo_take_run(struct xalloc_arena *arena, const struct xalloc_page *p
 	return err;
 }
 
-/* Before tables are made in vain. */
-static bool is_beyond_limit(const struct xalloc_arena *arena, u32 nr_slices)
+/* Before tables are made in vain: whether the limits alone would refuse a page. */
+static int check_length(const struct xalloc_arena *arena, u32 nr_slices)
 {
-	u32 limit_slices = arena->limit_slices;
+	const struct xalloc_budget *budget = arena->budget;
 
-	if (arena->family) {
-		/* One that is just being set is seen when memory is charged. */
-		limit_slices = min(limit_slices, data_race(arena->family->limit_slices));
-	}
-	return nr_slices > limit_slices &&
-	       nr_slices <= arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
+	if (nr_slices > arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+		return 0;
+	if (budget && nr_slices > data_race(budget->limit_slices))
+		return budget->error;
+	return nr_slices > arena->limit_slices ? -EDQUOT : 0;
 }
 
 /*
@@ -149,8 +149,9 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 	u32 nr_missing;
 	int err, rc;
 
-	if (is_beyond_limit(arena, page->nr_slices))
-		return -EDQUOT;
+	err = check_length(arena, page->nr_slices);
+	if (err)
+		return err;
 	err = xalloc_placement_take(&arena->placement, request, &page->slice);
 	xalloc_segment_tell_fenced(arena);
 	if (err)
@@ -196,8 +197,9 @@ static int take_run_at(struct xalloc_arena *arena, const struct xalloc_page *pag
 {
 	int err, rc;
 
-	if (is_beyond_limit(arena, page->nr_slices))
-		return -EDQUOT;
+	err = check_length(arena, page->nr_slices);
+	if (err)
+		return err;
 	while (!xalloc_placement_is_free(&arena->placement, page->slice, page->nr_slices)) {
 		if (!is_being_cleaned(arena, page))
 			return why_not_free(arena, page);

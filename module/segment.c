@@ -146,12 +146,12 @@ static int charge(struct xalloc_arena *arena, u32 nr_slices)
 
 	if (nr_slices > arena->limit_slices - arena->nr_committed_slices)
 		return -EDQUOT;
-	err = xalloc_family_charge(arena->family, nr_slices);
+	err = xalloc_budget_charge(arena->budget, nr_slices);
 	if (err)
 		return err;
 	err = xalloc_payer_charge(&arena->payer, nr_slices);
 	if (err)
-		xalloc_family_uncharge(arena->family, nr_slices);
+		xalloc_budget_uncharge(arena->budget, nr_slices);
 	else
 		arena->nr_committed_slices += nr_slices;
 	return err;
@@ -160,7 +160,7 @@ static int charge(struct xalloc_arena *arena, u32 nr_slices)
 static void uncharge(struct xalloc_arena *arena, u32 nr_slices)
 {
 	xalloc_payer_uncharge(&arena->payer, nr_slices);
-	xalloc_family_uncharge(arena->family, nr_slices);
+	xalloc_budget_uncharge(arena->budget, nr_slices);
 	arena->nr_committed_slices -= nr_slices;
 }
 

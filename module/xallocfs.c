@@ -16,7 +16,9 @@
 #include <linux/huge_mm.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/statfs.h>
 
 #include "internal.h"
 
@@ -26,7 +28,17 @@ struct options {
 	kuid_t uid;
 	kgid_t gid;
 	umode_t mode;
+	u32 limit_slices;
 };
+
+/* Of a file system that is mounted without size=. */
+#define NO_LIMIT U32_MAX
+
+/* The budget of all files. */
+static struct xalloc_budget *budget_of(const struct super_block *sb)
+{
+	return sb->s_fs_info;
+}
 
 static int name_open(struct inode *inode, struct file *file)
 {
@@ -100,6 +112,7 @@ static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct i
 			err = -EPERM;
 		if (err)
 			return err;
+		inode_set_mtime_to_ts(d_inode(dentry), inode_set_ctime_current(d_inode(dentry)));
 		rest.ia_valid &= ~ATTR_SIZE;
 	}
 	return simple_setattr(idmap, dentry, &rest);
@@ -143,6 +156,7 @@ static struct inode *create_inode(struct super_block *sb, struct inode *dir, umo
 		.arena_bytes = xalloc_arena_bytes_max(),
 		.policy = XALLOC_POLICY_HUGE_PREFERRED,
 		.node = NUMA_NO_NODE,
+		.budget = budget_of(sb),
 		.fills_holes = true,
 	};
 	struct inode *inode = new_inode(sb);
@@ -231,8 +245,11 @@ static void xallocfs_evict_inode(struct inode *inode)
 
 static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
 {
+	u32 limit_slices = READ_ONCE(budget_of(root->d_sb)->limit_slices);
 	struct inode *inode = d_inode(root);
 
+	if (limit_slices != NO_LIMIT)
+		seq_printf(m, ",size=%luk", limit_slices * (XALLOC_SLICE_BYTES / SZ_1K));
 	seq_printf(m, ",mode=%04o", inode->i_mode & 07777);
 	if (!uid_eq(inode->i_uid, GLOBAL_ROOT_UID))
 		seq_printf(m, ",uid=%u", from_kuid_munged(&init_user_ns, inode->i_uid));
@@ -241,8 +258,26 @@ static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
 	return 0;
 }
 
+/*
+ * Without size= a file system has what its files have committed, and what all arenas may still
+ * commit. In blocks of a kpage.
+ */
+static int xallocfs_statfs(struct dentry *dentry, struct kstatfs *buf)
+{
+	const struct xalloc_budget *budget = budget_of(dentry->d_sb);
+	u64 limit = READ_ONCE(budget->limit_slices), used = READ_ONCE(budget->nr_slices);
+	int err = simple_statfs(dentry, buf);
+
+	if (limit == NO_LIMIT)
+		limit = used + xalloc_total_room();
+	buf->f_blocks = limit * XALLOC_SLICE_KPAGES;
+	buf->f_bfree = (limit - min(used, limit)) * XALLOC_SLICE_KPAGES;
+	buf->f_bavail = buf->f_bfree;
+	return err;
+}
+
 static const struct super_operations super_ops = {
-	.statfs = simple_statfs,
+	.statfs = xallocfs_statfs,
 	.drop_inode = inode_just_drop,
 	.evict_inode = xallocfs_evict_inode,
 	.show_options = xallocfs_show_options,
@@ -253,6 +288,9 @@ static int fill_super(struct super_block *sb, struct fs_context *fc)
 	const struct options *options = fc->fs_private;
 	struct inode *root;
 
+	sb->s_fs_info = xalloc_budget_create(options->limit_slices, -ENOSPC);
+	if (!sb->s_fs_info)
+		return -ENOMEM;
 	sb->s_maxbytes = min_t(u64, MAX_LFS_FILESIZE, xalloc_arena_bytes_max());
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;
@@ -273,14 +311,32 @@ enum option {
 	OPTION_UID,
 	OPTION_GID,
 	OPTION_MODE,
+	OPTION_SIZE,
 };
 
 static const struct fs_parameter_spec parameters[] = {
 	fsparam_u32("uid", OPTION_UID),
 	fsparam_u32("gid", OPTION_GID),
 	fsparam_u32oct("mode", OPTION_MODE),
+	fsparam_string("size", OPTION_SIZE),
 	{}
 };
+
+/* As for tmpfs: bytes with a suffix of K, M, G, ..., or percent of RAM. Rounded up to slices. */
+static int parse_size(struct fs_context *fc, struct options *options, const char *text)
+{
+	char *end;
+	u64 bytes = memparse(text, &end);
+
+	if (*end == '%' && bytes <= 100) {
+		bytes = div_u64(((u64)totalram_pages() << PAGE_SHIFT) * bytes, 100);
+		end++;
+	}
+	if (*end || !bytes || bytes > xalloc_arena_bytes_max())
+		return invalfc(fc, "Bad size");
+	options->limit_slices = DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES);
+	return 0;
+}
 
 static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 {
@@ -300,6 +356,8 @@ static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *para
 			return invalfc(fc, "Bad mode");
 		options->mode = result.uint_32;
 		return 0;
+	case OPTION_SIZE:
+		return parse_size(fc, options, param->string);
 	}
 	return option;
 }
@@ -307,6 +365,19 @@ static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *para
 static int xallocfs_get_tree(struct fs_context *fc)
 {
 	return get_tree_nodev(fc, fill_super);
+}
+
+/* The size alone changes by mounting again; owner and mode of the root do as those of any file. */
+static int xallocfs_reconfigure(struct fs_context *fc)
+{
+	const struct options *options = fc->fs_private;
+	struct super_block *sb = fc->root->d_sb;
+
+	if (options->limit_slices == NO_LIMIT)
+		return 0;
+	if (xalloc_budget_set_limit(budget_of(sb), options->limit_slices))
+		return invalfc(fc, "More than that is in use");
+	return 0;
 }
 
 static void xallocfs_free_context(struct fs_context *fc)
@@ -318,6 +389,7 @@ static const struct fs_context_operations context_ops = {
 	.free = xallocfs_free_context,
 	.parse_param = xallocfs_parse_param,
 	.get_tree = xallocfs_get_tree,
+	.reconfigure = xallocfs_reconfigure,
 };
 
 static int xallocfs_init_fs_context(struct fs_context *fc)
@@ -329,10 +401,20 @@ static int xallocfs_init_fs_context(struct fs_context *fc)
 	options->uid = current_fsuid();
 	options->gid = current_fsgid();
 	options->mode = 0755;
+	options->limit_slices = NO_LIMIT;
 	fc->fs_private = options;
 	fc->ops = &context_ops;
 	fc->s_iflags |= SB_I_NOEXEC | SB_I_NODEV;
 	return 0;
+}
+
+static void xallocfs_kill_sb(struct super_block *sb)
+{
+	struct xalloc_budget *budget = budget_of(sb);
+
+	xalloc_kill_super_with_names(sb);
+	/* What of arenas is left has references of its own. */
+	xalloc_budget_put(budget);
 }
 
 static struct file_system_type fs_type = {
@@ -340,7 +422,7 @@ static struct file_system_type fs_type = {
 	.owner = THIS_MODULE,
 	.init_fs_context = xallocfs_init_fs_context,
 	.parameters = parameters,
-	.kill_sb = xalloc_kill_super_with_names,
+	.kill_sb = xallocfs_kill_sb,
 };
 MODULE_ALIAS_FS("xallocfs");
 
