@@ -186,6 +186,13 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 
 /* --- parts of pages */
 
+static int check_page(const struct xalloc_client *client, const struct xalloc_page *page)
+{
+	if (!xalloc_page_is_owned(client->arena, page))
+		return -ENOENT;
+	return page->client != client && !page->of_arena ? -EPERM : 0;
+}
+
 /* A record to come, and room for it in arena->pages. NULL if memory is short. */
 static struct xalloc_page *alloc_rest(struct xalloc_arena *arena, u32 slice)
 {
@@ -230,22 +237,33 @@ static void split(struct xalloc_arena *arena, struct xalloc_page *page, struct x
 	xalloc_count(XALLOC_NR_PAGES, 1);
 }
 
-/* Whether a page begins before @slice and ends after it. */
-static struct xalloc_page *page_across(struct xalloc_arena *arena, u32 slice)
+/* The page that begins before @slice and ends after it, or NULL. It must be @client's to split. */
+static struct xalloc_page *page_across(struct xalloc_client *client, u32 slice)
 {
-	struct xalloc_page *page = xalloc_page_around(arena, slice);
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *page = NULL;
+	int err;
 
-	return page && page->slice != slice ? page : NULL;
+	if (slice < arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
+		page = xalloc_page_around(arena, slice);
+	if (!page || page->slice == slice)
+		return NULL;
+	err = check_page(client, page);
+	if (!err && page->nr_holds)
+		err = -EBUSY;
+	return err ? ERR_PTR(err) : page;
 }
 
 /* Makes a page begin at @first, and one at @end, or fails with nothing changed. */
-static int split_at(struct xalloc_arena *arena, u32 first, u32 end)
+static int split_at(struct xalloc_client *client, u32 first, u32 end)
 {
-	struct xalloc_page *before = page_across(arena, first), *after = NULL;
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_page *before = page_across(client, first), *after = page_across(client, end);
 	struct xalloc_page *rest_before = NULL, *rest_after = NULL;
 
-	if (end < arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
-		after = page_across(arena, end);
+	/* Checked again, because others had the lock. */
+	if (IS_ERR(before) || IS_ERR(after))
+		return IS_ERR(before) ? PTR_ERR(before) : PTR_ERR(after);
 	if (before)
 		rest_before = alloc_rest(arena, first);
 	if (after)
@@ -263,19 +281,19 @@ static int split_at(struct xalloc_arena *arena, u32 first, u32 end)
 	return 0;
 }
 
-/* Whether @client may free the slices. A dma-buf holds a page as a whole. */
+/* Whether @client may free the slices. A dma-buf holds a page as a whole. Lets the lock go. */
 static int check_range(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	u32 slice, next, nr = 0;
 	struct xalloc_page *page;
+	int err;
 
 	for (slice = first; slice < end; slice = next) {
 		page = xalloc_page_around(arena, slice);
-		if (!page || !xalloc_page_is_owned(arena, page))
-			return -ENOENT;
-		if (page->client != client && !page->of_arena)
-			return -EPERM;
+		err = page ? check_page(client, page) : -ENOENT;
+		if (err)
+			return err;
 		next = page->slice + page->nr_slices;
 		if (page->nr_holds && (page->slice < first || next > end))
 			return -EBUSY;
@@ -306,16 +324,19 @@ int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page *page;
+	u32 nr = 0;
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	err = check_range(client, first, end) ?: split_at(arena, first, end);
+	err = check_range(client, first, end) ?: split_at(client, first, end);
 	while (!err && first < end) {
 		page = xa_load(&arena->pages, first);
 		if (!page || page->slice + page->nr_slices > end)
 			return -ENOENT;
 		first = page->slice + page->nr_slices;
 		err = xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
+		if (!err && ++nr % XALLOC_STEP_PAGES == 0)
+			xalloc_arena_breathe(arena);
 		if (!err && first < end && fatal_signal_pending(current))
 			err = -EINTR;
 	}

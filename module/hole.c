@@ -21,6 +21,7 @@
 #include <linux/bitops.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/jiffies.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 
@@ -30,6 +31,9 @@
 
 /* Segments to look at before others have arena->lock. */
 #define STEP_SEGMENTS 16
+
+/* Before a reference is taken for a pin: 10, 20, 40 and 80 ms. */
+#define NR_WAITS 4
 
 /* Slices of segment @index that are in the range, which ends before slice @end. */
 static u32 slices_between(u32 index, u32 first, u32 end)
@@ -53,12 +57,16 @@ static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, 
 	return err;
 }
 
-/* Fills holes among @slices of a segment, or all of the segment if it gets an order-9 folio. */
-static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices)
+/*
+ * Fills holes among @slices of a segment, or all of the segment if it gets an order-9 folio. Sets
+ * @filled to what was filled.
+ */
+static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
 	struct xalloc_segment *seg = xa_load(&arena->segments, index);
 	int err;
 
+	*filled = 0;
 	if (seg)
 		slices &= ~seg->granted;
 	if (!slices)
@@ -80,20 +88,25 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices)
 	}
 	if (err)
 		xalloc_segment_settle(arena, seg);
+	else
+		*filled = slices;
 	return err;
 }
 
 /* Tries again with what can be given back. */
-static int fill(struct xalloc_arena *arena, u32 index, u32 slices)
+static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
 	int err;
 
 	lockdep_assert_held(&arena->lock);
 	if (!arena->fills_holes)
 		return -ENXIO;
-	err = fill_segment(arena, index, slices);
+	/* Keeps the arena as it is while the lock is let go. */
+	arena->nr_filling++;
+	err = fill_segment(arena, index, slices, filled);
 	if (err && xalloc_reclaim_for(arena, err))
-		err = fill_segment(arena, index, slices);
+		err = fill_segment(arena, index, slices, filled);
+	arena->nr_filling--;
 	return err;
 }
 
@@ -133,11 +146,12 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 
 static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
 {
+	u32 filled;
 	int err;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	err = fill(arena, index, slices);
+	err = fill(arena, index, slices, &filled);
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
@@ -196,15 +210,9 @@ static int free_slices(struct xalloc_client *client, u32 index, u32 slices)
 	return err;
 }
 
-/* Frees what of a segment lies past the end of the file, folio by folio. */
-static int free_past_end(struct xalloc_arena *arena, u32 index)
+static bool is_past_end(const struct xalloc_arena *arena, pgoff_t kpage)
 {
-	u64 bytes = i_size_read(arena->mapping->host);
-	const struct xalloc_segment *seg = xa_load(&arena->segments, index);
-
-	return free_slices(&arena->orphans, index,
-			   slices_to_free(arena, seg, DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES),
-					  (index + 1) * XALLOC_SLICES_PER_SEGMENT));
+	return kpage >= DIV_ROUND_UP_ULL(i_size_read(arena->mapping->host), PAGE_SIZE);
 }
 
 /**
@@ -218,17 +226,16 @@ static int free_past_end(struct xalloc_arena *arena, u32 index)
  */
 int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage)
 {
-	const struct inode *inode = arena->mapping->host;
-	u32 slice = kpage >> XALLOC_PIECE_ORDER, index = slice / XALLOC_SLICES_PER_SEGMENT;
+	u32 slice = kpage >> XALLOC_PIECE_ORDER, index = slice / XALLOC_SLICES_PER_SEGMENT, filled;
 	int err = -ENXIO;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	if (kpage < DIV_ROUND_UP_ULL(i_size_read(inode), PAGE_SIZE))
-		err = fill(arena, index, BIT(slice % XALLOC_SLICES_PER_SEGMENT));
-	/* The file was made shorter while memory was had. */
-	if (!err && kpage >= DIV_ROUND_UP_ULL(i_size_read(inode), PAGE_SIZE))
-		err = free_past_end(arena, index) ?: -ENXIO;
+	if (!is_past_end(arena, kpage))
+		err = fill(arena, index, BIT(slice % XALLOC_SLICES_PER_SEGMENT), &filled);
+	/* The file was made shorter while memory was had. What others have filled is theirs. */
+	if (!err && is_past_end(arena, kpage))
+		err = free_slices(&arena->orphans, index, filled) ?: -ENXIO;
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
@@ -272,24 +279,30 @@ void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to)
 	}
 }
 
-/* Whether @client may free slices, and no device, pipe or dma-buf has memory of them. */
-static int check_slices(struct xalloc_client *client, struct xalloc_segment *seg, u32 slices)
+/* Whether @client may free slices, and no dma-buf has memory of them. */
+static int check_pages(struct xalloc_client *client, const struct xalloc_segment *seg, u32 slices)
 {
 	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT;
 	const struct xalloc_page *page;
-	u32 bits;
 
-	for (bits = slices; bits; bits &= bits - 1) {
-		page = xalloc_page_around(client->arena, base + __ffs(bits));
+	for (; slices; slices &= ~xalloc_page_slices_in(page, seg->index)) {
+		page = xalloc_page_around(client->arena, base + __ffs(slices));
+		/* Somebody frees it already, or did while a dma-buf has it. */
 		if (!page || !xalloc_page_is_owned(client->arena, page))
-			continue;
+			return -EBUSY;
 		if (page->client != client && !page->of_arena)
 			return -EPERM;
 		if (page->nr_holds)
 			return -EBUSY;
 	}
-	for (bits = slices; bits; bits &= bits - 1) {
-		if (xalloc_unmap_sees_pin(seg->folio[__ffs(bits)]))
+	return 0;
+}
+
+/* Whether no device or pipe has memory of the slices. */
+static int check_pins(const struct xalloc_segment *seg, u32 slices)
+{
+	for (; slices; slices &= slices - 1) {
+		if (xalloc_unmap_sees_pin(seg->folio[__ffs(slices)]))
 			return -EBUSY;
 		if (!seg->in_pieces)
 			break;
@@ -297,19 +310,20 @@ static int check_slices(struct xalloc_client *client, struct xalloc_segment *seg
 	return 0;
 }
 
-static int check_range(struct xalloc_client *client, u32 first, u32 end)
+static int look_at_range(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_segment *seg;
 	unsigned long index;
-	u32 nr = 0;
+	u32 slices, nr = 0;
 	int err = 0;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
-		err = check_slices(client, seg, slices_to_free(arena, seg, first, end));
+		slices = slices_to_free(arena, seg, first, end);
+		err = check_pages(client, seg, slices) ?: check_pins(seg, slices);
 		if (!err && fatal_signal_pending(current))
 			err = -EINTR;
 		if (err)
@@ -321,23 +335,67 @@ static int check_range(struct xalloc_client *client, u32 first, u32 end)
 	return err;
 }
 
+/*
+ * Whether the slices can be freed. A fault, or the kernel's compaction, has references to a folio
+ * for a moment: as memfd_wait_for_pins() does, this looks again before it takes them for pins.
+ */
+static int check_range(struct xalloc_client *client, u32 first, u32 end)
+{
+	int err = look_at_range(client, first, end), i;
+
+	for (i = 0; i < NR_WAITS && err == -EBUSY; i++) {
+		if (schedule_timeout_killable(msecs_to_jiffies(10 << i)))
+			return -EINTR;
+		err = look_at_range(client, first, end);
+	}
+	return err;
+}
+
+/* The segment, when nobody is giving memory to slices of it; NULL if there is none. */
+static struct xalloc_segment *wait_for_segment(struct xalloc_arena *arena, u32 index)
+{
+	struct xalloc_segment *seg;
+
+	while ((seg = xa_load(&arena->segments, index)) && seg->populating)
+		if (xalloc_segment_wait(arena))
+			return ERR_PTR(-EINTR);
+	return seg;
+}
+
+/* One segment's part of free_range(). */
+static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u32 end)
+{
+	struct xalloc_arena *arena = client->arena;
+	struct xalloc_segment *seg;
+	u32 slices;
+	int err;
+
+	/* Otherwise what is freed would stay mapped until then. */
+	seg = wait_for_segment(arena, index);
+	if (IS_ERR_OR_NULL(seg))
+		return PTR_ERR_OR_ZERO(seg);
+	slices = slices_to_free(arena, seg, first, end);
+	err = check_pages(client, seg, slices);
+	if (err)
+		return err;
+	/* A folio that stays is still mapped. */
+	if (!seg->in_pieces && slices != seg->granted)
+		xalloc_segment_zero(seg, slices);
+	return free_slices(client, index, slices);
+}
+
 static int free_range(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_segment *seg;
 	unsigned long index;
-	u32 slices;
 	int err = 0;
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
-		slices = slices_to_free(arena, seg, first, end);
-		/* A folio that stays is still mapped. */
-		if (!seg->in_pieces && slices != seg->granted)
-			xalloc_segment_zero(seg, slices);
-		err = free_slices(client, index, slices);
+		err = free_in_segment(client, index, first, end);
 		if (!err && fatal_signal_pending(current))
 			err = -EINTR;
 		if (err)
@@ -348,6 +406,23 @@ static int free_range(struct xalloc_client *client, u32 first, u32 end)
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
+}
+
+/* Frees what can be freed between two offsets, and zeroes the rest. */
+static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
+{
+	u32 first = DIV_ROUND_UP_ULL(from, XALLOC_SLICE_BYTES), end = to / XALLOC_SLICE_BYTES;
+	u64 head = min(to, round_up(from, XALLOC_SEGMENT_BYTES));
+	int err = 0;
+
+	if (first < end)
+		err = free_range(client, first, end);
+	if (err)
+		return err;
+	/* What is left is in the first segment and in the last one. */
+	xalloc_hole_zero(client->arena, from, head);
+	xalloc_hole_zero(client->arena, max(head, round_down(to, XALLOC_SEGMENT_BYTES)), to);
+	return 0;
 }
 
 /**
@@ -361,23 +436,15 @@ static int free_range(struct xalloc_client *client, u32 first, u32 end)
  * being what is at its offset, for a CPU as for the device, and is given back later.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0, or -EBUSY, or -EPERM for another client's pages, or -EINTR, -ENOMEM with a part done.
+ * Return: 0, or -EBUSY, or -EPERM for another client's pages, with nothing changed; -EINTR or
+ * -ENOMEM, or -EBUSY if a dma-buf was made meanwhile, with a part done.
  */
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {
-	struct xalloc_arena *arena = client->arena;
 	u32 first = DIV_ROUND_UP_ULL(from, XALLOC_SLICE_BYTES), end = to / XALLOC_SLICE_BYTES;
-	u64 head = min(to, round_up(from, XALLOC_SEGMENT_BYTES));
-	int err = 0;
+	int err = first < end ? check_range(client, first, end) : 0;
 
-	if (first < end)
-		err = check_range(client, first, end) ?: free_range(client, first, end);
-	if (err)
-		return err;
-	/* What is left of it is in its first segment and in its last one. */
-	xalloc_hole_zero(arena, from, head);
-	xalloc_hole_zero(arena, max(head, round_down(to, XALLOC_SEGMENT_BYTES)), to);
-	return 0;
+	return err ?: free_or_zero(client, from, to);
 }
 
 /**
@@ -393,7 +460,8 @@ int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
  */
 int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes)
 {
-	const u64 most = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
+	const u32 end = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
+	u32 first = DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES);
 	struct inode *inode = arena->mapping->host;
 	u64 old = i_size_read(inode);
 	int err;
@@ -403,9 +471,12 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes)
 		i_size_write(inode, bytes);
 		return 0;
 	}
+	err = check_range(&arena->orphans, first, end);
+	if (err)
+		return err;
 	/* First the size: no touch fills again what goes. */
 	i_size_write(inode, bytes);
-	err = xalloc_hole_punch(&arena->orphans, bytes, most);
+	err = free_or_zero(&arena->orphans, bytes, (u64)end * XALLOC_SLICE_BYTES);
 	if (err)
 		i_size_write(inode, old);
 	return err;

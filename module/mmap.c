@@ -114,16 +114,18 @@ static bool is_past_end(const struct vm_fault *vmf)
 /* The folio at the touched kpage, referenced and locked, or NULL if no page is there. */
 static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
+	/* What a dma-buf has is there, also when the file has become shorter. */
+	bool fills = xalloc_hole_is_filled(arena) && !client_of(vmf->vma)->nr_held;
 	u32 slice = vmf->pgoff >> XALLOC_PIECE_ORDER;
 	struct folio *folio;
 
 	do {
 		/* A folio that ends past the end of the file, or lies past it, may have memory. */
-		if (xalloc_hole_is_filled(arena) && is_past_end(vmf))
+		if (fills && is_past_end(vmf))
 			return NULL;
 		folio = xalloc_segment_lock_folio(arena, slice);
 		/* Others may make a hole of it again. */
-	} while (!folio && xalloc_hole_is_filled(arena) && !xalloc_hole_touch(arena, vmf->pgoff));
+	} while (!folio && fills && !xalloc_hole_touch(arena, vmf->pgoff));
 	if (folio)
 		vmf->page = folio_page(folio, vmf->pgoff % folio_nr_pages(folio));
 	return folio;

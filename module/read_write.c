@@ -162,6 +162,17 @@ static ssize_t write_filling(struct kiocb *iocb, struct iov_iter *from)
 	return rc;
 }
 
+/* Up to where something is granted. */
+static ssize_t write_granted(struct kiocb *iocb, struct iov_iter *from)
+{
+	ssize_t rc = generic_write_checks(iocb, from);
+
+	if (rc <= 0)
+		return rc;
+	return copy_range(iocb, from, i_size_read(file_inode(iocb->ki_filp)), write_slice) ?:
+	       -ENOSPC;
+}
+
 /**
  * xalloc_write_iter() - write to an arena
  * @iocb: its file and position
@@ -179,17 +190,16 @@ ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from)
 
 	if (IS_ERR(arena))
 		return PTR_ERR(arena);
-	if (xalloc_hole_is_filled(arena)) {
-		inode_lock(inode);
-		rc = write_filling(iocb, from);
-		inode_unlock(inode);
+	if (!xalloc_hole_is_filled(arena)) {
+		inode_lock_shared(inode);
+		rc = write_granted(iocb, from);
+		inode_unlock_shared(inode);
 		return rc;
 	}
-	inode_lock_shared(inode);
-	rc = generic_write_checks(iocb, from);
-	if (rc > 0)
-		rc = copy_range(iocb, from, i_size_read(inode), write_slice) ?: -ENOSPC;
-	inode_unlock_shared(inode);
+	inode_lock(inode);
+	/* The arena may have been created just now. */
+	rc = xalloc_hole_is_filled(arena) ? write_filling(iocb, from) : write_granted(iocb, from);
+	inode_unlock(inode);
 	return rc;
 }
 
