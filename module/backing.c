@@ -5,9 +5,12 @@
  * Order 9, because that is what the page tables map with one entry and what fast GUP pins
  * with one reference; order 4 is the fallback, because fast GUP takes its slow path for
  * order 0 here. All of it is charged to the memcg of the arena's maker, zeroed, and of no
- * movable kind, so that a long-term pin need not migrate it first. An arena without a
- * memcg limit above it first takes order 9 from the pool (pool.c). Such a folio is charged
- * only when it enters page cache.
+ * movable kind, so that a long-term pin need not migrate it first. Order 9 is first taken from the
+ * pool (pool.c).
+ *
+ * One attempt is made for each order. An arena that was asked for on a node has its memory from
+ * there. Otherwise the memory policy and the cpuset of the task that commits decide, as for its
+ * other memory; mbind() of a mapping does not, because a module cannot ask for that policy.
  *
  * The memory of an arena is page cache of the arena's inode: the kernel then counts it, and
  * everything works on it that works on a file. Two kinds of arenas have memory of no mapping
@@ -35,8 +38,7 @@
 
 /*
  * How hard to try. An order-9 folio is had at once or not: what compaction makes of the
- * memory nearby is taken, but nothing is reclaimed over and over for it. The nodes are those
- * that the cpuset of who commits has.
+ * memory nearby is taken, but nothing is reclaimed over and over for it.
  */
 static const gfp_t huge_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY;
 static const gfp_t piece_gfp = GFP_USER | __GFP_ZERO | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
@@ -53,30 +55,22 @@ static bool is_cached(const struct xalloc_arena *arena)
 }
 
 /* filemap_add_folio() charges memory of the page cache; other memory is charged here. */
-static struct folio *alloc_on_node(const struct xalloc_arena *arena, gfp_t gfp, unsigned int order,
-				   int nid)
-{
-	struct page *kpage;
-
-	if (is_cached(arena))
-		return __folio_alloc_node(gfp, order, nid);
-	/* Not large-rmappable: the kernel would split such a folio by its mapping, and has none. */
-	kpage = alloc_pages_node(nid, gfp | __GFP_ACCOUNT | __GFP_COMP, order);
-	return kpage ? page_folio(kpage) : NULL;
-}
-
 static struct folio *alloc_charged(const struct xalloc_arena *arena, unsigned int order)
 {
+	bool by_task = arena->node == NUMA_NO_NODE;
 	gfp_t gfp = gfp_of(order);
-	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
-	struct folio *folio;
+	struct page *kpage;
 
-	folio = alloc_on_node(arena, gfp | __GFP_THISNODE, order, nid);
-	/* Another node does where none was asked for, and where one was only preferred. */
-	if (!folio && (arena->node == NUMA_NO_NODE ||
-		       arena->policy == XALLOC_POLICY_HUGE_PREFERRED))
-		folio = alloc_on_node(arena, gfp, order, nid);
-	return folio;
+	/* Where a node is only preferred, the next one does. */
+	if (!by_task && arena->policy != XALLOC_POLICY_HUGE_PREFERRED)
+		gfp |= __GFP_THISNODE;
+	if (is_cached(arena))
+		return by_task ? folio_alloc(gfp, order) :
+				 __folio_alloc_node(gfp, order, arena->node);
+	/* Not large-rmappable: the kernel would split such a folio by its mapping, and has none. */
+	gfp |= __GFP_ACCOUNT | __GFP_COMP;
+	kpage = by_task ? alloc_pages(gfp, order) : alloc_pages_node(arena->node, gfp, order);
+	return kpage ? page_folio(kpage) : NULL;
 }
 
 /* Puts a folio at @index, in page cache or not. The core maps by 2 MiB only if the index fits. */
@@ -98,6 +92,31 @@ static int insert(const struct xalloc_arena *arena, struct folio *folio, pgoff_t
 	return err;
 }
 
+/* Whether a memcg limits what @memcg may use. */
+static bool is_limited(struct mem_cgroup *memcg)
+{
+#ifdef CONFIG_MEMCG
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		if (READ_ONCE(memcg->memory.max) != PAGE_COUNTER_MAX ||
+		    READ_ONCE(memcg->memory.high) != PAGE_COUNTER_MAX)
+			return true;
+#endif
+	return false;
+}
+
+/* A folio of the pool, inserted, or NULL. Outside of page cache it would lead around a limit. */
+static struct folio *alloc_pooled(const struct xalloc_arena *arena, pgoff_t index)
+{
+	struct folio *folio = NULL;
+
+	if (is_cached(arena) || !is_limited(arena->memcg))
+		folio = xalloc_pool_take(arena);
+	if (!folio || !insert(arena, folio, index))
+		return folio;
+	xalloc_pool_untake(folio);
+	return NULL;
+}
+
 /* Sets @warm if nobody had to wait for memory to be zeroed. */
 static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned int order,
 				   pgoff_t index, bool *warm)
@@ -106,13 +125,14 @@ static struct folio *backing_alloc(const struct xalloc_arena *arena, unsigned in
 	struct folio *folio = NULL;
 
 	if (order == XALLOC_SEGMENT_ORDER)
-		folio = xalloc_pool_take(arena);
+		folio = alloc_pooled(arena, index);
 	*warm = folio;
-	if (!folio)
+	if (!folio) {
 		folio = alloc_charged(arena, order);
-	if (folio && insert(arena, folio, index)) {
-		folio_put(folio);
-		folio = NULL;
+		if (folio && insert(arena, folio, index)) {
+			folio_put(folio);
+			folio = NULL;
+		}
 	}
 	set_active_memcg(old);
 	if (folio)

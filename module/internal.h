@@ -446,6 +446,7 @@ void xalloc_offline_fini(void);
 int xalloc_pool_init(void);
 void xalloc_pool_fini(void);
 struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
+void xalloc_pool_untake(struct folio *folio);
 
 /* reclaim.c */
 int xalloc_reclaim_module_init(void);

@@ -3,7 +3,8 @@
  * The pool: zeroed order-9 folios on every node, had and zeroed before anybody waits.
  *
  * They belong to no memcg, because what was charged to one stays charged until it is
- * freed: so they come from a worker, and serve only arenas that no memcg limit is above.
+ * freed: so they come from a worker. One that enters page cache is charged then, to the arena's
+ * memcg. An arena whose memory is outside of page cache gets one only if no memcg limit is above.
  * What an arena gives back goes to the kernel and not here. A worker fills each node up
  * to the parameter pool_segments; a shrinker takes all of it away when memory runs short,
  * and after that nothing is filled for a while, so that the two do not work against each
@@ -12,7 +13,7 @@
 #include <linux/cpuset.h>
 #include <linux/gfp.h>
 #include <linux/jiffies.h>
-#include <linux/memcontrol.h>
+#include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/nodemask.h>
@@ -137,38 +138,51 @@ static const struct kernel_param_ops pool_segments_ops = {
 module_param_cb(pool_segments, &pool_segments_ops, &pool_segments, 0644);
 MODULE_PARM_DESC(pool_segments, "zeroed 2 MiB segments to hold ready on each node (default 0)");
 
-/* Whether a memcg limits what @memcg may use. */
-static bool is_limited(struct mem_cgroup *memcg)
+/*
+ * The node to take from, as the page allocator has it for who commits: near the CPU, if neither
+ * cpuset nor policy of the task says otherwise. NUMA_NO_NODE: from none.
+ */
+static int choose_node(const struct xalloc_arena *arena)
 {
-#ifdef CONFIG_MEMCG
-	for (; memcg; memcg = parent_mem_cgroup(memcg))
-		if (READ_ONCE(memcg->memory.max) != PAGE_COUNTER_MAX ||
-		    READ_ONCE(memcg->memory.high) != PAGE_COUNTER_MAX)
-			return true;
+	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
+#ifdef CONFIG_NUMA
+	const struct mempolicy *policy = current->mempolicy;
+
+	if (arena->node == NUMA_NO_NODE && policy && policy->mode != MPOL_LOCAL) {
+		/* To interleave is the page allocator's business. */
+		if (policy->mode != MPOL_BIND && policy->mode != MPOL_PREFERRED)
+			return NUMA_NO_NODE;
+		if (!node_isset(nid, policy->nodes))
+			nid = first_node(policy->nodes);
+	}
 #endif
-	return false;
+	return node_isset(nid, cpuset_current_mems_allowed) ? nid : NUMA_NO_NODE;
 }
 
 /**
  * xalloc_pool_take() - take a zeroed order-9 folio
- * @arena: for which arena; its node is kept to, and only one without a memcg limit is served
+ * @arena: for which arena
  *
  * Context: Process context, does not sleep.
- * Return: the folio with one reference, or NULL.
+ * Return: the folio with one reference, charged to no memcg, or NULL.
  */
 struct folio *xalloc_pool_take(const struct xalloc_arena *arena)
 {
-	int nid = arena->node == NUMA_NO_NODE ? numa_mem_id() : arena->node;
+	int nid = choose_node(arena);
 	struct folio *folio;
 
-	/* As the page allocator does for who commits. */
-	if (!READ_ONCE(pools[nid].nr) || is_limited(arena->memcg) ||
-	    !node_isset(nid, cpuset_current_mems_allowed))
+	if (nid == NUMA_NO_NODE || !READ_ONCE(pools[nid].nr))
 		return NULL;
 	folio = take(&pools[nid]);
 	if (folio)
 		queue_delayed_work(system_dfl_wq, &fill_work, FILL_DELAY);
 	return folio;
+}
+
+/** xalloc_pool_untake() - put a folio back that xalloc_pool_take() gave and nobody used */
+void xalloc_pool_untake(struct folio *folio)
+{
+	put(&pools[folio_nid(folio)], folio);
 }
 
 static unsigned long pool_count(struct shrinker *shrinker, struct shrink_control *sc)

@@ -70,6 +70,22 @@ static ssize_t read_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
 	return rc;
 }
 
+/* What a program expects of a file, for the refusal of a grant. */
+static int file_error(int err)
+{
+	switch (err) {
+	case -ENOBUFS:
+	case -EUSERS:
+		return -EDQUOT;
+	case -ENOSR:
+	case -ENOMEM:
+		return -ENOSPC;
+	case -EHWPOISON:
+		return -EIO;
+	}
+	return err;
+}
+
 static ssize_t write_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
 			   struct iov_iter *from)
 {
@@ -79,7 +95,7 @@ static ssize_t write_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
 
 	rc = xalloc_hole_is_filled(arena) ? xalloc_hole_fill(arena, slice, slice + 1) : 0;
 	if (rc)
-		return rc;
+		return file_error(rc);
 	folio = xalloc_segment_get_folio(arena, slice);
 	if (!folio)
 		return -ENOSPC;
@@ -180,7 +196,8 @@ static ssize_t write_granted(struct kiocb *iocb, struct iov_iter *from)
  *
  * Context: Process context, may sleep. Locks the inode.
  * Return: bytes, or as xalloc_read_iter(), or as from generic_write_checks(). In an arena with
- * grants, -ENOSPC where nothing is granted and past the end. In others, as from xalloc_hole_fill().
+ * grants, -ENOSPC where nothing is granted and past the end. In others, where memory is refused,
+ * -EDQUOT for a limit of the arena or of a user, or -ENOSPC.
  */
 ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
@@ -282,8 +299,8 @@ static int allocate(struct xalloc_arena *arena, struct inode *inode, u64 from, u
 	if (grow)
 		err = inode_newsize_ok(inode, to);
 	if (!err)
-		err = xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
-				       DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES));
+		err = file_error(xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
+						  DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES)));
 	if (!err && grow)
 		err = xalloc_hole_set_size(arena, to);
 	return err;
@@ -310,8 +327,8 @@ static int punch(struct xalloc_client *client, struct inode *inode, u64 from, u6
  *
  * Context: Process context, may sleep. Locks the inode.
  * Return: 0, or -EOPNOTSUPP for another mode, -ESTALE for a file of another process, or as from
- * xalloc_hole_fill() or xalloc_hole_punch(); past the end of an arena with grants, -EPERM, or
- * -ENOSPC with FALLOC_FL_KEEP_SIZE.
+ * xalloc_write_iter() or xalloc_hole_punch(), -EBUSY where somebody refers to memory that a client
+ * left; past the end of an arena with grants, -EPERM, or -ENOSPC with FALLOC_FL_KEEP_SIZE.
  */
 long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {

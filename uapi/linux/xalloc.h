@@ -234,8 +234,9 @@ struct xalloc_status {
  * cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
  * that is set, are noted then. CAP_IPC_LOCK exempts the arena from both, for as long as the
  * arena lives: also after the caller has given the capability up. A segment is charged
- * whole, unless it is in pieces. What comes from the module's pool, which serves only arenas
- * without a limit on any cgroup above them, is charged to no memory cgroup.
+ * whole, unless it is in pieces. What comes from the module's pool is charged as all other memory
+ * is, except that an arena with XALLOC_ARENA_FORK has memory of the pool only if no cgroup above it
+ * has a limit; then that memory is charged to no cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec; on a file of xallocfs, which is the
  * descriptor then, 0.
@@ -251,7 +252,10 @@ struct xalloc_ioc_arena_create {
 	__aligned_u64 client_id;
 };
 
-/* @node is meant. Without it memory comes from the nodes nearest to who commits. */
+/*
+ * @node is meant. Without it memory comes from where the memory policy (set_mempolicy()) and the
+ * cpuset of the task that commits say: by default, the nodes nearest to its CPU.
+ */
 #define XALLOC_ARENA_NODE (1U << 0)
 /*
  * A child of fork has what its parent has mapped: a copy of the arena at the time of the

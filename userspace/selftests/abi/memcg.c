@@ -5,6 +5,7 @@
  */
 #include "events.h"
 #include "selftest.h"
+#include "sharing.h"
 
 #include <poll.h>
 
@@ -298,35 +299,64 @@ TEST_F(memcg, reserve_goes_when_its_group_is_short)
 	close(other);
 }
 
-static void grant_beside_the_pool(int device)
-{
-	int arena = arena_create(device, 64 * MIB, 0);
-	struct xalloc_ioc_stat seen;
+#define POOL_SEGMENTS 160
 
-	require(grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL) == 1);
-	require(!counters_read(arena, &seen));
-	require(seen.cold_bytes == 4 * XALLOC_SEGMENT_BYTES);
-	require(!counters_read(device, &seen));
-	require(seen.pooled_bytes == 8 * XALLOC_SEGMENT_BYTES);
+static bool pool_fill(int device)
+{
+	return write_text(PARAMETER("pool_segments"), "160") &&
+	       wait_for(stat_of(device).pooled_bytes == POOL_SEGMENTS * XALLOC_SEGMENT_BYTES,
+			60 * 1000);
 }
 
-/* What is in it is charged to nobody, so that it would lead around the limit. */
-TEST_F(memcg, pool_does_not_serve_a_group_with_a_limit)
+/* The limit has room for fewer than 144 segments, and the pool has more; no byte is zeroed here. */
+static void grant_from_the_pool(int device)
 {
-	int arena = arena_create(self->device, 64 * MIB, 0), i;
-	struct xalloc_ioc_stat seen = {};
+	long long before = read_number(CGROUP "/memory.current"), charged;
+	int arena = arena_create(device, 512 * MIB, 0), error, nr;
 
-	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "8"));
-	for (i = 0; i < 500 && seen.pooled_bytes != 8 * XALLOC_SEGMENT_BYTES; i++) {
-		sleep_ms(20);
-		ASSERT_EQ(0, counters_read(self->device, &seen));
-	}
-	EXPECT_EQ(0, in_group(grant_beside_the_pool, self->device));
-	/* But everybody else. */
+	nr = grant_segments(arena, POOL_SEGMENTS, &error);
+	charged = read_number(CGROUP "/memory.current") - before;
+	require(nr >= 128 && nr < 144 && error == -ENOMEM);
+	require(stat_of(arena).cold_bytes == 0);
+	require(charged >= nr * (long long)XALLOC_SEGMENT_BYTES);
+	/* What the limit refused is in the pool as before. */
+	require(stat_of(device).pooled_bytes >= (POOL_SEGMENTS - nr) * XALLOC_SEGMENT_BYTES);
+	close(arena);
+	require(read_number(CGROUP "/memory.current") - before < 4 * (long long)MIB);
+}
+
+/* Memory of the pool is charged when it enters an arena. */
+TEST_F(memcg, pool_serves_a_group_with_a_limit)
+{
+	if (!is_thp_kernel())
+		SKIP(return, "this kernel keeps an arena's memory out of the page cache");
+	ASSERT_TRUE(write_text(CGROUP "/memory.max", "301989888"));
+	ASSERT_TRUE(pool_fill(self->device));
+	EXPECT_EQ(0, in_group(grant_from_the_pool, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+	EXPECT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
+}
+
+static void copy_beside_the_pool(int device)
+{
+	int arena = family_create(device, 64 * MIB, 0);
+
+	require(grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL) == 1);
+	require(stat_of(arena).cold_bytes == 4 * XALLOC_SEGMENT_BYTES);
+	require(stat_of(device).pooled_bytes == POOL_SEGMENTS * XALLOC_SEGMENT_BYTES);
+}
+
+/* Outside of page cache memory of the pool would be charged to nobody. */
+TEST_F(memcg, pool_does_not_serve_a_family_with_a_limit)
+{
+	int arena = family_create(self->device, 64 * MIB, 0);
+
+	ASSERT_TRUE(pool_fill(self->device));
+	EXPECT_EQ(0, in_group(copy_beside_the_pool, self->device));
+	/* But families without a limit. */
 	EXPECT_EQ(1, grant_page(arena, 4 * SEGMENT_SLICES, 0, NULL));
-	ASSERT_EQ(0, counters_read(arena, &seen));
-	EXPECT_EQ(0, seen.cold_bytes);
-	ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
+	EXPECT_EQ(0, stat_of(arena).cold_bytes);
+	EXPECT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
 	close(arena);
 }
 

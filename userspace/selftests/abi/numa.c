@@ -5,6 +5,8 @@
  */
 #include "selftest.h"
 
+#include <sys/syscall.h>
+
 FIXTURE(numa)
 {
 	int device;
@@ -103,6 +105,65 @@ TEST_F(numa, reserve_is_on_the_node)
 	EXPECT_EQ(8 * MIB / KPAGE_BYTES, kpages_on_node(map, 1));
 	munmap(map, 8 * MIB);
 	close(arena);
+}
+
+#define POLICY_PREFERRED 1
+#define POLICY_BIND 2
+#define POLICY_INTERLEAVE 3
+
+static bool policy_set(int mode, unsigned long nodes)
+{
+	return !syscall(SYS_set_mempolicy, mode, mode ? &nodes : NULL, mode ? 64UL : 0UL);
+}
+
+/* An arena of no node follows the task's policy, also for what the pool of each node has ready. */
+TEST_F(numa, policy_of_the_task_decides)
+{
+	static const struct {
+		const char *name;
+		int mode;
+		unsigned long nodes;
+		long on[2];	/* of 16 segments; -1: some */
+	} rows[] = {
+		{ "bind to 0", POLICY_BIND, 1, { 16, 0 } },
+		{ "bind to 1", POLICY_BIND, 2, { 0, 16 } },
+		{ "prefer 1", POLICY_PREFERRED, 2, { 0, 16 } },
+		{ "interleave", POLICY_INTERLEAVE, 3, { -1, -1 } },
+	};
+	const size_t bytes = 32 * MIB;
+	unsigned int i, n, warm;
+	unsigned char *map;
+	int arena, node;
+
+	for (warm = 0; warm < 2; warm++) {
+		if (warm) {
+			ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "16"));
+			ASSERT_TRUE(wait_for(stat_of(self->device).pooled_bytes == 64 * MIB, 60000));
+		}
+		for (i = 0; i < ARRAY_SIZE(rows); i++) {
+			arena = arena_create(self->device, bytes, 0);
+			ASSERT_TRUE(policy_set(rows[i].mode, rows[i].nodes));
+			for (n = 0; n < 16; n++)
+				ASSERT_EQ(1, grant_page(arena, SEGMENT_SLICES, 0, NULL));
+			ASSERT_TRUE(policy_set(0, 0));
+			map = arena_map(arena, bytes);
+			ASSERT_NE(NULL, map);
+			for (n = 0; n < 16; n++)
+				map[n * XALLOC_SEGMENT_BYTES] = 1;
+			for (node = 0; node < 2; node++) {
+				long on = kpages_on_node(map, node) /
+					  (long)(XALLOC_SEGMENT_BYTES / KPAGE_BYTES);
+
+				EXPECT_TRUE(rows[i].on[node] < 0 ? on > 0 :
+								   on == rows[i].on[node]) {
+					TH_LOG("%s: %ld on node %d", rows[i].name, on, node);
+				}
+			}
+			munmap(map, bytes);
+			close(arena);
+		}
+	}
+	EXPECT_TRUE(write_text(PARAMETER("pool_segments"), "0"));
 }
 
 TEST_F_TIMEOUT(numa, full_node_is_told, 300)
