@@ -127,6 +127,78 @@ static bool do_free(struct storm *s)
 	return true;
 }
 
+/* Where we say, and never where we have a page. */
+static bool do_grant_at(struct storm *s)
+{
+	struct place *place = any_place(s);
+	struct page *page = &place->pages[below(s, NR_PAGES)];
+	struct xalloc_page_grant grant = {
+		.nr_slices = 1 + below(s, 40),
+		.flags = XALLOC_PAGE_AT,
+		.offset = below(s, ARENA_BYTES / XALLOC_SLICE_BYTES) * XALLOC_SLICE_BYTES,
+	};
+
+	if (page->nr_slices || grant_batch(place->fd, &grant, 1) != 1)
+		return false;
+	*page = (struct page){ .offset = grant.offset, .nr_slices = grant.nr_slices };
+	write_words(place, page);
+	return true;
+}
+
+/* The end of a page, by the call or as a hole; what remains is as it was. */
+static bool do_free_part(struct storm *s)
+{
+	struct place *place = any_place(s);
+	struct page *page = any_page(s, place);
+	uint64_t offset, bytes;
+	uint32_t kept;
+	int rc;
+
+	if (!page || page->nr_slices == 1)
+		return false;
+	kept = 1 + below(s, page->nr_slices - 1);
+	offset = page->offset + kept * XALLOC_SLICE_BYTES;
+	bytes = (page->nr_slices - kept) * XALLOC_SLICE_BYTES;
+	if (below(s, 2))
+		rc = fallocate(place->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+			       bytes) ? -errno : 1;
+	else
+		rc = free_range(place->fd, offset, bytes);
+	/* A dma-buf or a pipe may have it. */
+	require(rc == 1 || rc == -EBUSY);
+	if (rc != 1)
+		return false;
+	page->nr_slices = kept;
+	check_words(place, page);
+	return true;
+}
+
+/* A file of our own: what a hole reads, and what was written before. */
+static bool do_file(struct storm *s)
+{
+	uint64_t at = below(s, 16) * (XALLOC_SEGMENT_BYTES / 2), word = 0;
+	int fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	unsigned char *map;
+	bool done;
+
+	require(fd >= 0 && !ftruncate(fd, ARENA_BYTES));
+	map = arena_map(fd, ARENA_BYTES);
+	require(map);
+	done = pwrite(fd, &at, sizeof(at), at) == sizeof(at);
+	if (done)
+		require(*(uint64_t *)(map + at) == at);
+	if (!touch_read(map + ARENA_BYTES - at - 8, &word))
+		require(!word);
+	if (below(s, 2))
+		require(!ftruncate(fd, at) && !ftruncate(fd, ARENA_BYTES));
+	else
+		require(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, 8));
+	require(pread(fd, &word, 8, at) == 8 && !word);
+	munmap(map, ARENA_BYTES);
+	close(fd);
+	return done;
+}
+
 static bool do_list(struct storm *s)
 {
 	struct xalloc_page_info infos[16];
@@ -341,7 +413,10 @@ static const struct {
 	{ "INFO", do_info, 1 },
 	{ "STAT", do_stat, 2 },
 	{ "GRANT", do_grant, 40 },
+	{ "GRANT at an offset", do_grant_at, 10 },
 	{ "FREE", do_free, 30 },
+	{ "FREE or PUNCH_HOLE of a part", do_free_part, 8 },
+	{ "a file", do_file, 3 },
 	{ "LIST", do_list, 4 },
 	{ "GRANT for the arena", do_leave, 2 },
 	{ "ADOPT", do_adopt, 3 },
