@@ -151,6 +151,7 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 	xa_init_flags(&arena->segments, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&arena->pages, XA_FLAGS_ACCOUNT);
 	INIT_LIST_HEAD(&arena->zombie);
+	INIT_LIST_HEAD(&arena->granting);
 	INIT_LIST_HEAD(&arena->orphans.pages);
 	arena->orphans.arena = arena;
 	INIT_LIST_HEAD(&arena->exported.pages);

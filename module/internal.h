@@ -253,6 +253,7 @@ struct xalloc_arena {
 	struct list_head rest;		/* segments with idle slices that are not in reserve */
 	struct list_head reserve;	/* segments of the reserve that are zero */
 	struct list_head dirty;		/* segments of the reserve that are to be zeroed */
+	struct list_head granting;	/* pages that have their slices, and get memory */
 	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
 	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
@@ -320,8 +321,8 @@ struct xalloc_arena_config {
  * struct xalloc_page - a run of slices that was granted at once
  * @client: whose it is; the arena's orphans if that one is gone; exported if it is freed, but
  *	held; NULL if it is abandoned or in quarantine
- * @link: on @client's list, on the list of a grant under way, abandoned or in quarantine; on none
- *	while it is freed
+ * @link: on arena->granting, then on the list of a grant under way, on @client's list, abandoned
+ *	or in quarantine; on none while it is freed
  * @tag: the number that came with the grant
  * @client_id: of @client, also when it is gone
  * @nr: which grant of the arena this is; that of the original in a copy

@@ -156,6 +156,7 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 	xalloc_segment_tell_fenced(arena);
 	if (err)
 		return err;
+	list_add(&page->link, &arena->granting);
 	nr_missing = count_missing(arena, page);
 	err = populate_segments(arena, page, how);
 	if (!err)
@@ -172,6 +173,18 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 		return 0;
 	rc = undo_take_run(arena, page);
 	return rc ?: err;
+}
+
+/* Whether another grant, which waits for memory, has taken slices of @page. */
+static bool is_being_granted(const struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	const struct xalloc_page *other;
+
+	list_for_each_entry(other, &arena->granting, link)
+		if (other != page && other->slice < page->slice + page->nr_slices &&
+		    page->slice < other->slice + other->nr_slices)
+			return true;
+	return false;
 }
 
 /* Why slices are not free: a page has them, or nobody may have them yet. */
@@ -193,7 +206,7 @@ static bool is_being_cleaned(const struct xalloc_arena *arena, const struct xall
 }
 
 /* Take the run where @page says that it is, and give memory to the slices below it. */
-static int take_run_at(struct xalloc_arena *arena, const struct xalloc_page *page, bool contig)
+static int take_run_at(struct xalloc_arena *arena, struct xalloc_page *page, bool contig)
 {
 	int err, rc;
 
@@ -201,7 +214,7 @@ static int take_run_at(struct xalloc_arena *arena, const struct xalloc_page *pag
 	if (err)
 		return err;
 	while (!xalloc_placement_is_free(&arena->placement, page->slice, page->nr_slices)) {
-		if (!is_being_cleaned(arena, page))
+		if (!is_being_cleaned(arena, page) && !is_being_granted(arena, page))
 			return why_not_free(arena, page);
 		err = xalloc_segment_wait(arena);
 		if (err)
@@ -211,6 +224,7 @@ static int take_run_at(struct xalloc_arena *arena, const struct xalloc_page *pag
 	xalloc_segment_tell_fenced(arena);
 	if (err)
 		return err;
+	list_add(&page->link, &arena->granting);
 	err = populate_segments(arena, page, contig ? XALLOC_POPULATE_HUGE : 0);
 	if (!err)
 		return 0;
@@ -287,6 +301,7 @@ static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 t
 	page->nr = ++client->arena->nr_grants;
 	page->nr_slices = nr_slices;
 	page->of_arena = of_arena;
+	INIT_LIST_HEAD(&page->link);
 	return page;
 }
 
@@ -345,12 +360,13 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	else
 		page->to_zero = grant->flags & XALLOC_PAGE_ZERO;
 	grant->offset = (u64)page->slice * XALLOC_SLICE_BYTES;
-	list_add_tail(&page->link, granted);
+	list_move_tail(&page->link, granted);
 	return 0;
 
 err_give:
 	undo_take_run(arena, page);
 err_free:
+	list_del(&page->link);
 	kfree(page);
 	return err;
 }
@@ -554,12 +570,13 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	if (err)
 		goto err_give;
 	count_granted(arena, page, &contig_bytes);
-	list_add_tail(&page->link, &heir->pages);
+	list_move_tail(&page->link, &heir->pages);
 	return 0;
 
 err_give:
 	undo_take_run(arena, page);
 err_free:
+	list_del(&page->link);
 	kfree(page);
 	return err;
 }

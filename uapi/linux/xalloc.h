@@ -349,8 +349,9 @@ struct xalloc_page_grant {
 /* In struct xalloc_page_info alone: the page's client is gone. */
 #define XALLOC_PAGE_ORPHAN (1U << 3)
 /*
- * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices; EBUSY
- * if nobody has them, but somebody still refers to memory there that a client left.
+ * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices, also one
+ * that was freed while a dma-buf has it; EBUSY if they were in a page whose client is gone, and
+ * somebody still refers to memory of that page.
  */
 #define XALLOC_PAGE_AT (1U << 4)
 
@@ -418,7 +419,7 @@ struct xalloc_range {
  * that is already there does not fault: the machine decides what it reads.
  * Documentation/abi.rst has the details.
  *
- * Returns the number of pages freed, at least 1, or the error of the first entry.
+ * Returns the number of entries freed, at least 1, or the error of the first entry.
  */
 struct xalloc_ioc_free {
 	__u32 size;
