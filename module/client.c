@@ -231,7 +231,8 @@ int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	for (i = 0; i < nr; i++) {
-		err = fatal_signal_pending(current) ? -EINTR : xalloc_page_adopt(client, offsets[i]);
+		err = fatal_signal_pending(current) ? -EINTR :
+						      xalloc_page_adopt(client, offsets[i]);
 		if (err)
 			break;
 	}

@@ -183,7 +183,6 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 	return 0;
 }
 
-
 /* --- parts of pages */
 
 static int check_page(const struct xalloc_client *client, const struct xalloc_page *page)

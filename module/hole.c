@@ -71,7 +71,7 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 		slices &= ~seg->granted;
 	if (!slices)
 		return 0;
-	/* Broken memory, which nobody is granted, and which stays until all of its folio is freed. */
+	/* Broken memory, which nobody is granted, and which stays until its folio is freed. */
 	if (slices & ~xalloc_placement_free_mask(&arena->placement, index))
 		return -EHWPOISON;
 	err = xalloc_segment_populate(arena, index, slices, 0);

@@ -34,9 +34,9 @@
  *
  * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
- * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes after 2: a
- * shrinker that holds arenas_lock only tries to take 2. The lock of a name in xallocfs.c is outside
- * of 1, that of a view is between 1 and 2.
+ * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes
+ * after 2: a shrinker that holds arenas_lock only tries to take 2. The lock of an inode, which the
+ * size of a file changes with, is outside of 1, that of a view is between 1 and 2.
  *
  * In-kernel heaps: heap->mutex comes before 2; map_mutex in slab.c, taken with or without
  * it, is a leaf. The lock of a class and then heap->lock are spinlocks, taken with bottom
@@ -281,7 +281,7 @@ struct xalloc_arena {
 	u32 nr_fenced;			/* segments out of use, of which was told */
 	u32 nr_filling;			/* tasks that give memory to holes (hole.c) */
 	bool dying;			/* no client will come any more */
-	bool fills_holes;		/* see hole.c; cleared once at most, also read without lock */
+	bool fills_holes;		/* see hole.c; cleared once, also read without lock */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
@@ -429,7 +429,7 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes);
 /* Whether memory of an arena is committed by writes and touches, and not by grants. */
 static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
 {
-	/* Before what becomes of the arena when it is cleared: pairs with xalloc_arena_redefine(). */
+	/* Before what becomes of the arena then: pairs with xalloc_arena_redefine(). */
 	return smp_load_acquire(&arena->fills_holes);
 }
 

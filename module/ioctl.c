@@ -523,7 +523,8 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENAS, ioctl_list),
 	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, ioctl_adopt),
 	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENAS, ioctl_export),
-	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENAS, ioctl_fork_prepare),
+	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENAS,
+	     ioctl_fork_prepare),
 	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENAS, ioctl_meta),
 };
 

@@ -85,11 +85,11 @@ static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *p
 	return nr_missing;
 }
 
-/* What others do to a budget now is seen when memory is charged. */
 static int check_limits(const struct xalloc_arena *arena, u32 nr_more)
 {
 	const struct xalloc_budget *budget = arena->budget;
 
+	/* What others do to a budget now is seen when memory is charged. */
 	if (budget && (u64)data_race(budget->nr_slices) + nr_more > data_race(budget->limit_slices))
 		return budget->error;
 	return nr_more > arena->limit_slices - arena->nr_committed_slices ? -EDQUOT : 0;
@@ -133,6 +133,7 @@ static int check_length(const struct xalloc_arena *arena, u32 nr_slices)
 
 	if (nr_slices > arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
 		return 0;
+	/* Likewise. */
 	if (budget && nr_slices > data_race(budget->limit_slices))
 		return budget->error;
 	return nr_slices > arena->limit_slices ? -EDQUOT : 0;

@@ -120,7 +120,7 @@ static ssize_t copy_range(struct kiocb *iocb, struct iov_iter *iter, u64 end,
 		}
 		nr = min(end - iocb->ki_pos,
 			 XALLOC_SLICE_BYTES - (u64)iocb->ki_pos % XALLOC_SLICE_BYTES);
-		rc = copy_slice(client->arena, iocb->ki_pos, min(nr, (u64)iov_iter_count(iter)),
+		rc = copy_slice(client->arena, iocb->ki_pos, min_t(u64, nr, iov_iter_count(iter)),
 				iter);
 		if (rc < 0)
 			break;

@@ -24,8 +24,8 @@
  * file makes a client, as XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until
  * its name is gone and nobody has it open, mapped or exported.
  *
- * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads as
- * zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
+ * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
+ * as zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
  * FALLOC_FL_PUNCH_HOLE, and so with MADV_REMOVE, it frees the slices of a range and zeroes what of
  * it is not a whole slice. Other than FREE, that is EBUSY, with nothing changed, if somebody refers
  * to memory that would go, or to the huge page that it is a part of.

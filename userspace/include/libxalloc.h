@@ -337,8 +337,8 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
  *
  * Return: the arena, or NULL with errno set: whatever open() says, EBUSY while the file is
  * empty, ENOTTY when it is of another file system, ENOMEM when XALLOC_RANGE has no room
- * left; EOPNOTSUPP with XALLOC_BACKEND=local, and when a program uses the file as a file. &xalloc_arena_stat.limit_bytes is not known
- * and given as the arena's size.
+ * left; EOPNOTSUPP with XALLOC_BACKEND=local, and when a program uses the file as a file.
+ * &xalloc_arena_stat.limit_bytes is not known and given as the arena's size.
  */
 XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags);

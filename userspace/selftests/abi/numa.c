@@ -138,7 +138,8 @@ TEST_F(numa, policy_of_the_task_decides)
 	for (warm = 0; warm < 2; warm++) {
 		if (warm) {
 			ASSERT_TRUE(write_text(PARAMETER("pool_segments"), "16"));
-			ASSERT_TRUE(wait_for(stat_of(self->device).pooled_bytes == 64 * MIB, 60000));
+			ASSERT_TRUE(wait_for(stat_of(self->device).pooled_bytes == 64 * MIB,
+					     60 * 1000));
 		}
 		for (i = 0; i < ARRAY_SIZE(rows); i++) {
 			arena = arena_create(self->device, bytes, 0);

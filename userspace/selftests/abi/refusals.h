@@ -9,9 +9,9 @@
  * Descriptors: DEVICE; ARENA, in which this client has a page of one slice at 0, another client
  * one at 64 KiB, and nobody one behind; READER, the same arena opened for reading; SMALL, an arena
  * of small pieces; LIMITED, all of whose limit is committed, and FULL, all of whose offsets are
- * granted; FAMILY, an arena with XALLOC_ARENA_FORK; PLAIN, a new file of xallocfs, and NAMED, one in
- * which an arena was created. The page that GRANT is asked for has one slice; what ATTACH_AT is asked for is
- * where ARENA is mapped.
+ * granted; FAMILY, an arena with XALLOC_ARENA_FORK; PLAIN, a new file of xallocfs, and NAMED, one
+ * in which an arena was created. The page that GRANT is asked for has one slice; what ATTACH_AT is
+ * asked for is where ARENA is mapped.
  */
 
 REFUSAL(INFO, DEVICE, EINVAL, "pad is not zero", ARG(info, pad, 1))
