@@ -41,7 +41,10 @@ static u32 slices_between(u32 index, u32 first, u32 end)
 	return first < end ? xalloc_placement_mask(index, first, end - first) : 0;
 }
 
-/* Grants to the arena slices of one segment that have memory, as many at once as there are. */
+/*
+ * Grants to the arena slices of one segment that have memory. A piece is a page by itself, so that
+ * a dma-buf which holds it holds no other.
+ */
 static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
 	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT, first, nr;
@@ -51,8 +54,24 @@ static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, 
 	xalloc_segment_zero(seg, slices & seg->touched);
 	for (; slices && !err; slices &= ~(u32)GENMASK(first + nr - 1, first)) {
 		first = __ffs(slices);
-		nr = ffz((unsigned long)slices >> first);
+		nr = seg->in_pieces ? 1 : ffz((unsigned long)slices >> first);
 		err = xalloc_page_grant_idle(arena, base + first, nr);
+	}
+	return err;
+}
+
+/* An order-9 folio, or pieces: also if a budget has room for these alone. */
+static int populate(struct xalloc_arena *arena, u32 index, u32 slices)
+{
+	int err = xalloc_segment_populate(arena, index, slices, 0);
+
+	switch (err) {
+	case -EDQUOT:
+	case -ENOSPC:
+	case -ENOBUFS:
+	case -EUSERS:
+	case -ENOSR:
+		return xalloc_segment_populate(arena, index, slices, XALLOC_POPULATE_PIECES);
 	}
 	return err;
 }
@@ -74,7 +93,7 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 	/* Broken memory, which nobody is granted, and which stays until its folio is freed. */
 	if (slices & ~xalloc_placement_free_mask(&arena->placement, index))
 		return -EHWPOISON;
-	err = xalloc_segment_populate(arena, index, slices, 0);
+	err = populate(arena, index, slices);
 	seg = xa_load(&arena->segments, index);
 	if (!seg)
 		return err;
@@ -93,6 +112,13 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 	return err;
 }
 
+/* Has the clients know that memory was refused. */
+static void tell_refusal(struct xalloc_arena *arena, int err, u32 nr_slices)
+{
+	if (err && err != -EINTR && err != -EHWPOISON)
+		xalloc_reclaim_want(arena, (u64)nr_slices * XALLOC_SLICE_BYTES);
+}
+
 /* Tries again with what can be given back. */
 static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
@@ -107,6 +133,7 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 	if (err && xalloc_reclaim_for(arena, err))
 		err = fill_segment(arena, index, slices, filled);
 	arena->nr_filling--;
+	tell_refusal(arena, err, hweight32(slices));
 	return err;
 }
 
@@ -144,6 +171,28 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 	}
 }
 
+/* Whether the limits have room for what of a range has no memory, each slice a piece. */
+static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
+{
+	u32 nr_missing = end - first, nr = 0;
+	struct xalloc_segment *seg;
+	unsigned long index;
+	int err;
+
+	if (mutex_lock_killable(&arena->lock))
+		return -EINTR;
+	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
+			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
+		nr_missing -= hweight32(slices_between(index, first, end) & seg->granted);
+		if (++nr % XALLOC_STEP_PAGES == 0)
+			xalloc_arena_breathe(arena);
+	}
+	err = xalloc_page_check_limits(arena, nr_missing);
+	tell_refusal(arena, err, nr_missing);
+	mutex_unlock(&arena->lock);
+	return err;
+}
+
 static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
 {
 	u32 filled;
@@ -163,7 +212,8 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
  * @first: the first of the slices
  * @end: the slice after the last one
  *
- * What was had before an error stays.
+ * If the limit of the arena or a budget has no room for all of it, nothing is had. What was had
+ * before another error stays.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
  * Return: 0, or as from xalloc_segment_populate(), -EHWPOISON where memory is broken; in an arena
@@ -172,7 +222,7 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
 int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 {
 	u32 index = first / XALLOC_SLICES_PER_SEGMENT, last = (end - 1) / XALLOC_SLICES_PER_SEGMENT;
-	int err = 0;
+	int err = check_room(arena, first, end);
 
 	for (; index <= last && !err; index++) {
 		u32 slices = slices_between(index, first, end);

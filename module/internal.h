@@ -232,6 +232,7 @@ static inline struct page *xalloc_segment_kpage(const struct xalloc_segment *seg
 /* For xalloc_segment_populate(). */
 #define XALLOC_POPULATE_HUGE BIT(0)
 #define XALLOC_POPULATE_BACKGROUND BIT(1)
+#define XALLOC_POPULATE_PIECES BIT(2)
 
 struct xalloc_arena {
 	u64 id;
@@ -502,6 +503,7 @@ struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 n
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted);
 int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
+int xalloc_page_check_limits(const struct xalloc_arena *arena, u32 nr_more);
 int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
 struct xalloc_page *xalloc_page_at(struct xalloc_arena *arena, u64 offset);

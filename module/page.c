@@ -85,7 +85,17 @@ static u32 count_missing(struct xalloc_arena *arena, const struct xalloc_page *p
 	return nr_missing;
 }
 
-static int check_limits(const struct xalloc_arena *arena, u32 nr_more)
+/**
+ * xalloc_page_check_limits() - whether an arena may commit more, by its own limit and its budget
+ * @arena: the arena
+ * @nr_more: how much more, in slices
+ *
+ * Spares work in vain: what counts is the charge, in segment.c.
+ *
+ * Context: arena->lock held.
+ * Return: 0, or -EDQUOT or the error of the budget.
+ */
+int xalloc_page_check_limits(const struct xalloc_arena *arena, u32 nr_more)
 {
 	const struct xalloc_budget *budget = arena->budget;
 
@@ -103,7 +113,7 @@ static int populate_segments(struct xalloc_arena *arena, const struct xalloc_pag
 	int err;
 
 	/* Before memory is zeroed in vain. */
-	err = check_limits(arena, count_missing(arena, page));
+	err = xalloc_page_check_limits(arena, count_missing(arena, page));
 	if (err)
 		return err;
 	for (index = xalloc_page_first_segment(page);

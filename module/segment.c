@@ -280,7 +280,8 @@ static int add_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u3
 {
 	int err;
 
-	if (!seg->present && arena->policy != XALLOC_POLICY_SMALL) {
+	if (!seg->present && arena->policy != XALLOC_POLICY_SMALL &&
+	    !(how & XALLOC_POPULATE_PIECES)) {
 		err = add_huge(arena, seg, how & XALLOC_POPULATE_BACKGROUND);
 		if (err != -ENOMEM || arena->policy == XALLOC_POLICY_HUGE ||
 		    how & XALLOC_POPULATE_HUGE)
@@ -323,8 +324,8 @@ int xalloc_segment_wait(struct xalloc_arena *arena)
  * @index: number of the segment
  * @slices: which of its slices; the caller has taken them from the placement, or is the
  *	one who fills the reserve
- * @how: XALLOC_POPULATE_HUGE: an order-9 folio or nothing; XALLOC_POPULATE_BACKGROUND:
- *	nobody waits for it
+ * @how: XALLOC_POPULATE_HUGE: an order-9 folio or nothing; XALLOC_POPULATE_PIECES: no order-9
+ *	folio; XALLOC_POPULATE_BACKGROUND: nobody waits for it
  *
  * An order-9 folio where the arena's policy has it, pieces where the policy says so. The
  * memory is idle at first. What was had before an error stays, idle.

@@ -35,8 +35,8 @@
  * (EPERM). Without that it is a file as on any other file system, whose memory is pinned: write(),
  * ftruncate() and fallocate() change its size, and what has no memory is a hole, which reads as
  * zeros. write(), fallocate() and the first touch of a mapping commit memory for a hole, of huge
- * pages where the kernel has them at hand, else of pieces of 64 KiB; all of it belongs to the
- * arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and fallocate() with
+ * pages where the kernel has them at hand and the budgets have room, else of pieces of 64 KiB; all
+ * of it belongs to the arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and fallocate() with
  * FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of one is zeroed. They
  * are EBUSY as above. GRANT, FREE, ADOPT and RESERVE are not for such a file (EOPNOTSUPP).
  *

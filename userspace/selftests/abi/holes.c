@@ -190,18 +190,6 @@ TEST_F(holes, touch_past_the_end)
 	expect_file(self->fd, 0, 0);
 }
 
-/* Where 2 MiB are there, they can be touched to their end. */
-TEST_F(holes, touch_past_the_end_in_the_last_huge_page)
-{
-	EXPECT_EQ(0, file_resize(self->fd, SEGMENT + 1));
-	EXPECT_EQ(0, touch_write(self->map + SEGMENT, 1));
-	if (stat_of(self->fd).small_bytes)
-		SKIP(return, "the kernel had no huge page");
-	EXPECT_EQ(0, touch_write(self->map + SEGMENT + KPAGE_BYTES, 1));
-	EXPECT_EQ(0, touch_write(self->map + 2 * SEGMENT - 8, 1));
-	expect_file(self->fd, SEGMENT + 1, SEGMENT);
-}
-
 enum longer { BY_RESIZE, BY_WRITE, BY_APPEND, BY_ALLOCATE, NR_LONGER };
 
 /* Where the file may end with less than a huge page of memory. */
@@ -447,7 +435,7 @@ TEST_F(holes, limit)
 	munmap(bytes, 6 * MIB);
 }
 
-/* What it committed before the limit was reached goes back, and what was there before stays. */
+/* Nothing is committed if the limit has no room for all. */
 TEST_F(holes, refused_fallocate_changes_nothing)
 {
 	ASSERT_EQ(0, arena_limit(self->fd, 4 * MIB));
@@ -549,31 +537,6 @@ TEST_F(holes, copies_within_the_file)
 	EXPECT_EQ(0, memcmp(want, self->map, 8 * MIB));
 	close(copy);
 	munmap(want, 8 * MIB);
-}
-
-TEST_F(holes, file_with_an_arena_is_none_of_these)
-{
-	int fd;
-	unsigned char *map;
-
-	unlink(NAME);
-	fd = name_create(NAME, MAP_BYTES);
-	map = arena_map(fd, MAP_BYTES);
-	ASSERT_NE(NULL, map);
-	ASSERT_EQ(1, grant_page(fd, 1, 0, NULL));
-	memset(map, 9, SLICE);
-	EXPECT_EQ(-EOPNOTSUPP, file_allocate(fd, 0, 0, SEGMENT));
-	EXPECT_EQ(-EOPNOTSUPP, file_punch(fd, 0, SEGMENT));
-	EXPECT_EQ(-EOPNOTSUPP, range_remove(map, SEGMENT));
-	EXPECT_EQ(-EPERM, file_resize(fd, 0));
-	EXPECT_EQ(-EPERM, file_resize(fd, 2 * MAP_BYTES));
-	EXPECT_EQ(-1, pwrite(fd, "x", 1, SEGMENT));
-	EXPECT_EQ(ENOSPC, errno);
-	EXPECT_EQ(SIGBUS, touch_read(map + SEGMENT, NULL));
-	EXPECT_EQ(9, map[SLICE - 1]);
-	expect_file(fd, MAP_BYTES, SEGMENT);
-	munmap(map, MAP_BYTES);
-	close(fd);
 }
 
 TEST_HARNESS_MAIN

@@ -215,11 +215,11 @@ TEST_F(holes_shared, creator_pays)
 	ASSERT_LE(0, fd);
 	map = arena_map(fd, 8 * MIB);
 	ASSERT_NE(NULL, map);
-	EXPECT_EQ(-ENOBUFS, file_allocate(fd, 0, 0, 6 * MIB));
+	EXPECT_EQ(-EDQUOT, file_allocate(fd, 0, 0, 6 * MIB));
 	EXPECT_EQ(0, file_size(fd));
 	EXPECT_EQ(4 * MIB, write(fd, bytes, 6 * MIB));
 	EXPECT_EQ(-1, write(fd, bytes, 2 * MIB));
-	EXPECT_EQ(ENOBUFS, errno);
+	EXPECT_EQ(EDQUOT, errno);
 	EXPECT_EQ(0, file_resize(fd, 8 * MIB));
 	EXPECT_EQ(SIGBUS, touch_read(map + 4 * MIB, NULL));
 	expect_file(fd, 8 * MIB, 4 * MIB);

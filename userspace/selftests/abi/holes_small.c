@@ -301,9 +301,8 @@ TEST_F(holes_small, kernel_compacts_meanwhile)
 	}
 	compactor.stop = true;
 	pthread_join(thread, NULL);
-	EXPECT_EQ(0, nr_busy) {
-		TH_LOG("busy in %ld of %ld", nr_busy, i);
-	}
+	/* Compaction has references to a folio for a moment. */
+	TH_LOG("busy in %ld of %ld", nr_busy, i);
 	EXPECT_EQ(0, file_resize(self->fd, 0));
 	EXPECT_EQ(0, file_blocks(self->fd));
 }
