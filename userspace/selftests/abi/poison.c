@@ -117,6 +117,37 @@ FIXTURE_TEARDOWN(poison)
 	close(self->device);
 }
 
+/* A file can be read around it, and loses it by a hole; then it is whole again. */
+TEST_F(poison, file_is_mended_by_a_hole)
+{
+	int fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	char bytes[2 * KPAGE_BYTES];
+	unsigned char *map;
+	struct stat st;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, ARENA_BYTES));
+	map = arena_map(fd, ARENA_BYTES);
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(0, touch_write(map + XALLOC_SEGMENT_BYTES, 7));
+	ASSERT_TRUE(break_kpage(variant->how, map + 3 * KPAGE_BYTES));
+	EXPECT_EQ((ssize_t)KPAGE_BYTES, pread(fd, bytes, sizeof(bytes), 2 * KPAGE_BYTES));
+	EXPECT_EQ(-1, pread(fd, bytes, sizeof(bytes), 3 * KPAGE_BYTES));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(-1, pwrite(fd, bytes, 1, 3 * KPAGE_BYTES));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			       XALLOC_SEGMENT_BYTES));
+	EXPECT_TRUE(wait_for(!fstat(fd, &st) &&
+			     st.st_blocks * 512 == (long)XALLOC_SEGMENT_BYTES, 5000));
+	EXPECT_EQ(1, pwrite(fd, "x", 1, 3 * KPAGE_BYTES));
+	EXPECT_EQ('x', map[3 * KPAGE_BYTES]);
+	EXPECT_EQ(0, map[0]);
+	EXPECT_EQ(7, map[XALLOC_SEGMENT_BYTES]);
+	munmap(map, ARENA_BYTES);
+	close(fd);
+}
+
 TEST_F(poison, broken_slice_is_not_granted_again)
 {
 	struct xalloc_page_grant page;
