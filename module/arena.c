@@ -213,8 +213,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_create);
  * @config: what it is to be like; its payers stay
  *
  * Context: Process context, may sleep. The inode is locked.
- * Return: 0, or -EINVAL, -EFBIG, -ENODEV, -EINTR, -EEXIST if that was done before, -EBUSY if
- * somebody still refers to memory that the file had.
+ * Return: 0, or -EINVAL, -EFBIG, -ENODEV, -EINTR, -EEXIST if that was done before, -EBUSY if the
+ * file has memory, if a task is giving it some, or if somebody still refers to memory that it had.
  */
 int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
 {

@@ -142,7 +142,7 @@ static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
 	return err == -EUCLEAN ? 0 : err;
 }
 
-/* @page tells what a page of the copy was like before this. */
+/* @page is a page of the copy as it was before this call. */
 static int copy_contents(struct xalloc_client *heir, struct xalloc_arena *from,
 			 const struct xalloc_page *page)
 {

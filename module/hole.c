@@ -3,8 +3,8 @@
  * Holes: memory of a file that file calls and touches commit, and that file calls give back.
  *
  * A slice without a page is a hole. fallocate() fills holes, by pages that belong to the arena, and
- * with PUNCH_HOLE it makes holes. In an arena that is made by ioctl nothing else does, but for
- * grants and frees. The arena of any other file of xallocfs is for those who want a file: there a
+ * with PUNCH_HOLE it makes holes. In an arena with grants, only grants and frees do so besides. The
+ * arena of any other file of xallocfs is for those who want a file: there a
  * write and a touch of a mapping fill holes, too, and truncate() makes them. Grants, which would
  * find free slices by themselves, are not for these arenas.
  *
@@ -14,8 +14,8 @@
  * zeroed and stays. In an arena with grants the unit is a slice.
  *
  * A file has an offset space of the largest size. The size of the inode says how much of it can be
- * used. It changes with the inode locked, which also keeps readers, whose references would look
- * like pins, out of the way of what gives back. A touch holds no lock of the inode: under
+ * used. The size changes only while the inode is locked. Readers lock the inode, too, so that
+ * PUNCH_HOLE does not take their references for pins. A touch holds no lock of the inode: under
  * arena->lock it looks at the size once more.
  */
 #include <linux/bitops.h>
@@ -119,7 +119,7 @@ static void tell_refusal(struct xalloc_arena *arena, int err, u32 nr_slices)
 		xalloc_reclaim_want(arena, (u64)nr_slices * XALLOC_SLICE_BYTES);
 }
 
-/* Tries again with what can be given back. */
+/* If memory is refused, gives back what can be given back, and tries once more. */
 static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
 	int err;
@@ -137,7 +137,7 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 	return err;
 }
 
-/* In an arena with grants: what of @slices of a segment is in no page. */
+/* In an arena with grants: grants those of @slices of a segment that are in no page. */
 static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 {
 	struct xalloc_page_grant grant;
@@ -171,7 +171,7 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 	}
 }
 
-/* Whether the limits have room for what of a range has no memory, each slice a piece. */
+/* Whether the limits have room for the slices of a range that have no memory, each as a piece. */
 static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 {
 	u32 nr_missing = end - first, nr = 0;
@@ -183,7 +183,7 @@ static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 		return -EINTR;
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
-		nr_missing -= hweight32(slices_between(index, first, end) & seg->granted);
+		nr_missing -= hweight32(slices_between(index, first, end) & seg->present);
 		if (++nr % XALLOC_STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
 	}
@@ -212,8 +212,9 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
  * @first: the first of the slices
  * @end: the slice after the last one
  *
- * If the limit of the arena or a budget has no room for all of it, nothing is had. What was had
- * before another error stays.
+ * Nothing is had if the arena's limit or its budget has less room than the range has slices without
+ * memory. What was had before another error stays; the same limits can refuse later, because a huge
+ * page takes more than the range needs.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
  * Return: 0, or as from xalloc_segment_populate(), -EHWPOISON where memory is broken; in an arena
@@ -420,7 +421,7 @@ static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u
 	u32 slices;
 	int err;
 
-	/* Otherwise what is freed would stay mapped until then. */
+	/* While others give memory to the segment, what is freed there would stay mapped. */
 	seg = wait_for_segment(arena, index);
 	if (IS_ERR_OR_NULL(seg))
 		return PTR_ERR_OR_ZERO(seg);
@@ -482,12 +483,12 @@ static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
  * @to: where it ends
  *
  * All of it reads as zeros afterwards. What can be freed is given back, unless somebody has a part
- * of it pinned: then nothing changes. If memory is pinned only after that was looked at, it goes on
- * being what is at its offset, for a CPU as for the device, and is given back later.
+ * of it pinned: then nothing changes. Memory that is pinned after that look stays at its offset until
+ * nobody refers to it: if the hole is filled again before, it is the same memory, zeroed.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0, or -EBUSY, or -EPERM for another client's pages, with nothing changed; -EINTR or
- * -ENOMEM, or -EBUSY if a dma-buf was made meanwhile, with a part done.
+ * Return: 0; -EBUSY, -EPERM for another client's pages, or -EINTR, with nothing changed; with a part
+ * done, -EINTR, -ENOMEM, -EUCLEAN, or for what others did meanwhile -EBUSY, -EPERM or -ENOENT.
  */
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {

@@ -2,7 +2,7 @@
 /*
  * The words and the lock order of xalloc, and what its files share.
  *
- *	arena	a space of offsets with a budget; a file
+ *	arena	a space of offsets with a limit; a file
  *	segment	2 MiB of an arena with memory: one order-9 folio, or order-4 folios, its
  *		pieces
  *	slice	64 KiB; 32 to a segment
@@ -14,7 +14,8 @@
  *	view	the arena of a family that one address space has
  *	reserve	segments of an arena with memory and without a page, kept for grants
  *	rest	segments with idle memory that somebody still refers to
- *	budget	a limit that several arenas have together
+ *	budget	a limit that several arenas have together, struct xalloc_budget. "The budgets" are
+ *		all limits that a grant meets
  *	pool	order-9 folios of nobody, kept for arenas
  *
  * Lock order, outermost first:
@@ -32,7 +33,8 @@
  * MMU notifiers run inside of 4, so below 2. That is safe, because a notifier may neither fault nor
  * wait for memory, and so never needs 1 or 2.
  *
- * The fault takes 3 alone. It finds a segment by RCU in arena->segments and believes
+ * The fault takes 2 only to give memory to a hole of a file (hole.c), and lets it go before it takes
+ * 3. Otherwise it takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes
  * after 2: a shrinker that holds arenas_lock only tries to take 2. The lock of an inode, which the
@@ -326,7 +328,8 @@ struct xalloc_arena_config {
  *	or in quarantine; on none while it is freed
  * @tag: the number that came with the grant
  * @client_id: of @client, also when it is gone
- * @nr: which grant of the arena this is; that of the original in a copy
+ * @nr: which grant of the arena this is; that of the original in a copy. The parts of a page that
+ *	was split keep the number
  * @slice: first slice
  * @nr_slices: length
  * @nr_holds: clients that hold it
@@ -430,7 +433,7 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes);
 /* Whether memory of an arena is committed by writes and touches, and not by grants. */
 static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
 {
-	/* Before what becomes of the arena then: pairs with xalloc_arena_redefine(). */
+	/* Before other members: pairs with smp_store_release() in xalloc_arena_redefine(). */
 	return smp_load_acquire(&arena->fills_holes);
 }
 

@@ -120,7 +120,7 @@ static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *are
 	struct folio *folio;
 
 	do {
-		/* A folio that ends past the end of the file, or lies past it, may have memory. */
+		/* There may be memory past the end of the file. It must not be mapped. */
 		if (fills && is_past_end(vmf))
 			return NULL;
 		folio = xalloc_segment_lock_folio(arena, slice);
@@ -135,6 +135,11 @@ static void put_locked(struct folio *folio)
 {
 	folio_unlock(folio);
 	folio_put(folio);
+}
+
+static bool is_copied(const struct vm_fault *vmf)
+{
+	return vmf->flags & FAULT_FLAG_WRITE && !(vmf->vma->vm_flags & VM_SHARED);
 }
 
 static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
@@ -153,7 +158,8 @@ static vm_fault_t fault_in(struct vm_fault *vmf, struct xalloc_arena *arena)
 		put_locked(folio);
 		return VM_FAULT_HWPOISON;
 	}
-	if (!folio->mapping || !(is_broken || has_table(vmf)))
+	/* The core copies the kpage for a write to a private mapping. */
+	if (!folio->mapping || !(is_broken || has_table(vmf)) || is_copied(vmf))
 		return VM_FAULT_LOCKED;
 
 	/* filemap_map_pages() takes the folio lock itself. */
@@ -266,13 +272,19 @@ static const struct vm_operations_struct view_status_vm_ops = {
 	.fault = status_fault_by_view,
 };
 
+static void map_plain(struct vm_area_struct *vma, struct xalloc_client *client,
+		      const struct vm_operations_struct *ops)
+{
+	vma->vm_private_data = client;
+	vma->vm_ops = ops;
+}
+
 /* Not inherited by fork: a child would see the parent's writes. */
 static void map_by_file(struct vm_area_struct *vma, struct xalloc_client *client,
 			const struct vm_operations_struct *ops)
 {
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
-	vma->vm_private_data = client;
-	vma->vm_ops = ops;
+	map_plain(vma, client, ops);
 }
 
 /* A child of fork gets a mapping of its own copy at the same address: see view.c. */
@@ -317,8 +329,8 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
  * @vma: the mapping to be; its pgoff is the offset in the arena, or XALLOC_STATUS_OFFSET's
  *
  * Context: mm->mmap_lock held for writing.
- * Return: 0, -EINVAL for a private mapping, -ENXIO past the end of the arena's offset space,
- * -ESTALE for a file of another process, -EACCES to write to the status page, or for the file of
+ * Return: 0, -EINVAL for a private mapping of an arena with grants, -ENXIO past the end of the
+ * arena's offset space, -ESTALE for a file of another process, -EACCES to write to the status page, or for the file of
  * an export.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
@@ -326,7 +338,7 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 	struct xalloc_client *client = file->private_data;
 	int err;
 
-	if (!(vma->vm_flags & VM_MAYSHARE))
+	if (!(vma->vm_flags & VM_MAYSHARE) && !xalloc_hole_is_filled(client->arena))
 		return -EINVAL;
 	/*
 	 * The file of an export. Who has the dma-buf mapped reaches it by remap_file_pages(), which
@@ -345,6 +357,9 @@ int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 		xalloc_view_get(client);
 		vma->vm_private_data = client;
 		map_by_view(vma, client, &view_vm_ops);
+	} else if (xalloc_hole_is_filled(client->arena)) {
+		/* As any file: a child of fork has it, too. */
+		map_plain(vma, client, &vm_ops);
 	} else {
 		map_by_file(vma, client, &vm_ops);
 	}
@@ -401,7 +416,8 @@ struct file *xalloc_mmap_find(unsigned long address, bool *writable, u64 *offset
 	if (vma->vm_ops != &view_vm_ops && (vma->vm_ops != &vm_ops || client_of(vma)->nr_held))
 		goto out;
 	file = get_file(vma->vm_file);
-	*writable = vma->vm_flags & VM_MAYWRITE;
+	/* A private mapping may be written to, whatever the file was opened for. */
+	*writable = vma->vm_flags & VM_MAYWRITE && vma->vm_flags & VM_MAYSHARE;
 	*offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) + (address - vma->vm_start);
 out:
 	mmap_read_unlock(mm);

@@ -14,7 +14,7 @@
  *			memory, or a fatal signal ended its freeing: the slices stay taken, so that
  *			nobody is granted them, until nobody refers to the memory (reclaim.c)
  *
- * Pages end in free.c.
+ * free.c frees pages, and parts of pages.
  */
 #include <linux/bitops.h>
 #include <linux/sched/signal.h>
@@ -143,7 +143,7 @@ static int check_length(const struct xalloc_arena *arena, u32 nr_slices)
 
 	if (nr_slices > arena->nr_segments * XALLOC_SLICES_PER_SEGMENT)
 		return 0;
-	/* Likewise. */
+	/* What others do to a budget now is seen when memory is charged. */
 	if (budget && nr_slices > data_race(budget->limit_slices))
 		return budget->error;
 	return nr_slices > arena->limit_slices ? -EDQUOT : 0;
@@ -337,8 +337,8 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
  * Context: Process context, may sleep. arena->lock held; let go and taken again where
  * memory has to be had.
  * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -EUSERS, -ENOSR, -ENOMEM, -EINTR, -EUCLEAN with
- * nothing changed. With XALLOC_PAGE_AT, instead of -ENOSPC: -EEXIST if a page is there, -EBUSY if
- * slices are still kept from being granted.
+ * nothing changed. With XALLOC_PAGE_AT: -EEXIST if a page is there, -EBUSY if slices are still kept
+ * from being granted, and -ENOSPC from the budget alone.
  */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)

@@ -149,7 +149,7 @@ static int choose_node(const struct xalloc_arena *arena)
 	const struct mempolicy *policy = current->mempolicy;
 
 	if (arena->node == NUMA_NO_NODE && policy && policy->mode != MPOL_LOCAL) {
-		/* To interleave is the page allocator's business. */
+		/* All other modes are left to the page allocator. */
 		if (policy->mode != MPOL_BIND && policy->mode != MPOL_PREFERRED)
 			return NUMA_NO_NODE;
 		if (!node_isset(nid, policy->nodes))

@@ -197,7 +197,8 @@ static ssize_t write_granted(struct kiocb *iocb, struct iov_iter *from)
  * Context: Process context, may sleep. Locks the inode.
  * Return: bytes, or as xalloc_read_iter(), or as from generic_write_checks(). In an arena with
  * grants, -ENOSPC where nothing is granted and past the end. In others, where memory is refused,
- * -EDQUOT for a limit of the arena or of a user, or -ENOSPC.
+ * -EDQUOT for a limit of the arena or of a user, or -ENOSPC; -EUCLEAN, -EINTR, or an error of the
+ * VFS's checks of privileges and times.
  */
 ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
@@ -328,7 +329,8 @@ static int punch(struct xalloc_client *client, struct inode *inode, u64 from, u6
  * Context: Process context, may sleep. Locks the inode.
  * Return: 0, or -EOPNOTSUPP for another mode, -ESTALE for a file of another process, or as from
  * xalloc_write_iter() or xalloc_hole_punch(), -EBUSY where somebody refers to memory that a client
- * left; past the end of an arena with grants, -EPERM, or -ENOSPC with FALLOC_FL_KEEP_SIZE.
+ * left; past the end of an arena with grants, -EPERM, or -ENOSPC with FALLOC_FL_KEEP_SIZE; -EFBIG for
+ * a size that the user or the file system may not have.
  */
 long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {

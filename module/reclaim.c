@@ -337,7 +337,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_trim);
  * @err: the error
  *
  * For want of offsets, only memory that nobody refers to any more is given back. For want of budget
- * or memory, the whole reserve is given back, too.
+ * or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as well.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  * Return: whether it is worth to try again.
@@ -351,7 +351,8 @@ bool xalloc_reclaim_for(struct xalloc_arena *arena, int err)
 	switch (err) {
 	case -ENOSPC:
 	case -EBUSY:
-		nr_reserve = arena->reserve_high;
+		if (!xalloc_page_check_limits(arena, XALLOC_SLICES_PER_SEGMENT))
+			nr_reserve = arena->reserve_high;
 		break;
 	case -EDQUOT:
 	case -ENOBUFS:

@@ -322,8 +322,8 @@ int xalloc_segment_wait(struct xalloc_arena *arena)
  * xalloc_segment_populate() - give memory to slices of a segment
  * @arena: its arena
  * @index: number of the segment
- * @slices: which of its slices; the caller has taken them from the placement, or is the
- *	one who fills the reserve
+ * @slices: which of its slices; the caller has taken them from the placement, or fills the
+ *	reserve, or fills a hole (hole.c) and grants them before it lets arena->lock go
  * @how: XALLOC_POPULATE_HUGE: an order-9 folio or nothing; XALLOC_POPULATE_PIECES: no order-9
  *	folio; XALLOC_POPULATE_BACKGROUND: nobody waits for it
  *
@@ -331,8 +331,8 @@ int xalloc_segment_wait(struct xalloc_arena *arena)
  * memory is idle at first. What was had before an error stays, idle.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
- * Return: 0, or -EDQUOT (the arena's limit), -ENOBUFS, -EUSERS, -ENOSR (as from
- * xalloc_payer_charge()), -ENOMEM, -EINTR, -EUCLEAN.
+ * Return: 0, or -EDQUOT (the arena's limit), the error of arena->budget, -ENOBUFS, -EUSERS, -ENOSR
+ * (as from xalloc_payer_charge()), -ENOMEM, -EINTR, -EUCLEAN.
  */
 int xalloc_segment_populate(struct xalloc_arena *arena, u32 index, u32 slices, unsigned int how)
 {
@@ -637,11 +637,11 @@ void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg
 }
 
 /**
- * xalloc_segment_zero() - zero granted slices
+ * xalloc_segment_zero() - zero slices
  * @seg: the segment
- * @slices: which, all granted to a page that its client does not know of yet
+ * @slices: which, all with memory
  *
- * Context: Process context, may sleep. Needs no lock: the slices stay where they are.
+ * Context: Process context, may sleep. arena->lock held, or nobody else can free the slices.
  */
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices)
 {

@@ -92,7 +92,7 @@ static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct
 	int err = simple_getattr(idmap, path, stat, request_mask, query_flags);
 
 	stat->blocks = (u64)READ_ONCE(arena->nr_committed_slices) * (XALLOC_SLICE_BYTES / 512);
-	/* Who writes by this much, and looks for zeros by this much, uses huge pages best. */
+	/* A program that copies and looks for zeros in blocks of this size uses huge pages best. */
 	stat->blksize = XALLOC_SEGMENT_BYTES;
 	return err;
 }
@@ -129,8 +129,8 @@ static const struct inode_operations name_iops = {
  * @config: as for xalloc_arena_create()
  *
  * Context: Process context, may sleep. Locks the inode.
- * Return: 0, or -ENOTTY if the file is none of xallocfs, or as from xalloc_arena_redefine(), which
- * is also -EEXIST if the file is not empty.
+ * Return: 0, or -ENOTTY if the file is none of xallocfs, -EEXIST if the file is not empty, or as
+ * from xalloc_arena_redefine().
  */
 int xalloc_name_define(struct file *file, const struct xalloc_arena_config *config)
 {
@@ -367,7 +367,7 @@ static int xallocfs_get_tree(struct fs_context *fc)
 	return get_tree_nodev(fc, fill_super);
 }
 
-/* The size alone changes by mounting again; owner and mode of the root do as those of any file. */
+/* Mounting again changes size= alone. chmod and chown change the mode and owner of the root. */
 static int xallocfs_reconfigure(struct fs_context *fc)
 {
 	const struct options *options = fc->fs_private;

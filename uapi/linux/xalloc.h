@@ -26,9 +26,9 @@
  *
  * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
  * as zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
- * FALLOC_FL_PUNCH_HOLE, and so with MADV_REMOVE, it frees the slices of a range and zeroes what of
- * it is not a whole slice. Other than FREE, that is EBUSY, with nothing changed, if somebody refers
- * to memory that would go, or to the huge page that it is a part of.
+ * FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it; MADV_REMOVE
+ * does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with EBUSY, and nothing
+ * has changed, if somebody refers to memory that would go, or to the huge page that contains it.
  *
  * A file that open() creates is empty, and can become one of two things. XALLOC_IOC_ARENA_CREATE on
  * its descriptor, once, makes an arena with grants in it, whose size does not change any more
@@ -68,8 +68,10 @@
  *			this arena's limit
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows; a dma-buf holds a page that is to be freed in part; somebody
- *			refers to memory at the offset where a page is to be
- *	ENOSPC		no free run of that length and alignment in the arena's offset space
+ *			refers to memory at the offset where a page is to be, or to memory of the
+ *			empty file in which an arena is to be created
+ *	ENOSPC		no free run of that length and alignment in the arena's offset space; the
+ *			size= of the mount that the arena's file is in
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
  *			&xalloc_ioc_limit.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
@@ -88,7 +90,8 @@
  * (EOVERFLOW), the descriptor of another process (ESTALE, as above), writing to the status
  * page (EACCES). The device itself cannot be mapped (ENODEV). Touching a mapped offset
  * whose segment holds no page of anyone is SIGBUS, and so is a slice without one where a
- * segment is made of small pieces.
+ * segment is made of small pieces. A file that is used as a file can also be mapped privately
+ * and past its end; a touch past its end is SIGBUS.
  */
 #ifndef _UAPI_LINUX_XALLOC_H
 #define _UAPI_LINUX_XALLOC_H
@@ -195,8 +198,7 @@ struct xalloc_ioc_stat {
  * @size: sizeof(struct xalloc_status) of the module
  * @pad: zero
  * @generation: grows whenever memory of this arena is wanted back: because the machine
- *	runs short of it, or because a grant in this arena was refused for want of memory or
- *	of a free run, or for a limit
+ *	runs short of it, or because a grant, or the filling of a hole, was refused in this arena
  * @wanted_bytes: how much was wanted, in all; what the reader did not see yet is the
  *	difference to what it saw last. Written before @generation
  *
@@ -229,11 +231,12 @@ struct xalloc_status {
  * @arena_id: out: id of the arena, unique until the module is unloaded
  * @client_id: out: id of the client that the returned descriptor is, likewise unique
  *
- * On the device, or on an empty file of xallocfs. Commits nothing. Whoever
- * creates the arena, or the file, pays for all that is ever committed in it: that one's memory
- * cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the module if
- * that is set, are noted then. CAP_IPC_LOCK exempts the arena from both, for as long as the
- * arena lives: also after the caller has given the capability up. A segment is charged
+ * On the device, or on an empty file of xallocfs. Commits nothing. The caller pays for all that is
+ * ever committed in an arena of the device; for an arena in a file, the one who created the file
+ * pays. The payer's memory cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the
+ * module if that is set, are noted when the arena of the device, or the file, is created.
+ * CAP_IPC_LOCK at that moment exempts the arena from both, for as long as the arena lives: also
+ * after the payer has given the capability up. A segment is charged
  * whole, unless it is in pieces. What comes from the module's pool is charged as all other memory
  * is, except that an arena with XALLOC_ARENA_FORK has memory of the pool only if no cgroup above it
  * has a limit; then that memory is charged to no cgroup.
@@ -292,8 +295,8 @@ struct xalloc_ioc_arena_create {
 /**
  * struct xalloc_ioc_attach_at - become a client of the arena that is mapped at an address
  * @size: sizeof(struct xalloc_ioc_attach_at)
- * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a mapping of a descriptor that was open
- *	for writing
+ * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a shared mapping of a descriptor that was
+ *	open for writing
  * @address: in this process; in a mapping of an arena, not of a dma-buf
  * @arena_id: out: id of the arena
  * @client_id: out: id of the client that the returned descriptor is
@@ -350,8 +353,9 @@ struct xalloc_page_grant {
 #define XALLOC_PAGE_ORPHAN (1U << 3)
 /*
  * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices, also one
- * that was freed while a dma-buf has it; EBUSY if they were in a page whose client is gone, and
- * somebody still refers to memory of that page.
+ * that was freed while a dma-buf has it. EBUSY if nobody may be granted them yet: somebody refers to
+ * memory of a page that was there, or hardware has broken some of it. EINVAL if @offset does not fit
+ * @align_slices, or if a page with XALLOC_PAGE_CONTIG would lie in two segments.
  */
 #define XALLOC_PAGE_AT (1U << 4)
 
@@ -399,7 +403,8 @@ struct xalloc_range {
  * @ranges: pointer to an array of struct xalloc_range
  *
  * On an arena. Frees in the order of the array and stops at the first entry that
- * cannot be freed. All of an entry is freed, or, if the call refuses it, nothing of it.
+ * cannot be freed. All of an entry is freed or nothing of it, unless others free pages of the same
+ * range at the same time.
  *
  * An entry with a length may begin and end inside of pages. What remains of such a page at either
  * end is a page by itself, with the tag and the client of the whole. The records of these pages

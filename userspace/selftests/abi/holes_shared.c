@@ -354,4 +354,54 @@ TEST_F(holes_shared, does_as_tmpfs_does)
 	close(fds[1]);
 }
 
+/* As with any file: one memory for parent and child, but for a private mapping. */
+TEST_F(holes_shared, child_inherits_mappings)
+{
+	unsigned char *private;
+
+	ASSERT_EQ(0, file_resize(self->fd, 2 * XALLOC_SEGMENT_BYTES));
+	private = mmap(NULL, 2 * XALLOC_SEGMENT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE,
+		       self->fd, 0);
+	ASSERT_NE(MAP_FAILED, (void *)private);
+	self->map[0] = 1;
+	private[KPAGE_BYTES] = 2;
+	EXPECT_EQ(0, in_child({
+		require(self->map[0] == 1 && private[0] == 1 && private[KPAGE_BYTES] == 2);
+		self->map[1] = 3;
+		private[KPAGE_BYTES] = 4;
+		self->map[XALLOC_SEGMENT_BYTES] = 5;
+	}));
+	EXPECT_EQ(3, self->map[1]);
+	EXPECT_EQ(3, private[1]);
+	EXPECT_EQ(5, private[XALLOC_SEGMENT_BYTES]);
+	EXPECT_EQ(0, self->map[KPAGE_BYTES]);
+	EXPECT_EQ(2, private[KPAGE_BYTES]);
+	/* A hole takes nothing from a copy. */
+	EXPECT_EQ(0, file_punch(self->fd, 0, XALLOC_SEGMENT_BYTES));
+	EXPECT_EQ(0, private[0]);
+	EXPECT_EQ(2, private[KPAGE_BYTES]);
+	munmap(private, 2 * XALLOC_SEGMENT_BYTES);
+}
+
+/* A private mapping for which reading was enough leads to nothing that writes. */
+TEST_F(holes_shared, private_mapping_of_a_reader)
+{
+	int reader = name_open(NAME, O_RDONLY), device = device_open(), fd;
+	unsigned char *private;
+
+	ASSERT_LE(0, reader);
+	ASSERT_EQ(0, file_resize(self->fd, KPAGE_BYTES));
+	private = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE, reader, 0);
+	ASSERT_NE(MAP_FAILED, (void *)private);
+	private[0] = 1;
+	EXPECT_EQ(-EBADF, attach_at(device, private, 0, NULL));
+	fd = attach_at(device, private, XALLOC_ATTACH_RDONLY, NULL);
+	EXPECT_LE(0, fd);
+	close(fd);
+	EXPECT_EQ(0, self->map[0]);
+	munmap(private, KPAGE_BYTES);
+	close(device);
+	close(reader);
+}
+
 TEST_HARNESS_MAIN

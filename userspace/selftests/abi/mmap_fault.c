@@ -634,7 +634,7 @@ out:
 	munmap(map, ARENA_BYTES);
 }
 
-/* MADV_DONTNEED unmaps and forgets nothing; MADV_REMOVE and a hole are not to be had. */
+/* MADV_DONTNEED unmaps and forgets nothing. MADV_REMOVE, which does, is in file_calls.c. */
 TEST_F(mmap_fault, madvise_loses_no_data)
 {
 	unsigned char *map = arena_map(self->arena, ARENA_BYTES);
@@ -646,7 +646,6 @@ TEST_F(mmap_fault, madvise_loses_no_data)
 	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 61));
 	madvise(map + KPAGE_BYTES, ARENA_BYTES / 2, MADV_DONTNEED);
 	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 61));
-	EXPECT_EQ(-1, madvise(map, ARENA_BYTES, MADV_REMOVE));
 	EXPECT_EQ(-1, madvise(map, ARENA_BYTES, MADV_DODUMP));
 	madvise(map, ARENA_BYTES, MADV_FREE);
 	EXPECT_EQ(-1, pattern_mismatch(map, ARENA_BYTES, 61));
