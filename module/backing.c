@@ -9,8 +9,9 @@
  * pool (pool.c).
  *
  * One attempt is made for each order. An arena that was asked for on a node has its memory from
- * there, or, where a node is only preferred, from another. Otherwise the memory policy and the cpuset of the task that commits decide, as for its
- * other memory; mbind() of a mapping does not, because a module cannot ask for that policy.
+ * there, or, where a node is only preferred, from another. Otherwise the memory policy and the
+ * cpuset of the task that commits decide, as for its other memory; mbind() of a mapping does not,
+ * because a module cannot ask for that policy.
  *
  * The memory of an arena is page cache of the arena's inode: the kernel then counts it, and
  * everything works on it that works on a file. Two kinds of arenas have memory of no mapping

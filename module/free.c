@@ -315,7 +315,8 @@ static int check_range(struct xalloc_client *client, u32 first, u32 end)
  * end is a page, with the tag and the client that the whole one had.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages and
- * for long ones. If others free some of the pages meanwhile, the call ends there, with a part freed.
+ * for long ones. If others free some of the pages meanwhile, the call ends there, with a part
+ * freed.
  * Return: 0, or -ENOENT, -EPERM, -EBUSY if a dma-buf holds a page that is freed in part, -ENOMEM,
  * -EINTR, -EUCLEAN.
  */

@@ -483,12 +483,12 @@ static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
  * @to: where it ends
  *
  * All of it reads as zeros afterwards. What can be freed is given back, unless somebody has a part
- * of it pinned: then nothing changes. Memory that is pinned after that look stays at its offset until
- * nobody refers to it: if the hole is filled again before, it is the same memory, zeroed.
+ * of it pinned: then nothing changes. Memory that is pinned after that look stays at its offset
+ * until nobody refers to it: if the hole is filled again before, it is the same memory, zeroed.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0; -EBUSY, -EPERM for another client's pages, or -EINTR, with nothing changed; with a part
- * done, -EINTR, -ENOMEM, -EUCLEAN, or for what others did meanwhile -EBUSY, -EPERM or -ENOENT.
+ * Return: 0; -EBUSY, -EPERM for another client's pages, or -EINTR, with nothing changed; with a
+ * part done, -EINTR, -ENOMEM, -EUCLEAN, or for what others did meanwhile -EBUSY, -EPERM or -ENOENT.
  */
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {

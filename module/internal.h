@@ -33,8 +33,8 @@
  * MMU notifiers run inside of 4, so below 2. That is safe, because a notifier may neither fault nor
  * wait for memory, and so never needs 1 or 2.
  *
- * The fault takes 2 only to give memory to a hole of a file (hole.c), and lets it go before it takes
- * 3. Otherwise it takes 3 alone. It finds a segment by RCU in arena->segments and believes
+ * The fault takes 2 only to give memory to a hole of a file (hole.c), and lets it go before it
+ * takes 3. Otherwise it takes 3 alone. It finds a segment by RCU in arena->segments and believes
  * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
  * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes
  * after 2: a shrinker that holds arenas_lock only tries to take 2. The lock of an inode, which the

@@ -330,8 +330,8 @@ static int check_range(struct vm_area_struct *vma, const struct xalloc_arena *ar
  *
  * Context: mm->mmap_lock held for writing.
  * Return: 0, -EINVAL for a private mapping of an arena with grants, -ENXIO past the end of the
- * arena's offset space, -ESTALE for a file of another process, -EACCES to write to the status page, or for the file of
- * an export.
+ * arena's offset space, -ESTALE for a file of another process, -EACCES to write to the status page,
+ * or for the file of an export.
  */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma)
 {

@@ -329,8 +329,8 @@ static int punch(struct xalloc_client *client, struct inode *inode, u64 from, u6
  * Context: Process context, may sleep. Locks the inode.
  * Return: 0, or -EOPNOTSUPP for another mode, -ESTALE for a file of another process, or as from
  * xalloc_write_iter() or xalloc_hole_punch(), -EBUSY where somebody refers to memory that a client
- * left; past the end of an arena with grants, -EPERM, or -ENOSPC with FALLOC_FL_KEEP_SIZE; -EFBIG for
- * a size that the user or the file system may not have.
+ * left; past the end of an arena with grants, -EPERM, or -ENOSPC with FALLOC_FL_KEEP_SIZE; -EFBIG
+ * for a size that the user or the file system may not have.
  */
 long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 {

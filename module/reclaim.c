@@ -337,7 +337,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_trim);
  * @err: the error
  *
  * For want of offsets, only memory that nobody refers to any more is given back. For want of budget
- * or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as well.
+ * or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as
+ * well.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  * Return: whether it is worth to try again.

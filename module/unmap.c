@@ -7,11 +7,11 @@
  * and whether somebody refers to it who is not a page table, which is a pin. Only what is idle and
  * mapped is unmapped, with the idle memory beside it at once.
  *
- * A page table gets an entry by a fault, which takes the folio lock. fork copies the page tables of a
- * shared mapping only if userfaultfd write-protects the mapping; arena_vma_open() ends that
+ * A page table gets an entry by a fault, which takes the folio lock. fork copies the page tables of
+ * a shared mapping only if userfaultfd write-protects the mapping; arena_vma_open() ends that
  * protection in the child's vma. fork also copies the page tables of a private mapping of a file
- * that has copies of its own. Then a pin may be missed, and what was to be kept is freed: it is seen
- * when the folio is unmapped, and stays at its offset.
+ * that has copies of its own. Then a pin may be missed, and what was to be kept is freed: it is
+ * seen when the folio is unmapped, and stays at its offset.
  *
  * All members of a family share the mapping of the inode, at the same offsets. There only the vmas
  * of the arena are unmapped, so that no member takes faults for what another one frees.

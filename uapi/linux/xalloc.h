@@ -27,8 +27,9 @@
  * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
  * as zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
  * FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it; MADV_REMOVE
- * does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with EBUSY, and nothing
- * has changed, if somebody refers to memory that would go, or to the huge page that contains it.
+ * does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with EBUSY, and
+ * nothing has changed, if somebody refers to memory that would go, or to the huge page that
+ * contains it.
  *
  * A file that open() creates is empty, and can become one of two things. XALLOC_IOC_ARENA_CREATE on
  * its descriptor, once, makes an arena with grants in it, whose size does not change any more
@@ -36,9 +37,10 @@
  * ftruncate() and fallocate() change its size, and what has no memory is a hole, which reads as
  * zeros. write(), fallocate() and the first touch of a mapping commit memory for a hole, of huge
  * pages where the kernel has them at hand and the budgets have room, else of pieces of 64 KiB; all
- * of it belongs to the arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and fallocate() with
- * FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of one is zeroed. They
- * are EBUSY as above. GRANT, FREE, ADOPT and RESERVE are not for such a file (EOPNOTSUPP).
+ * of it belongs to the arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and
+ * fallocate() with FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of
+ * one is zeroed. They are EBUSY as above. GRANT, FREE, ADOPT and RESERVE are not for such a file
+ * (EOPNOTSUPP).
  *
  * Every call takes one structure whose first member is its size in bytes, as the
  * caller was compiled. A later kernel accepts a shorter structure and takes what is
@@ -353,9 +355,9 @@ struct xalloc_page_grant {
 #define XALLOC_PAGE_ORPHAN (1U << 3)
 /*
  * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices, also one
- * that was freed while a dma-buf has it. EBUSY if nobody may be granted them yet: somebody refers to
- * memory of a page that was there, or hardware has broken some of it. EINVAL if @offset does not fit
- * @align_slices, or if a page with XALLOC_PAGE_CONTIG would lie in two segments.
+ * that was freed while a dma-buf has it. EBUSY if nobody may be granted them yet: somebody refers
+ * to memory of a page that was there, or hardware has broken some of it. EINVAL if @offset does not
+ * fit @align_slices, or if a page with XALLOC_PAGE_CONTIG would lie in two segments.
  */
 #define XALLOC_PAGE_AT (1U << 4)
 

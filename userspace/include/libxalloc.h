@@ -260,7 +260,10 @@ enum xalloc_pages {
 	XALLOC_PAGES_SMALL,
 };
 
-/* &xalloc_arena_config.node is meant; without it memory comes from where the task's memory policy says. */
+/*
+ * &xalloc_arena_config.node is meant. Without it memory comes from where the task's memory policy
+ * says.
+ */
 #define XALLOC_ON_NODE (1U << 0)
 /*
  * What this process allocates stays in the arena when xalloc_arena_destroy() is called or
