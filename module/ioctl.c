@@ -213,11 +213,15 @@ static long respond_attached(void __user *user, union call_args *args, u32 size,
 static long ioctl_attach(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_attach *attach = &args->attach;
+	const struct xalloc_client *client = file->private_data;
 
 	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
 		return -EOPNOTSUPP;
 	if (!(attach->flags & XALLOC_ATTACH_RDONLY) && !(file->f_mode & FMODE_WRITE))
 		return -EBADF;
+	/* Who has opened the file of an arena that is just being created is to try again. */
+	if (xalloc_hole_is_filled(client->arena) && !i_size_read(file_inode(file)))
+		return -EBUSY;
 	return respond_attached(user, args, sizeof(*attach), file, attach->flags,
 				&attach->arena_id, &attach->client_id);
 }
@@ -386,16 +390,36 @@ out:
 	return rc;
 }
 
+/* What is to be freed, or -EFAULT, -ENOMEM. */
+static struct xalloc_range *copy_ranges(const struct xalloc_ioc_free *free)
+{
+	void __user *user = u64_to_user_ptr(free->offsets);
+	struct xalloc_range *ranges;
+	u64 *offsets;
+	u32 i;
+
+	if (free->flags & XALLOC_FREE_RANGES)
+		return memdup_user(user, array_size(free->nr, sizeof(*ranges)));
+	offsets = memdup_user(user, array_size(free->nr, sizeof(*offsets)));
+	if (IS_ERR(offsets))
+		return ERR_CAST(offsets);
+	ranges = kcalloc(free->nr, sizeof(*ranges), GFP_KERNEL_ACCOUNT);
+	for (i = 0; ranges && i < free->nr; i++)
+		ranges[i].offset = offsets[i];
+	kfree(offsets);
+	return ranges ?: ERR_PTR(-ENOMEM);
+}
+
 static long ioctl_free(struct file *file, union call_args *args, void __user *user)
 {
 	const struct xalloc_ioc_free *free = &args->free;
 	struct xalloc_range *ranges;
 	long rc;
 
-	rc = check_batch(file, free->flags, free->nr, free->pad);
+	rc = check_batch(file, free->flags & ~XALLOC_FREE_RANGES, free->nr, free->pad);
 	if (rc)
 		return rc;
-	ranges = memdup_user(u64_to_user_ptr(free->ranges), array_size(free->nr, sizeof(*ranges)));
+	ranges = copy_ranges(free);
 	if (IS_ERR(ranges))
 		return PTR_ERR(ranges);
 	rc = xalloc_client_free(file->private_data, ranges, free->nr);
@@ -515,7 +539,7 @@ static const struct call calls[] = {
 	     ioctl_arena_create_named),
 	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, ioctl_attach_at),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, ioctl_grant),
-	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, ranges, ON_ARENA, ioctl_free),
+	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, ioctl_free),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
 	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENAS, ioctl_trim),
 	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENAS, ioctl_attach),

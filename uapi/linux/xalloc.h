@@ -71,7 +71,7 @@
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows; a dma-buf holds a page that is to be freed in part; somebody
  *			refers to memory at the offset where a page is to be, or to memory of the
- *			empty file in which an arena is to be created
+ *			empty file in which an arena is to be created; a file to attach to is empty
  *	ENOSPC		no free run of that length and alignment in the arena's offset space; the
  *			size= of the mount that the arena's file is in
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
@@ -388,8 +388,7 @@ struct xalloc_ioc_grant {
 /**
  * struct xalloc_range - a part of an arena
  * @offset: where it begins, in bytes; a multiple of XALLOC_SLICE_BYTES
- * @bytes: its length, likewise. In struct xalloc_ioc_free zero means the whole page that begins at
- *	@offset
+ * @bytes: its length, likewise; zero means the whole page that begins at @offset
  */
 struct xalloc_range {
 	__aligned_u64 offset;
@@ -399,16 +398,17 @@ struct xalloc_range {
 /**
  * struct xalloc_ioc_free - free pages, or parts of pages, of this client or of the arena
  * @size: sizeof(struct xalloc_ioc_free)
- * @flags: must be zero
- * @nr: entries in @ranges, 1 to XALLOC_BATCH_MAX
+ * @flags: XALLOC_FREE_RANGES, or zero
+ * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
  * @pad: must be zero
- * @ranges: pointer to an array of struct xalloc_range
+ * @offsets: pointer to an array of __u64, each the offset of a page; with XALLOC_FREE_RANGES, of
+ *	struct xalloc_range
  *
  * On an arena. Frees in the order of the array and stops at the first entry that
  * cannot be freed. All of an entry is freed or nothing of it, unless others free pages of the same
  * range at the same time.
  *
- * An entry with a length may begin and end inside of pages. What remains of such a page at either
+ * A range with a length may begin and end inside of pages. What remains of such a page at either
  * end is a page by itself, with the tag and the client of the whole. The records of these pages
  * take memory, which is had before anything is freed (ENOMEM). A page that a dma-buf holds is
  * freed as a whole or not at all (EBUSY).
@@ -433,8 +433,11 @@ struct xalloc_ioc_free {
 	__u32 flags;
 	__u32 nr;
 	__u32 pad;
-	__aligned_u64 ranges;
+	__aligned_u64 offsets;
 };
+
+/* Each entry is a range, which may begin and end inside of pages. */
+#define XALLOC_FREE_RANGES (1U << 0)
 
 #define XALLOC_IOC_FREE _IOWR(XALLOC_IOC_MAGIC, 0x11, struct xalloc_ioc_free)
 
@@ -490,7 +493,8 @@ struct xalloc_ioc_trim {
  * @arena_id: out: id of the arena
  * @client_id: out: id of the client that the returned descriptor is
  *
- * On an arena. For those who share it: pages, and their end, then belong to each alone.
+ * On an arena. For those who share it: pages, and their end, then belong to each alone. EBUSY on a
+ * file of xallocfs that is empty, in which its creator may be about to create an arena.
  *
  * Returns the descriptor, close-on-exec.
  */

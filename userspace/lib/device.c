@@ -256,9 +256,6 @@ static int device_attach(struct xalloc_arena *arena, int fd)
 		return fd;
 	arena->id = arg.arena_id;
 	ret = xl_os_file_bytes(fd, &arena->bytes);
-	/* The file is there already, but its creator has not made the arena yet. */
-	if (!ret && !arena->bytes)
-		ret = -EBUSY;
 	if (!ret)
 		ret = check_grants(fd);
 	if (!ret)
@@ -295,16 +292,11 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 
 static int device_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
 {
-	struct xalloc_range ranges[XALLOC_BATCH_MAX];
 	struct xalloc_ioc_free arg = {
 		.size = sizeof(arg),
 		.nr = nr,
-		.ranges = (uintptr_t)ranges,
+		.offsets = (uintptr_t)offsets,
 	};
-	uint32_t i;
-
-	for (i = 0; i < nr; i++)
-		ranges[i] = (struct xalloc_range){ .offset = offsets[i] };
 
 	return arena_call(arena, XALLOC_IOC_FREE, &arg);
 }

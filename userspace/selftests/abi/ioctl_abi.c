@@ -31,7 +31,6 @@ union argument {
 static struct xalloc_page_grant one_page[1];
 static struct xalloc_page_info one_info[1];
 static __u64 one_offset[1];
-static struct xalloc_range one_range[1];
 static uintptr_t mapped_at;
 
 /* Offsets of 32-bit members; 0 (which is @size) means there is none. */
@@ -77,6 +76,7 @@ static const struct abi_call {
 	{
 		.name = "FREE", .cmd = XALLOC_IOC_FREE,
 		.bytes = sizeof(struct xalloc_ioc_free),
+		.flags = XALLOC_FREE_RANGES,
 		.flags_at = offsetof(struct xalloc_ioc_free, flags),
 		.pad_at = offsetof(struct xalloc_ioc_free, pad),
 		.on_arena = true, .plain = 1, .no_results = true,
@@ -209,8 +209,7 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		break;
 	case XALLOC_IOC_FREE:
 		arg->free.nr = 1;
-		one_range[0].offset = offset;
-		arg->free.ranges = (uintptr_t)one_range;
+		arg->free.offsets = (uintptr_t)one_offset;
 		break;
 	case XALLOC_IOC_LIST:
 		arg->list.nr = 1;
@@ -559,7 +558,7 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	ASSERT_EQ(0, mprotect(end, KPAGE_BYTES, PROT_NONE));
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		grant.pages = bad[i];
-		release.ranges = bad[i];
+		release.offsets = bad[i];
 		adopt.offsets = bad[i];
 		list.pages = bad[i];
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_GRANT, &grant, "%#" PRIx64,

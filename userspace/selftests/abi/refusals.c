@@ -106,7 +106,8 @@ static void give(unsigned long cmd)
 	case XALLOC_IOC_FREE:
 		arg->size = sizeof(arg->free);
 		arg->free.nr = 1;
-		arg->free.ranges = (uintptr_t)&given.range;
+		arg->free.flags = XALLOC_FREE_RANGES;
+		arg->free.offsets = (uintptr_t)&given.range;
 		break;
 	case XALLOC_IOC_RESERVE:
 		arg->size = sizeof(arg->reserve);

@@ -62,12 +62,12 @@ REFUSAL(GRANT, LIMITED, EDQUOT, "the arena's limit", NOTHING)
 REFUSAL(GRANT, FULL, ENOSPC, "no free run", NOTHING)
 REFUSAL(GRANT, PLAIN, EOPNOTSUPP, "memory comes by file calls", NOTHING)
 
-REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 1))
+REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 2))
 REFUSAL(FREE, ARENA, EINVAL, "pad is not zero", ARG(free, pad, 1))
 REFUSAL(FREE, ARENA, EINVAL, "nr is 0", ARG(free, nr, 0))
 REFUSAL(FREE, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
 	ARG(free, nr, XALLOC_BATCH_MAX + 1))
-REFUSAL(FREE, ARENA, EFAULT, "ranges is no address", ARG(free, ranges, 1))
+REFUSAL(FREE, ARENA, EFAULT, "offsets is no address", ARG(free, offsets, 1))
 REFUSAL(FREE, PLAIN, EOPNOTSUPP, "memory goes by file calls", NOTHING)
 REFUSAL(FREE, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 REFUSAL(FREE, ARENA, EINVAL, "an offset is not whole slices", RANGE(offset, 1))
@@ -97,6 +97,7 @@ REFUSAL(TRIM, ARENA, EOPNOTSUPP, "an unknown flag", ARG(trim, flags, 1))
 REFUSAL(TRIM, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 
 REFUSAL(ATTACH, ARENA, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
+REFUSAL(ATTACH, PLAIN, EBUSY, "the file is empty", NOTHING)
 REFUSAL(ATTACH, READER, EBADF, "for writing, by a descriptor that is not open for it", NOTHING)
 
 REFUSAL(LIMIT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(limit, flags, 1))

@@ -174,8 +174,9 @@ int free_ranges(int arena, const struct xalloc_range *ranges, uint32_t nr)
 {
 	struct xalloc_ioc_free arg = {
 		.size = sizeof(arg),
+		.flags = XALLOC_FREE_RANGES,
 		.nr = nr,
-		.ranges = (uintptr_t)ranges,
+		.offsets = (uintptr_t)ranges,
 	};
 
 	return call(arena, XALLOC_IOC_FREE, &arg);
@@ -190,17 +191,18 @@ int free_range(int arena, uint64_t offset, uint64_t bytes)
 
 int free_batch(int arena, const uint64_t *offsets, uint32_t nr)
 {
-	struct xalloc_range ranges[XALLOC_BATCH_MAX] = {};
-	uint32_t i;
+	struct xalloc_ioc_free arg = {
+		.size = sizeof(arg),
+		.nr = nr,
+		.offsets = (uintptr_t)offsets,
+	};
 
-	for (i = 0; i < nr && i < XALLOC_BATCH_MAX; i++)
-		ranges[i].offset = offsets[i];
-	return free_ranges(arena, ranges, nr);
+	return call(arena, XALLOC_IOC_FREE, &arg);
 }
 
 int free_page(int arena, uint64_t offset)
 {
-	return free_range(arena, offset, 0);
+	return free_batch(arena, &offset, 1);
 }
 
 int grant_segments(int arena, int most, int *error)

@@ -69,7 +69,8 @@ static int steps(void)
 	    stat.granted_bytes != 33ULL << 16 || stat.committed_bytes != ARENA_BYTES)
 		return 7;
 	range.offset = page.offset;
-	release.ranges = (unsigned long)&range;
+	release.flags = XALLOC_FREE_RANGES;
+	release.offsets = (unsigned long)&range;
 	if (call(SYS_IOCTL, arena, XALLOC_IOC_FREE, (long)&release, 0, 0) != 1)
 		return 8;
 	if (call(SYS_MUNMAP, map, ARENA_BYTES, 0, 0, 0) || call(SYS_CLOSE, arena, 0, 0, 0, 0))
