@@ -368,11 +368,11 @@ static void free_refuses(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_free_offset(ours, row->offset), row->err);
 	FX_EXPECT_ALIVE(test, 3, 6, 1, 0);
 	/* A batch ends there, with what came before freed and what comes after not. */
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch, 3), 1);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch, 3, false), 1);
 	FX_EXPECT_ALIVE(test, 2, 5, 1, 0);
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch, 3), -ENOENT);
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch + 1, 2), row->err);
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch + 2, 1), 1);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch, 3, false), -ENOENT);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch + 1, 2, false), row->err);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(ours, batch + 2, 1, false), 1);
 	FX_EXPECT_ALIVE(test, 1, 2, 1, 0);
 }
 

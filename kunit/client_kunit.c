@@ -338,11 +338,11 @@ static void kill_ends_the_freeing(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 64 * 32, 0), 0);
 	fx_backing_nr_freed = 0;
 	fx_backing_once_freed = fx_kill;
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(client, &begin, 1), 1);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(client, &begin, 1, false), 1);
 	nr_freed = READ_ONCE(fx_backing_nr_freed);
 	fx_revive();
 	KUNIT_EXPECT_LE(test, nr_freed, 16);
-	KUNIT_EXPECT_EQ(test, xalloc_client_free(client, &begin, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, xalloc_client_free(client, &begin, 1, false), -ENOENT);
 	KUNIT_EXPECT_TRUE(test, fx_wait_for(!READ_ONCE(arena->nr_committed_slices)));
 	FX_EXPECT_ALIVE(test, 0, 0, 0, 0);
 }

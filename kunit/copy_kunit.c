@@ -148,7 +148,7 @@ static void part_that_is_freed_meanwhile_is_not_copied(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, fx_grant_at(client, 70, 0), 0);
 	memset(fx_slice_memory(arena, 69), 0x11, XALLOC_SLICE_BYTES);
 	heir = make_copy(test, arena, &nr_changes);
-	KUNIT_ASSERT_EQ(test, xalloc_client_free(client, &middle, 1), 1);
+	KUNIT_ASSERT_EQ(test, xalloc_client_free(client, &middle, 1, false), 1);
 	KUNIT_EXPECT_EQ(test, arena->nr_pages, 2);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(heir, arena), 0);
 	expect_same(test, heir->arena, arena);

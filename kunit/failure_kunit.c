@@ -95,6 +95,32 @@ static int try_free(struct kunit *test)
 	return err;
 }
 
+/*
+ * A page that was freed lazily, of which a grant wants the middle. That takes two records; without
+ * them the grant has other memory.
+ */
+static void prepare_lazy(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+
+	prepare_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx->clients[0], 70, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_free_lazily_at(fx->clients[0], 0), 0);
+}
+
+static int try_lazy_grant(struct kunit *test)
+{
+	struct xalloc_page_grant grant = {
+		.nr_slices = 20, .flags = XALLOC_PAGE_AT, .offset = 30 * XALLOC_SLICE_BYTES,
+	};
+	struct fixture *fx = test->priv;
+	int rc = fx_grant_batch(fx->clients[0], &grant, 1);
+
+	if (rc != 1)
+		return rc;
+	return fx_free_at(fx->clients[0], 30);
+}
+
 static int try_file(struct kunit *test)
 {
 	struct fixture *fx = test->priv;
@@ -138,6 +164,7 @@ static const struct failure_row failures[] = {
 	{ "creating a client", prepare_arena, try_client, 1 },
 	{ "granting pages", prepare_client, try_grant, 5 },
 	{ "freeing a page and destroying a client, beside pins", prepare_free, try_free, 0 },
+	{ "granting a part of a page that was freed lazily", prepare_lazy, try_lazy_grant, 0 },
 	{ "creating a file", prepare_nothing, try_file, 5 },
 	{ "copying an arena", prepare_copy, try_copy, 5 },
 };

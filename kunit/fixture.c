@@ -272,7 +272,7 @@ int fx_grant_at(struct xalloc_client *client, u32 nr_slices, u32 flags)
 int fx_free_offset(struct xalloc_client *client, u64 offset)
 {
 	const struct xalloc_range range = { .offset = offset };
-	int rc = xalloc_client_free(client, &range, 1);
+	int rc = xalloc_client_free(client, &range, 1, false);
 
 	return rc == 1 ? 0 : rc;
 }
@@ -280,6 +280,14 @@ int fx_free_offset(struct xalloc_client *client, u64 offset)
 int fx_free_at(struct xalloc_client *client, u32 slice)
 {
 	return fx_free_offset(client, slice * (u64)XALLOC_SLICE_BYTES);
+}
+
+int fx_free_lazily_at(struct xalloc_client *client, u32 slice)
+{
+	const struct xalloc_range range = { .offset = slice * (u64)XALLOC_SLICE_BYTES };
+	int rc = xalloc_client_free(client, &range, 1, true);
+
+	return rc == 1 ? 0 : rc;
 }
 
 void *fx_slice_memory(struct xalloc_arena *arena, u32 slice)

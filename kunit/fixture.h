@@ -75,6 +75,7 @@ int fx_grant(struct xalloc_client *client, u32 nr_slices, u32 flags, struct xall
 int fx_grant_at(struct xalloc_client *client, u32 nr_slices, u32 flags);
 int fx_free_offset(struct xalloc_client *client, u64 offset);
 int fx_free_at(struct xalloc_client *client, u32 slice);
+int fx_free_lazily_at(struct xalloc_client *client, u32 slice);
 void *fx_slice_memory(struct xalloc_arena *arena, u32 slice);
 bool fx_is_zero(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 void fx_fill(struct xalloc_arena *arena, u32 slice, u32 nr_slices);

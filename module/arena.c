@@ -156,6 +156,8 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
 	arena->orphans.arena = arena;
 	INIT_LIST_HEAD(&arena->exported.pages);
 	arena->exported.arena = arena;
+	INIT_LIST_HEAD(&arena->lazy.pages);
+	arena->lazy.arena = arena;
 	init_waitqueue_head(&arena->populated);
 	INIT_DELAYED_WORK(&arena->reap, arena_reap_work);
 	xalloc_reclaim_init(arena);
@@ -288,6 +290,7 @@ void xalloc_arena_vacate(struct xalloc_arena *arena)
 	mutex_lock(&arena->lock);
 	arena->reserve_low = 0;
 	arena->reserve_high = 0;
+	xalloc_lazy_end(arena, jiffies);
 	while ((page = list_first_entry_or_null(&arena->orphans.pages, struct xalloc_page, link))) {
 		xalloc_page_end(arena, page);
 		if (++nr % XALLOC_STEP_PAGES == 0)
@@ -322,6 +325,7 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	if (arena->meta)
 		fput(arena->meta);
 	mutex_lock(&arena->lock);
+	xalloc_lazy_end(arena, jiffies);
 	list_for_each_entry_safe(page, next, &arena->orphans.pages, link) {
 		xalloc_page_abandon(arena, page);
 		cond_resched();
@@ -407,6 +411,7 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->off_node_bytes = (u64)arena->nr_off_node_slices * XALLOC_SLICE_BYTES;
 	stat->fenced_bytes = (u64)arena->placement.nr_fenced * XALLOC_SEGMENT_BYTES;
 	stat->exported_bytes = (u64)arena->nr_exported_slices * XALLOC_SLICE_BYTES;
+	stat->lazy_bytes = (u64)arena->nr_lazy_slices * XALLOC_SLICE_BYTES;
 	stat->cold_bytes = arena->nr_cold_slices * XALLOC_SLICE_BYTES;
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_stat);

@@ -36,6 +36,7 @@ static void reclaim_new(struct xalloc_arena *arena)
 	xalloc_reclaim_abandoned(arena);
 	xalloc_reclaim_clean_soon(arena);
 	xalloc_reclaim_soon(arena);
+	xalloc_reclaim_lazy_soon(arena);
 }
 
 /**
@@ -77,11 +78,16 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_destroy);
 static int grant_page(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)
 {
-	int err = xalloc_page_grant(client, grant, granted), i;
+	int err, i;
 
+	/* What was freed lazily first. */
+	if (!xalloc_lazy_grant(client, grant, granted))
+		return 0;
+	xalloc_reclaim_abandoned(client->arena);
+	err = xalloc_page_grant(client, grant, true, granted);
 	/* Once for want of offsets, once for want of memory. */
 	for (i = 0; i < 2 && err && xalloc_reclaim_for(client->arena, err); i++)
-		err = xalloc_page_grant(client, grant, granted);
+		err = xalloc_page_grant(client, grant, true, granted);
 	return err;
 }
 
@@ -171,18 +177,18 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_grant_finish);
 
-static int free_range(struct xalloc_client *client, const struct xalloc_range *range)
+static int free_range(struct xalloc_client *client, const struct xalloc_range *range, bool lazily)
 {
 	const u64 arena_bytes = (u64)client->arena->nr_segments * XALLOC_SEGMENT_BYTES;
 
 	if (!range->bytes)
-		return xalloc_page_free(client, range->offset);
+		return xalloc_page_free(client, range->offset, lazily);
 	if (range->offset % XALLOC_SLICE_BYTES || range->bytes % XALLOC_SLICE_BYTES)
 		return -EINVAL;
 	if (range->offset >= arena_bytes || range->bytes > arena_bytes - range->offset)
 		return -ERANGE;
 	return xalloc_page_free_range(client, range->offset / XALLOC_SLICE_BYTES,
-				      (range->offset + range->bytes) / XALLOC_SLICE_BYTES);
+				      (range->offset + range->bytes) / XALLOC_SLICE_BYTES, lazily);
 }
 
 /**
@@ -190,11 +196,13 @@ static int free_range(struct xalloc_client *client, const struct xalloc_range *r
  * @client: who frees
  * @ranges: what to free; of no bytes: the whole page that begins there
  * @nr: entries in @ranges, at least 1
+ * @lazily: whether their memory stays for a while: see lazy.c
  *
  * Context: Process context, may sleep.
  * Return: the number freed, at least 1, or the error of the first.
  */
-int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr)
+int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr,
+		       bool lazily)
 {
 	struct xalloc_arena *arena = client->arena;
 	int err = 0;
@@ -203,7 +211,8 @@ int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	for (i = 0; i < nr; i++) {
-		err = fatal_signal_pending(current) ? -EINTR : free_range(client, &ranges[i]);
+		err = fatal_signal_pending(current) ? -EINTR :
+						      free_range(client, &ranges[i], lazily);
 		if (err)
 			break;
 	}

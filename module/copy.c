@@ -134,7 +134,7 @@ static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
 	for (; slices && !err; slices &= ~GENMASK(first + nr - 1, first)) {
 		first = __ffs(slices);
 		nr = ~(slices >> first) ? __ffs(~(slices >> first)) : XALLOC_SLICES_PER_SEGMENT;
-		err = xalloc_page_free_range(heir, base + first, base + first + nr);
+		err = xalloc_page_free_range(heir, base + first, base + first + nr, false);
 	}
 	xalloc_reclaim_abandoned(heir->arena);
 	mutex_unlock(&heir->arena->lock);

@@ -9,25 +9,11 @@
  * in question is freed. All memory for records is had before anything changes.
  */
 #include <linux/sched/signal.h>
-#include <linux/slab.h>
 
 #include "internal.h"
 
 /* Segments of one step: giving them back takes as long as zeroing one. */
 #define STEP_SEGMENTS 16
-
-static bool is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page)
-{
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	xalloc_page_for_each_segment(arena, page, index, seg) {
-		if (xalloc_segment_is_poisoned(seg, xalloc_page_slices_in(page, index)))
-			return true;
-		cond_resched();
-	}
-	return false;
-}
 
 /* Where the last step's worth of segments of a long page begins; 0 for a page that is not long. */
 static u32 find_cut(const struct xalloc_page *page)
@@ -112,7 +98,7 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 	while ((from = find_cut(page))) {
 		const struct xalloc_page tail = tail_of(page, from);
 
-		if (is_poisoned(arena, &tail))
+		if (xalloc_page_is_poisoned(arena, &tail))
 			return -EHWPOISON;
 		err = cut(arena, page, from);
 		if (err)
@@ -121,7 +107,7 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 		if (fatal_signal_pending(current))
 			return -EINTR;
 	}
-	if (is_poisoned(arena, page))
+	if (xalloc_page_is_poisoned(arena, page))
 		return -EHWPOISON;
 	err = xalloc_page_give(arena, page);
 	if (err)
@@ -136,6 +122,7 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
  * xalloc_page_free() - free a page
  * @client: who frees: whose it is, or, if it is the arena's, anyone
  * @offset: where the page begins, in bytes
+ * @lazily: whether its memory stays for a while: see lazy.c
  *
  * The slices can be granted again at once. What becomes idle is given back as far as
  * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
@@ -145,7 +132,7 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
  * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
  * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
  */
-int xalloc_page_free(struct xalloc_client *client, u64 offset)
+int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_client *owner;
@@ -164,6 +151,10 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset)
 		return 0;
 	}
 	arena->nr_changes++;
+	if (lazily) {
+		xalloc_lazy_add(arena, page);
+		return 0;
+	}
 	owner = page->client;
 	client_id = page->client_id;
 	nr_slices = page->nr_slices;
@@ -190,50 +181,6 @@ static int check_page(const struct xalloc_client *client, const struct xalloc_pa
 	if (!xalloc_page_is_owned(client->arena, page))
 		return -ENOENT;
 	return page->client != client && !page->of_arena ? -EPERM : 0;
-}
-
-/* A record to come, and room for it in arena->pages. NULL if memory is short. */
-static struct xalloc_page *alloc_rest(struct xalloc_arena *arena, u32 slice)
-{
-	struct xalloc_page *rest = kzalloc(sizeof(*rest), GFP_KERNEL_ACCOUNT);
-
-	if (rest && xa_reserve(&arena->pages, slice, GFP_KERNEL_ACCOUNT)) {
-		kfree(rest);
-		return NULL;
-	}
-	return rest;
-}
-
-static void drop_rest(struct xalloc_arena *arena, struct xalloc_page *rest, u32 slice)
-{
-	if (!rest)
-		return;
-	xa_release(&arena->pages, slice);
-	kfree(rest);
-}
-
-/* Splits a page that nobody holds: @rest becomes the part from @slice on. Cannot fail. */
-static void split(struct xalloc_arena *arena, struct xalloc_page *page, struct xalloc_page *rest,
-		  u32 slice)
-{
-	struct xalloc_segment *seg;
-	unsigned long index;
-
-	*rest = *page;
-	rest->slice = slice;
-	rest->nr_slices = page->slice + page->nr_slices - slice;
-	page->nr_slices -= rest->nr_slices;
-	list_add(&rest->link, &page->link);
-	/* alloc_rest() has made room. */
-	xa_store(&arena->pages, slice, rest, GFP_KERNEL_ACCOUNT);
-	xalloc_page_for_each_segment(arena, rest, index, seg) {
-		if (index != xalloc_page_first_segment(rest))
-			seg->over = rest;
-		else if (slice % XALLOC_SLICES_PER_SEGMENT == 0)
-			seg->over = NULL;
-	}
-	arena->nr_pages++;
-	xalloc_count(XALLOC_NR_PAGES, 1);
 }
 
 /* The page that begins before @slice and ends after it, or NULL. It must be @client's to split. */
@@ -264,19 +211,19 @@ static int split_at(struct xalloc_client *client, u32 first, u32 end)
 	if (IS_ERR(before) || IS_ERR(after))
 		return IS_ERR(before) ? PTR_ERR(before) : PTR_ERR(after);
 	if (before)
-		rest_before = alloc_rest(arena, first);
+		rest_before = xalloc_page_alloc_rest(arena, first);
 	if (after)
-		rest_after = alloc_rest(arena, end);
+		rest_after = xalloc_page_alloc_rest(arena, end);
 	if ((before && !rest_before) || (after && !rest_after)) {
-		drop_rest(arena, rest_before, first);
-		drop_rest(arena, rest_after, end);
+		xalloc_page_drop_rest(arena, rest_before, first);
+		xalloc_page_drop_rest(arena, rest_after, end);
 		return -ENOMEM;
 	}
 	/* The last part first: both may be parts of the same page. */
 	if (after)
-		split(arena, after, rest_after, end);
+		xalloc_page_split_off(arena, after, rest_after, end);
 	if (before)
-		split(arena, before, rest_before, first);
+		xalloc_page_split_off(arena, before, rest_before, first);
 	return 0;
 }
 
@@ -310,6 +257,7 @@ static int check_range(struct xalloc_client *client, u32 first, u32 end)
  * @client: who frees, as for xalloc_page_free()
  * @first: the first of the slices
  * @end: the slice after the last one
+ * @lazily: as for xalloc_page_free()
  *
  * All of the slices have to be in pages that @client may free. What is left of a page at either
  * end is a page, with the tag and the client that the whole one had.
@@ -320,7 +268,7 @@ static int check_range(struct xalloc_client *client, u32 first, u32 end)
  * Return: 0, or -ENOENT, -EPERM, -EBUSY if a dma-buf holds a page that is freed in part, -ENOMEM,
  * -EINTR, -EUCLEAN.
  */
-int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end)
+int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, bool lazily)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page *page;
@@ -334,7 +282,7 @@ int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end)
 		if (!page || page->slice + page->nr_slices > end)
 			return -ENOENT;
 		first = page->slice + page->nr_slices;
-		err = xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES);
+		err = xalloc_page_free(client, (u64)page->slice * XALLOC_SLICE_BYTES, lazily);
 		if (!err && ++nr % XALLOC_STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
 		if (!err && first < end && fatal_signal_pending(current))

@@ -171,6 +171,13 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 	}
 }
 
+/* To a file call, what was freed lazily is a hole. */
+static void end_lazy(struct xalloc_arena *arena, u32 first, u32 end)
+{
+	xalloc_lazy_end_range(arena, first, end);
+	xalloc_reclaim_abandoned(arena);
+}
+
 /* Whether the limits have room for the slices of a range that have no memory, each as a piece. */
 static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 {
@@ -181,6 +188,7 @@ static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
+	end_lazy(arena, first, end);
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
 		nr_missing -= hweight32(slices_between(index, first, end) & seg->present);
@@ -256,7 +264,7 @@ static int free_slices(struct xalloc_client *client, u32 index, u32 slices)
 	for (; slices && !err; slices &= ~(u32)GENMASK(first + nr - 1, first)) {
 		first = __ffs(slices);
 		nr = ffz((unsigned long)slices >> first);
-		err = xalloc_page_free_range(client, base + first, base + first + nr);
+		err = xalloc_page_free_range(client, base + first, base + first + nr, false);
 	}
 	return err;
 }
@@ -371,6 +379,7 @@ static int look_at_range(struct xalloc_client *client, u32 first, u32 end)
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
+	end_lazy(arena, first, end);
 	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
 			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
 		slices = slices_to_free(arena, seg, first, end);

@@ -261,6 +261,8 @@ struct xalloc_arena {
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
 	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
+	struct xalloc_client lazy;	/* likewise, of pages freed lazily: see lazy.c */
+	struct delayed_work lazy_work;
 	wait_queue_head_t populated;	/* some segment was populated, or zeroed by the worker */
 	struct delayed_work reap;
 	unsigned long reap_delay;	/* jiffies; doubles while nothing new waits */
@@ -276,6 +278,7 @@ struct xalloc_arena {
 	u32 nr_small_slices;		/* committed, in pieces */
 	u32 nr_off_node_slices;		/* committed, not on node */
 	u32 nr_exported_slices;		/* granted, in pages of exported */
+	u32 nr_lazy_slices;		/* granted, in pages of lazy */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
 	u64 nr_grants;			/* ever; each page has its number */
 	u64 nr_changes;			/* of which granted pages there are, ever */
@@ -323,7 +326,7 @@ struct xalloc_arena_config {
 /**
  * struct xalloc_page - a run of slices that was granted at once
  * @client: whose it is; the arena's orphans if that one is gone; exported if it is freed, but
- *	held; NULL if it is abandoned or in quarantine
+ *	held; lazy if it is freed lazily; NULL if it is abandoned or in quarantine
  * @link: on arena->granting, then on the list of a grant under way, on @client's list, abandoned
  *	or in quarantine; on none while it is freed
  * @tag: the number that came with the grant
@@ -333,6 +336,7 @@ struct xalloc_arena_config {
  * @slice: first slice
  * @nr_slices: length
  * @nr_holds: clients that hold it
+ * @freed_at: jiffies, of a page that is freed lazily
  * @granted: false until the client was told, and while it is freed
  * @to_zero: to be zeroed before that
  * @of_arena: XALLOC_PAGE_ARENA: it stays when @client goes, and everybody may free it
@@ -346,6 +350,7 @@ struct xalloc_page {
 	u32 slice;
 	u32 nr_slices;
 	u32 nr_holds;
+	unsigned long freed_at;
 	bool granted;
 	bool to_zero;
 	bool of_arena;
@@ -355,7 +360,8 @@ struct xalloc_page {
 static inline bool xalloc_page_is_owned(const struct xalloc_arena *arena,
 					const struct xalloc_page *page)
 {
-	return page->granted && page->client && page->client != &arena->exported;
+	return page->granted && page->client && page->client != &arena->exported &&
+	       page->client != &arena->lazy;
 }
 
 static inline u32 xalloc_page_first_segment(const struct xalloc_page *page)
@@ -466,6 +472,7 @@ u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve);
 bool xalloc_reclaim_for(struct xalloc_arena *arena, int err);
 void xalloc_reclaim_abandoned(struct xalloc_arena *arena);
 void xalloc_reclaim_soon(struct xalloc_arena *arena);
+void xalloc_reclaim_lazy_soon(struct xalloc_arena *arena);
 bool xalloc_reclaim_pass(struct xalloc_arena *arena);
 void xalloc_reclaim_zombie(struct xalloc_arena *arena);
 void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high);
@@ -489,8 +496,7 @@ bool xalloc_segment_is_poisoned(const struct xalloc_segment *seg, u32 slices);
 u32 xalloc_segment_untaken(struct xalloc_arena *arena, u32 index);
 void xalloc_segment_settle(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg);
-bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg,
-				  bool may_wait);
+u32 xalloc_segment_drop_idle(struct xalloc_arena *arena, struct xalloc_segment *seg, bool may_wait);
 void xalloc_segment_clean(struct xalloc_arena *arena, struct xalloc_segment *seg);
 void xalloc_segment_zero(struct xalloc_segment *seg, u32 slices);
 int xalloc_segment_copy(struct xalloc_segment *to, const struct xalloc_segment *from, u32 slices);
@@ -504,7 +510,9 @@ struct page **xalloc_segment_kpages(struct xalloc_arena *arena, u32 slice, u32 n
 
 /* page.c */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
-		      struct list_head *granted);
+		      bool may_commit, struct list_head *granted);
+void xalloc_page_take_over(struct xalloc_client *client, struct xalloc_page *page,
+			   struct xalloc_page_grant *grant);
 int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 int xalloc_page_check_limits(const struct xalloc_arena *arena, u32 nr_more);
 int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
@@ -523,11 +531,25 @@ void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_abandon(struct xalloc_arena *arena, struct xalloc_page *page);
 int xalloc_page_leave(struct xalloc_arena *arena, struct xalloc_page *page);
 void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page);
+bool xalloc_page_is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page);
+struct xalloc_page *xalloc_page_alloc_rest(struct xalloc_arena *arena, u32 slice);
+void xalloc_page_drop_rest(struct xalloc_arena *arena, struct xalloc_page *rest, u32 slice);
+void xalloc_page_split_off(struct xalloc_arena *arena, struct xalloc_page *page,
+			   struct xalloc_page *rest, u32 slice);
+int xalloc_page_split(struct xalloc_arena *arena, struct xalloc_page *page, u32 slice);
 
 /* free.c */
-int xalloc_page_free(struct xalloc_client *client, u64 offset);
-int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end);
+int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily);
+int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, bool lazily);
 int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
+
+/* lazy.c */
+void xalloc_lazy_add(struct xalloc_arena *arena, struct xalloc_page *page);
+void xalloc_lazy_end(struct xalloc_arena *arena, unsigned long until);
+void xalloc_lazy_end_range(struct xalloc_arena *arena, u32 first, u32 end);
+void xalloc_lazy_release(struct xalloc_arena *arena, u32 nr_slices);
+int xalloc_lazy_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
+		      struct list_head *granted);
 
 /* hold.c */
 int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *owner, u64 offset,
@@ -553,7 +575,8 @@ int xalloc_client_grant(struct xalloc_client *client, struct xalloc_page_grant *
 			struct list_head *granted);
 void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *granted,
 				bool keep);
-int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr);
+int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr,
+		       bool lazily);
 int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
 /* file.c. A file on an arena has its client as private data. */

@@ -416,13 +416,15 @@ static long ioctl_free(struct file *file, union call_args *args, void __user *us
 	struct xalloc_range *ranges;
 	long rc;
 
-	rc = check_batch(file, free->flags & ~XALLOC_FREE_RANGES, free->nr, free->pad);
+	rc = check_batch(file, free->flags & ~(XALLOC_FREE_RANGES | XALLOC_FREE_LAZY), free->nr,
+			 free->pad);
 	if (rc)
 		return rc;
 	ranges = copy_ranges(free);
 	if (IS_ERR(ranges))
 		return PTR_ERR(ranges);
-	rc = xalloc_client_free(file->private_data, ranges, free->nr);
+	rc = xalloc_client_free(file->private_data, ranges, free->nr,
+				free->flags & XALLOC_FREE_LAZY);
 	kfree(ranges);
 	return rc;
 }

@@ -8,6 +8,8 @@
  *
  *	granted		on its client's list, counted; if it is the arena's, then also when the
  *			client is gone: on the list of arena->orphans, until somebody adopts it
+ *	lazy		freed lazily (lazy.c): nobody's, counted as granted, on the list of
+ *			arena->lazy
  *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
  *			that one, counted as granted, on the list of arena->exported
  *	abandoned	its client is gone, or a dma-buf let go of it, or hardware has broken its
@@ -154,7 +156,7 @@ static int check_length(const struct xalloc_arena *arena, u32 nr_slices)
  * run may do with less, or with none.
  */
 static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
-		    const struct xalloc_placement_request *request)
+		    const struct xalloc_placement_request *request, bool may_commit)
 {
 	unsigned int how = request->contig ? XALLOC_POPULATE_HUGE : 0;
 	u32 nr_missing;
@@ -169,6 +171,8 @@ static int take_run(struct xalloc_arena *arena, struct xalloc_page *page,
 		return err;
 	list_add(&page->link, &arena->granting);
 	nr_missing = count_missing(arena, page);
+	if (nr_missing && !may_commit)
+		return undo_take_run(arena, page) ?: -EAGAIN;
 	err = populate_segments(arena, page, how);
 	if (!err)
 		return 0;
@@ -299,6 +303,16 @@ void xalloc_page_uncount(struct xalloc_arena *arena, const struct xalloc_page *p
 	xalloc_count(XALLOC_NR_PAGES, -1);
 }
 
+static void init_record(struct xalloc_page *page, struct xalloc_client *client, u64 tag,
+			bool of_arena)
+{
+	page->client = client;
+	page->client_id = client->id;
+	page->tag = tag;
+	page->nr = ++client->arena->nr_grants;
+	page->of_arena = of_arena;
+}
+
 static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 tag, u32 nr_slices,
 					     bool of_arena)
 {
@@ -306,12 +320,8 @@ static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 t
 
 	if (!page)
 		return NULL;
-	page->client = client;
-	page->client_id = client->id;
-	page->tag = tag;
-	page->nr = ++client->arena->nr_grants;
+	init_record(page, client, tag, of_arena);
 	page->nr_slices = nr_slices;
-	page->of_arena = of_arena;
 	INIT_LIST_HEAD(&page->link);
 	return page;
 }
@@ -329,6 +339,7 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
  * @client: to whom
  * @grant: nr_slices, align_slices, flags, tag and, with XALLOC_PAGE_AT, offset, checked against
  *	the arena's size; the rest is written
+ * @may_commit: false: not with XALLOC_PAGE_AT, and only of slices that have memory
  * @granted: list to which the page is added; it can be freed once the caller has
  *	marked it granted
  *
@@ -336,12 +347,13 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again where
  * memory has to be had.
- * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -EUSERS, -ENOSR, -ENOMEM, -EINTR, -EUCLEAN with
- * nothing changed. With XALLOC_PAGE_AT: -EEXIST if a page is there, -EBUSY if slices are still kept
- * from being granted, and -ENOSPC from the budget alone.
+ * Return: 0, or -ENOSPC, -EDQUOT, -ENOBUFS, -EUSERS, -ENOSR, -ENOMEM, -EINTR, -EUCLEAN, or -EAGAIN
+ * if memory would have to be committed, with nothing changed. With XALLOC_PAGE_AT: -EEXIST if a
+ * page is there, -EBUSY if slices are still kept from being granted, and -ENOSPC from the budget
+ * alone.
  */
 int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
-		      struct list_head *granted)
+		      bool may_commit, struct list_head *granted)
 {
 	const struct xalloc_placement_request request = {
 		.nr_slices = grant->nr_slices,
@@ -359,7 +371,7 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 		return -ENOMEM;
 	page->slice = grant->offset / XALLOC_SLICE_BYTES;
 	err = grant->flags & XALLOC_PAGE_AT ? take_run_at(arena, page, request.contig) :
-					      take_run(arena, page, &request);
+					      take_run(arena, page, &request, may_commit);
 	if (err)
 		goto err_free;
 	err = add_record(arena, page);
@@ -380,6 +392,30 @@ err_free:
 	list_del(&page->link);
 	kfree(page);
 	return err;
+}
+
+/**
+ * xalloc_page_take_over() - grant a page that was freed lazily
+ * @client: to whom
+ * @page: the page, off arena->lazy
+ * @grant: as for xalloc_page_grant()
+ *
+ * Context: arena->lock held. The caller puts the page on the list of the grant.
+ */
+void xalloc_page_take_over(struct xalloc_client *client, struct xalloc_page *page,
+			   struct xalloc_page_grant *grant)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	init_record(page, client, grant->tag, grant->flags & XALLOC_PAGE_ARENA);
+	page->granted = false;
+	page->to_zero = grant->flags & XALLOC_PAGE_ZERO;
+	grant->offset = (u64)page->slice * XALLOC_SLICE_BYTES;
+	grant->contig_bytes = XALLOC_SEGMENT_BYTES;
+	xalloc_page_for_each_segment(client->arena, page, index, seg)
+		if (seg->in_pieces)
+			grant->contig_bytes = XALLOC_SLICE_BYTES;
 }
 
 /**
@@ -705,4 +741,108 @@ void xalloc_page_forget(struct xalloc_arena *arena, struct xalloc_page *page)
 	list_del(&page->link);
 	xa_erase(&arena->pages, page->slice);
 	kfree(page);
+}
+
+/**
+ * xalloc_page_is_poisoned() - whether hardware has broken memory of a page
+ * @arena: the arena
+ * @page: the page, or a part of one
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: true if so.
+ */
+bool xalloc_page_is_poisoned(struct xalloc_arena *arena, const struct xalloc_page *page)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	xalloc_page_for_each_segment(arena, page, index, seg) {
+		if (xalloc_segment_is_poisoned(seg, xalloc_page_slices_in(page, index)))
+			return true;
+		cond_resched();
+	}
+	return false;
+}
+
+/* --- splitting */
+
+/**
+ * xalloc_page_alloc_rest() - have what splitting a page takes
+ * @arena: the arena
+ * @slice: where the second part is to begin
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: a record, with room for it in arena->pages; for xalloc_page_split_off() or
+ * xalloc_page_drop_rest(). NULL if memory is short.
+ */
+struct xalloc_page *xalloc_page_alloc_rest(struct xalloc_arena *arena, u32 slice)
+{
+	struct xalloc_page *rest = kzalloc(sizeof(*rest), GFP_KERNEL_ACCOUNT);
+
+	if (rest && xa_reserve(&arena->pages, slice, GFP_KERNEL_ACCOUNT)) {
+		kfree(rest);
+		return NULL;
+	}
+	return rest;
+}
+
+/** xalloc_page_drop_rest() - take back xalloc_page_alloc_rest(); @rest may be NULL */
+void xalloc_page_drop_rest(struct xalloc_arena *arena, struct xalloc_page *rest, u32 slice)
+{
+	if (!rest)
+		return;
+	xa_release(&arena->pages, slice);
+	kfree(rest);
+}
+
+/**
+ * xalloc_page_split_off() - make two pages of one
+ * @arena: the arena
+ * @page: a page that nobody holds; keeps the slices before @slice
+ * @rest: what xalloc_page_alloc_rest() returned; gets the others, and follows on the list
+ * @slice: a slice of the page, not the first one
+ *
+ * Context: arena->lock held. Neither allocates nor fails.
+ */
+void xalloc_page_split_off(struct xalloc_arena *arena, struct xalloc_page *page,
+			   struct xalloc_page *rest, u32 slice)
+{
+	struct xalloc_segment *seg;
+	unsigned long index;
+
+	lockdep_assert_held(&arena->lock);
+	*rest = *page;
+	rest->slice = slice;
+	rest->nr_slices = page->slice + page->nr_slices - slice;
+	page->nr_slices -= rest->nr_slices;
+	list_add(&rest->link, &page->link);
+	/* xalloc_page_alloc_rest() has made room. */
+	xa_store(&arena->pages, slice, rest, GFP_KERNEL_ACCOUNT);
+	xalloc_page_for_each_segment(arena, rest, index, seg) {
+		if (index != xalloc_page_first_segment(rest))
+			seg->over = rest;
+		else if (slice % XALLOC_SLICES_PER_SEGMENT == 0)
+			seg->over = NULL;
+	}
+	arena->nr_pages++;
+	xalloc_count(XALLOC_NR_PAGES, 1);
+}
+
+/**
+ * xalloc_page_split() - make two pages of one
+ * @arena: the arena
+ * @page: a page that nobody holds
+ * @slice: where the second one is to begin: a slice of the page, not the first one
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ * Return: 0 or -ENOMEM.
+ */
+int xalloc_page_split(struct xalloc_arena *arena, struct xalloc_page *page, u32 slice)
+{
+	struct xalloc_page *rest = xalloc_page_alloc_rest(arena, slice);
+
+	if (!rest)
+		return -ENOMEM;
+	xalloc_page_split_off(arena, page, rest, slice);
+	return 0;
 }

@@ -3,6 +3,7 @@
  * Reclaim: memory that nobody has any more, until it is given back or granted again.
  *
  * Abandoned pages leave when nobody refers to their memory; those that cannot are in quarantine.
+ * Pages that were freed lazily (lazy.c) are abandoned by a worker.
  * Segments with idle memory go as soon as nobody refers to them; those that cannot are the rest. A
  * worker looks at both, ever less often while nothing new comes.
  *
@@ -32,22 +33,29 @@
 #define REAP_DELAY_MIN (HZ / 20)
 #define REAP_DELAY_MAX (2 * HZ)
 
+/* What was freed lazily stays from one of these to two: the worker looks once in each. */
+#define LAZY_DELAY HZ
+
 /* Segments of the rest, or pages, to look at before others have arena->lock. */
 #define STEP_LOOKS 16
 
 /* How long nothing is filled after memory was short. */
 #define PAUSE (5 * HZ)
 
-/* Most arenas that one call of the shrinker looks at, and the least time between two wishes. */
+/* Most arenas that one call of the shrinker looks at, and most segments of an arena's rest. */
 #define SCAN_ARENAS_MAX 64
+#define SHRINK_LOOKS_MAX 256
+
+/* The least time between two wishes. */
 #define WANT_PERIOD (HZ / 10)
 
 static struct kmem_cache *arena_cache;
 static LIST_HEAD(arenas);
 static DEFINE_MUTEX(arenas_lock);	/* protects all links of arenas in this file */
 /*
- * Arenas that may have a reserve, sorted by the memcg that pays for it: this list tells the kernel
- * which memcgs to ask. A shrinker takes an arena off that has neither marks nor a reserve.
+ * Arenas that may have a reserve or lazy frees, sorted by the memcg that pays for them: this list
+ * tells the kernel which memcgs to ask. A shrinker takes an arena off that has none of these and no
+ * marks.
  */
 static struct list_lru reserved_arenas;
 static bool has_reserved_arenas;
@@ -262,7 +270,7 @@ static u32 drop_reserve(struct xalloc_arena *arena, u32 nr_segments, bool may_wa
 		list_for_each_entry_safe(seg, next, lists[i], idle) {
 			if (nr == nr_segments)
 				return nr;
-			if (xalloc_segment_drop_reserved(arena, seg, may_wait))
+			if (xalloc_segment_drop_idle(arena, seg, may_wait))
 				nr++;
 		}
 	return nr;
@@ -306,9 +314,11 @@ u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim);
 
 /**
- * xalloc_reclaim_trim() - xalloc_reclaim(), after the worker has finished its segment
+ * xalloc_reclaim_trim() - xalloc_reclaim(), of all that can be had now
  * @arena: the arena
  * @nr_reserve: most segments to keep in the reserve
+ *
+ * What was freed lazily goes, too.
  *
  * Waits for the segment that the worker is filling or zeroing, which would stay otherwise.
  * The worker fills nothing meanwhile.
@@ -324,6 +334,7 @@ u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve)
 	arena->nr_reclaimers++;
 	while (arena->fill_is_away && !xalloc_segment_wait(arena))
 		;
+	xalloc_lazy_end(arena, jiffies);
 	nr = xalloc_reclaim(arena, nr_reserve);
 	arena->nr_reclaimers--;
 	xalloc_reclaim_clean_soon(arena);
@@ -432,6 +443,46 @@ bool xalloc_reclaim_pass(struct xalloc_arena *arena)
 	}
 	mutex_unlock(&arena->lock);
 	return is_empty;
+}
+
+/* --- lazy frees */
+
+static void lazy_work(struct work_struct *work)
+{
+	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, lazy_work.work);
+
+	mutex_lock(&arena->lock);
+	xalloc_lazy_end(arena, jiffies - LAZY_DELAY);
+	xalloc_reclaim_abandoned(arena);
+	xalloc_reclaim_clean_soon(arena);
+	xalloc_reclaim_soon(arena);
+	if (arena->nr_lazy_slices)
+		queue_delayed_work(reap_wq, &arena->lazy_work, LAZY_DELAY);
+	mutex_unlock(&arena->lock);
+}
+
+/* Has the shrinker know of an arena. */
+static void list_reserved(struct xalloc_arena *arena)
+{
+	mutex_lock(&arenas_lock);
+	list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
+	mutex_unlock(&arenas_lock);
+}
+
+/**
+ * xalloc_reclaim_lazy_soon() - have the worker give back what was freed lazily, after a delay
+ * @arena: the arena, in which something may have been freed lazily
+ *
+ * Context: Process context, may sleep. arena->lock held.
+ */
+void xalloc_reclaim_lazy_soon(struct xalloc_arena *arena)
+{
+	lockdep_assert_held(&arena->lock);
+	if (!arena->nr_lazy_slices)
+		return;
+	queue_delayed_work(reap_wq, &arena->lazy_work, LAZY_DELAY);
+	if (list_empty_careful(&arena->reserved_link))
+		list_reserved(arena);
 }
 
 /* --- the reserve */
@@ -575,11 +626,8 @@ void xalloc_reclaim_set_reserve(struct xalloc_arena *arena, u32 low, u32 high)
 	mutex_lock(&arena->lock);
 	arena->reserve_low = low;
 	arena->reserve_high = high;
-	if (high) {
-		mutex_lock(&arenas_lock);
-		list_lru_add_obj(&reserved_arenas, &arena->reserved_link);
-		mutex_unlock(&arenas_lock);
-	}
+	if (high)
+		list_reserved(arena);
 	arena->fill_not_before = jiffies;
 	xalloc_reclaim_trim(arena, high);
 	xalloc_reclaim_soon(arena);
@@ -627,6 +675,7 @@ void xalloc_reclaim_init(struct xalloc_arena *arena)
 	arena->reap_delay = REAP_DELAY_MIN;
 	arena->wanted_at = jiffies;
 	INIT_DELAYED_WORK(&arena->fill, reserve_fill_work);
+	INIT_DELAYED_WORK(&arena->lazy_work, lazy_work);
 }
 
 /**
@@ -655,6 +704,7 @@ void xalloc_reclaim_fini(struct xalloc_arena *arena)
 	list_lru_del_obj(&reserved_arenas, &arena->reserved_link);
 	mutex_unlock(&arenas_lock);
 	cancel_delayed_work_sync(&arena->fill);
+	cancel_delayed_work_sync(&arena->lazy_work);
 	cancel_delayed_work_sync(&arena->reap);
 }
 
@@ -677,12 +727,20 @@ void xalloc_reclaim_want(struct xalloc_arena *arena, u64 bytes)
 
 /* --- shrinkers */
 
+/* Segments of the reserve, and as many as what was freed lazily would fill. */
+static u32 nr_spare(const struct xalloc_arena *arena)
+{
+	return READ_ONCE(arena->nr_reserved) +
+	       DIV_ROUND_UP(READ_ONCE(arena->nr_lazy_slices), XALLOC_SLICES_PER_SEGMENT);
+}
+
 /* Called with the lock of the list held, which keeps the arena from being freed. */
 static XALLOC_LRU_WALK(count_one)
 {
+	struct xalloc_arena *arena = container_of(item, struct xalloc_arena, reserved_link);
 	unsigned long *nr = arg;
 
-	*nr += READ_ONCE(container_of(item, struct xalloc_arena, reserved_link)->nr_reserved);
+	*nr += nr_spare(arena);
 	return LRU_SKIP;
 }
 
@@ -700,12 +758,31 @@ static XALLOC_LRU_WALK(take_one)
 
 	if (taking->nr_found >= taking->nr_wanted)
 		return LRU_SKIP;
-	taking->nr_found += READ_ONCE(arena->nr_reserved);
+	taking->nr_found += nr_spare(arena);
 	list_lru_isolate_move(list, item, &taking->arenas);
 	return LRU_REMOVED;
 }
 
-/* Returns how many segments went. An arena with neither marks nor a reserve leaves the list. */
+/* Gives back @nr_segments or more that were freed lazily. Returns how many segments went. */
+static u32 drop_lazy(struct xalloc_arena *arena, u32 nr_segments)
+{
+	struct xalloc_segment *seg, *next;
+	u32 nr_looks = 0, nr = 0;
+
+	xalloc_lazy_release(arena, nr_segments * XALLOC_SLICES_PER_SEGMENT);
+	/* What has just become idle is at the end. */
+	list_for_each_entry_safe_reverse(seg, next, &arena->rest, idle) {
+		if (nr_looks++ == SHRINK_LOOKS_MAX)
+			break;
+		nr += xalloc_segment_drop_idle(arena, seg, false);
+	}
+	return DIV_ROUND_UP(nr, XALLOC_SLICES_PER_SEGMENT);
+}
+
+/*
+ * Returns how many segments went. An arena that has neither a reserve nor lazy frees nor marks
+ * leaves the list.
+ */
 static u32 take_reserve(struct xalloc_arena *arena, u32 nr_segments)
 {
 	bool stays = true;
@@ -718,9 +795,11 @@ static u32 take_reserve(struct xalloc_arena *arena, u32 nr_segments)
 		if (arena->nr_reserved) {
 			nr = drop_reserve(arena, nr_segments, false);
 			arena->fill_not_before = jiffies + PAUSE;
-			xalloc_reclaim_soon(arena);
 		}
-		stays = arena->nr_reserved || arena->reserve_high;
+		if (nr < nr_segments && arena->nr_lazy_slices)
+			nr += drop_lazy(arena, nr_segments - nr);
+		xalloc_reclaim_soon(arena);
+		stays = nr_spare(arena) || arena->reserve_high;
 		mutex_unlock(&arena->lock);
 	}
 	if (stays)

@@ -477,15 +477,21 @@ static void drop_piece(struct xalloc_arena *arena, struct xalloc_segment *seg, u
 	drop_folio(arena, folio);
 }
 
+/* Of a segment in pieces that has none any more. */
+static void forget_empty(struct xalloc_arena *arena, struct xalloc_segment *seg)
+{
+	if (seg->present || seg->populating)
+		return;
+	xalloc_placement_set_backing(&arena->placement, seg->index, XALLOC_BACKING_BARE);
+	forget(arena, seg);
+}
+
 static void settle_pieces(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
 	for (; slices; slices &= slices - 1)
 		if (xalloc_segment_is_quiet(arena, seg, slices & -slices))
 			drop_piece(arena, seg, __ffs(slices));
-	if (seg->present || seg->populating)
-		return;
-	xalloc_placement_set_backing(&arena->placement, seg->index, XALLOC_BACKING_BARE);
-	forget(arena, seg);
+	forget_empty(arena, seg);
 }
 
 /**
@@ -567,32 +573,65 @@ void xalloc_segment_drop(struct xalloc_arena *arena, struct xalloc_segment *seg)
 	forget(arena, seg);
 }
 
-/**
- * xalloc_segment_drop_reserved() - give back one segment of the reserve
- * @arena: its arena
- * @seg: a segment of the reserve; gone afterwards, or out of the reserve if somebody refers to
- *	it. It stays while a grant or the worker has taken some of its slices
- * @may_wait: whether to wait for somebody who has the folio locked; else the segment stays
- *
- * It is unmapped and stays so while it is idle.
- *
- * Context: Any in which memory is reclaimed, if @may_wait is false. arena->lock held.
- * Return: whether its memory was given back.
+/*
+ * Unmaps a folio of idle slices, and takes the folio out of page cache if nobody refers to it. The
+ * slices stay unmapped while they are idle: no fault maps them.
  */
-bool xalloc_segment_drop_reserved(struct xalloc_arena *arena, struct xalloc_segment *seg,
-				  bool may_wait)
+static bool leave_cache(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slice,
+			bool may_wait)
+{
+	struct folio *folio = seg->folio[slice];
+
+	if (folio_mapped(folio))
+		xalloc_unmap(arena, arena->mapping, xalloc_segment_offset(seg, slice),
+			     folio_nr_pages(folio));
+	return folio_ref_count(folio) == xalloc_backing_nr_refs(folio) &&
+	       xalloc_backing_remove(folio, may_wait);
+}
+
+static u32 drop_idle_pieces(struct xalloc_arena *arena, struct xalloc_segment *seg, bool may_wait)
+{
+	u32 slices = idle_slices(seg) & xalloc_segment_untaken(arena, seg->index), nr = 0;
+
+	for (; slices; slices &= slices - 1) {
+		if (!leave_cache(arena, seg, __ffs(slices), may_wait))
+			continue;
+		drop_piece(arena, seg, __ffs(slices));
+		nr++;
+	}
+	forget_empty(arena, seg);
+	return nr;
+}
+
+/**
+ * xalloc_segment_drop_idle() - give back what of a segment is idle
+ * @arena: its arena
+ * @seg: a segment of the reserve or of the rest; may be gone afterwards, or out of the reserve if
+ *	somebody refers to it
+ * @may_wait: whether to wait for somebody who has a folio locked; else that folio stays
+ *
+ * Slices that a grant or the worker has taken stay.
+ *
+ * Context: Any in which memory is reclaimed, if @may_wait is false. arena->lock held. Takes
+ * i_mmap_rwsem if idle memory is mapped.
+ * Return: the number of slices given back.
+ */
+u32 xalloc_segment_drop_idle(struct xalloc_arena *arena, struct xalloc_segment *seg, bool may_wait)
 {
 	lockdep_assert_held(&arena->lock);
+	if (seg->populating)
+		return 0;
+	if (seg->in_pieces)
+		return drop_idle_pieces(arena, seg, may_wait);
 	if (!xalloc_placement_is_whole(&arena->placement, seg->index))
-		return false;
-	if (folio_ref_count(seg->folio[0]) != xalloc_backing_nr_refs(seg->folio[0])) {
-		unreserve(arena, seg);
-		return false;
+		return 0;
+	if (!leave_cache(arena, seg, 0, may_wait)) {
+		if (folio_ref_count(seg->folio[0]) != xalloc_backing_nr_refs(seg->folio[0]))
+			unreserve(arena, seg);
+		return 0;
 	}
-	if (!xalloc_backing_remove(seg->folio[0], may_wait))
-		return false;
 	drop_huge(arena, seg);
-	return true;
+	return XALLOC_SLICES_PER_SEGMENT;
 }
 
 /**

@@ -348,7 +348,7 @@ static bool give_back_one(struct xalloc_heap *heap)
 		map_remove(slab, slab->nr_slices);
 	range.offset = slab->slice * (u64)XALLOC_SLICE_BYTES;
 	/* If the arena's records are broken the page goes with the client. */
-	xalloc_client_free(heap->client, &range, 1);
+	xalloc_client_free(heap->client, &range, 1, false);
 	kfree_rcu(slab, rcu);
 	return true;
 }

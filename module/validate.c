@@ -17,8 +17,9 @@ struct tally {
 	u64 nr_slices;			/* of all pages gone by, and those that are lost */
 	u32 nr_pages;
 	u32 nr_quarantined;
-	u32 nr_orphans;
+	u32 nr_clientless;		/* pages that may be there without a client */
 	u32 nr_exported_slices;
+	u32 nr_lazy_slices;
 	u32 nr_committed_slices;
 	u32 nr_idle_slices;
 	u32 nr_granted_slices;
@@ -43,13 +44,16 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 	if (page->client->arena != arena)
 		return false;
 	if (page->client == &arena->orphans)
-		tally->nr_orphans++;
+		tally->nr_clientless++;
 	else if (page->client == &arena->exported)
 		tally->nr_exported_slices += page->nr_slices;
+	else if (page->client == &arena->lazy)
+		tally->nr_lazy_slices += page->nr_slices, tally->nr_clientless++;
 	else if (page->client_id != page->client->id)
 		return false;
 	if ((page->client == &arena->orphans && !page->of_arena) ||
-	    (page->client == &arena->exported && !page->nr_holds))
+	    (page->client == &arena->exported && !page->nr_holds) ||
+	    (page->client == &arena->lazy && (page->nr_holds || !page->granted)))
 		return false;
 	if (!page->granted)
 		return true;
@@ -241,11 +245,12 @@ static bool is_valid(struct xalloc_arena *arena)
 	    tally.nr_idle_slices != arena->nr_idle_slices ||
 	    tally.nr_small_slices != arena->nr_small_slices ||
 	    tally.nr_exported_slices != arena->nr_exported_slices ||
+	    tally.nr_lazy_slices != arena->nr_lazy_slices ||
 	    tally.nr_reserved != arena->nr_reserved ||
 	    tally.nr_quarantined < arena->nr_quarantined)
 		return false;
 	if (arena->nr_committed_slices > arena->limit_slices ||
-	    (arena->nr_pages > tally.nr_orphans && !arena->nr_clients))
+	    (arena->nr_pages > tally.nr_clientless && !arena->nr_clients))
 		return false;
 	if (arena->payer.user && (u64)atomic_long_read(&arena->payer.user->locked_vm) <
 				 (u64)arena->nr_committed_slices * XALLOC_SLICE_KPAGES)

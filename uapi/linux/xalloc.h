@@ -170,6 +170,8 @@ struct xalloc_ioc_info {
  *	the device only, only grows
  * @exported_bytes: the part of @granted_bytes in pages that were freed, or whose client is
  *	gone, but that a dma-buf still holds; on an arena only
+ * @lazy_bytes: the part of @granted_bytes in pages that were freed with XALLOC_FREE_LAZY and
+ *	whose memory is still there; on an arena only
  *
  * On the device: the sums over all arenas. On an arena: that arena's.
  */
@@ -191,6 +193,7 @@ struct xalloc_ioc_stat {
 	__aligned_u64 pooled_bytes;
 	__aligned_u64 poisoned_bytes;
 	__aligned_u64 exported_bytes;
+	__aligned_u64 lazy_bytes;
 };
 
 #define XALLOC_IOC_STAT _IOWR(XALLOC_IOC_MAGIC, 0x01, struct xalloc_ioc_stat)
@@ -398,7 +401,7 @@ struct xalloc_range {
 /**
  * struct xalloc_ioc_free - free pages, or parts of pages, of this client or of the arena
  * @size: sizeof(struct xalloc_ioc_free)
- * @flags: XALLOC_FREE_RANGES, or zero
+ * @flags: XALLOC_FREE_RANGES, XALLOC_FREE_LAZY, or zero
  * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
  * @pad: must be zero
  * @offsets: pointer to an array of __u64, each the offset of a page; with XALLOC_FREE_RANGES, of
@@ -438,6 +441,15 @@ struct xalloc_ioc_free {
 
 /* Each entry is a range, which may begin and end inside of pages. */
 #define XALLOC_FREE_RANGES (1U << 0)
+/*
+ * The memory stays, and stays mapped, until a grant takes it, or else for one to two seconds. Then
+ * the module gives it back as without this flag. It goes at once if memory is short, if something
+ * is refused for want of memory, budget or offsets, or by XALLOC_IOC_TRIM. To the caller the pages
+ * are freed: what they contained must not be used, and to free them again is ENOENT. A grant is
+ * served from such pages first. If it takes one of them, or a part of one, its memory need neither
+ * be mapped nor, without XALLOC_PAGE_ZERO, be zeroed again.
+ */
+#define XALLOC_FREE_LAZY (1U << 1)
 
 #define XALLOC_IOC_FREE _IOWR(XALLOC_IOC_MAGIC, 0x11, struct xalloc_ioc_free)
 

@@ -66,6 +66,7 @@ static int stat(int fd)
 	print("pooled_bytes", arg.pooled_bytes);
 	print("poisoned_bytes", arg.poisoned_bytes);
 	print("exported_bytes", arg.exported_bytes);
+	print("lazy_bytes", arg.lazy_bytes);
 	return 0;
 }
 

@@ -299,6 +299,36 @@ TEST_F(memcg, reserve_goes_when_its_group_is_short)
 	close(other);
 }
 
+/* Memory that was freed lazily makes room for plain memory. */
+static void need_lazily_freed(int device)
+{
+	int arena = arena_create(device, 256 * MIB, 0), i;
+	struct xalloc_page_grant page;
+	unsigned char *map = arena_map(arena, 256 * MIB);
+
+	require(map);
+	for (i = 0; i < 5; i++) {
+		uint64_t offset;
+		struct xalloc_ioc_free arg = {
+			.size = sizeof(arg), .flags = XALLOC_FREE_LAZY, .nr = 1,
+			.offsets = (uintptr_t)&offset,
+		};
+
+		require(grant_page(arena, 40 * MIB / XALLOC_SLICE_BYTES, 0, &page) == 1);
+		offset = page.offset;
+		memset(map + offset, 1, 40 * MIB);
+		require(call(arena, XALLOC_IOC_FREE, &arg) == 1);
+		require(stat_of(arena).lazy_bytes == 40 * MIB);
+		use_plain(54 * MIB);
+	}
+}
+
+TEST_F(memcg, lazy_frees_go_when_their_group_is_short)
+{
+	EXPECT_EQ(0, in_group(need_lazily_freed, self->device));
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
 #define POOL_SEGMENTS 160
 
 static bool pool_fill(int device)

@@ -127,6 +127,35 @@ static bool do_free(struct storm *s)
 	return true;
 }
 
+/* Of a page, or of its end. */
+static bool do_free_lazily(struct storm *s)
+{
+	struct place *place = any_place(s);
+	struct page *page = any_page(s, place);
+	struct xalloc_range range;
+	struct xalloc_ioc_free arg = {
+		.size = sizeof(arg), .flags = XALLOC_FREE_LAZY | XALLOC_FREE_RANGES, .nr = 1,
+		.offsets = (uintptr_t)&range,
+	};
+	uint32_t kept;
+	int rc;
+
+	if (!page)
+		return false;
+	check_words(place, page);
+	kept = below(s, page->nr_slices);
+	range.offset = page->offset + kept * XALLOC_SLICE_BYTES;
+	range.bytes = (page->nr_slices - kept) * XALLOC_SLICE_BYTES;
+	rc = call(place->fd, XALLOC_IOC_FREE, &arg);
+	/* A dma-buf may have it. */
+	require(rc == 1 || (rc == -EBUSY && kept));
+	if (rc != 1)
+		return false;
+	page->nr_slices = kept;
+	check_words(place, page);
+	return true;
+}
+
 /* Where we say, and never where we have a page. */
 static bool do_grant_at(struct storm *s)
 {
@@ -416,6 +445,7 @@ static const struct {
 	{ "GRANT at an offset", do_grant_at, 10 },
 	{ "FREE", do_free, 30 },
 	{ "FREE or PUNCH_HOLE of a part", do_free_part, 8 },
+	{ "FREE with XALLOC_FREE_LAZY", do_free_lazily, 12 },
 	{ "a file", do_file, 3 },
 	{ "LIST", do_list, 4 },
 	{ "GRANT for the arena", do_leave, 2 },
