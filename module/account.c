@@ -2,17 +2,26 @@
 /*
  * Charging: who pays for memory, and how much all of it may be.
  *
- * The payer is the user who created the arena, whoever commits later, with the limit in
- * force at that moment: RLIMIT_MEMLOCK, or the parameter user_limit_mb in its place. By the
- * first, memory is charged to user->locked_vm, where io_uring and others that pin for a
- * file count too, not to an mm: an arena outlives address spaces. By the second it is
- * charged to an account of the module's own, so that what io_uring registers still has
- * all of RLIMIT_MEMLOCK.
+ * The payer of an arena is the user who created the arena. Who commits memory later does not
+ * matter. The limit is the one in force at the creation: RLIMIT_MEMLOCK, or the parameter
+ * user_limit_mb in its place. By RLIMIT_MEMLOCK, memory is charged to user->locked_vm, where
+ * io_uring and others that pin for a file count too, not to an mm: an arena outlives address
+ * spaces. By user_limit_mb, memory is charged to the user's account in this file, so that what
+ * io_uring registers still has all of RLIMIT_MEMLOCK.
  *
- * All arenas together, those of privileged creators too, have the parameter total_mb.
+ * With the parameter cgroup_pays, a cgroup pays in place of the user: the closest one above the
+ * creator that has a limit of memory (memory.max). The kernel charges all memory to cgroups anyway,
+ * and no other limit of one payer applies then. So two containers of one user do not exhaust each
+ * other.
+ *
+ * Each payer has an account of all that its arenas have, also of those whose creators were
+ * privileged. The parameter share_mb is the most that one account may have, and the parameter
+ * total_mb the most that all arenas together may have.
  */
 #include <linux/capability.h>
 #include <linux/cred.h>
+#include <linux/hashtable.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
@@ -28,18 +37,32 @@ module_param(user_limit_mb, uint, 0644);
 MODULE_PARM_DESC(user_limit_mb,
 		 "most that arenas of one user may commit, in MiB, from their creation on (default 0: RLIMIT_MEMLOCK)");
 
+static bool cgroup_pays;
+module_param(cgroup_pays, bool, 0644);
+MODULE_PARM_DESC(cgroup_pays,
+		 "below a cgroup with memory.max that cgroup pays for new arenas, and no user (default N)");
+
+static unsigned int share_mb;
+module_param(share_mb, uint, 0644);
+MODULE_PARM_DESC(share_mb,
+		 "most that the arenas of one payer, a user or a cgroup, may commit, in MiB (default 0: total_mb)");
+
 static unsigned int total_mb;
 module_param(total_mb, uint, 0644);
 MODULE_PARM_DESC(total_mb, "most that all arenas may commit, in MiB (default 0: half of RAM)");
 
-/* What one user is charged for while user_limit_mb is set. */
+/* What one payer has. */
 struct xalloc_account {
-	u32 uid;
-	u32 nr_payers;			/* by the lock of accounts */
-	atomic_long_t nr_kpages;
+	struct hlist_node link;		/* in accounts */
+	struct mem_cgroup *memcg;	/* the payer, or NULL: the user is */
+	kuid_t uid;
+	u32 nr_payers;			/* by accounts_lock */
+	atomic_long_t nr_slices;
+	atomic_long_t nr_kpages;	/* the part that user_limit_mb limits */
 };
 
-static DEFINE_XARRAY(accounts);		/* uid -> struct xalloc_account */
+static DEFINE_HASHTABLE(accounts, 6);
+static DEFINE_SPINLOCK(accounts_lock);	/* a leaf */
 static atomic_long_t nr_total_slices;
 
 DEFINE_PER_CPU(struct xalloc_counters, xalloc_counters);
@@ -61,24 +84,55 @@ long xalloc_counted(enum xalloc_counter counter)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_counted);
 
-static struct xalloc_account *get_account(kuid_t kuid)
+/* The closest cgroup from @memcg upwards that has a limit, with a reference, or NULL. */
+static struct mem_cgroup *get_limited(struct mem_cgroup *memcg)
 {
-	u32 uid = from_kuid(&init_user_ns, kuid);
-	struct xalloc_account *account, *old;
-
-	account = kzalloc(sizeof(*account), GFP_KERNEL);
-	if (!account)
-		return ERR_PTR(-ENOMEM);
-	account->uid = uid;
-	xa_lock(&accounts);
-	old = __xa_cmpxchg(&accounts, uid, NULL, account, GFP_KERNEL);
-	if (old) {
-		kfree(account);
-		account = xa_is_err(old) ? ERR_PTR(xa_err(old)) : old;
+#ifdef CONFIG_MEMCG
+	for (; memcg; memcg = parent_mem_cgroup(memcg)) {
+		if (READ_ONCE(memcg->memory.max) == PAGE_COUNTER_MAX)
+			continue;
+		css_get(&memcg->css);
+		return memcg;
 	}
-	if (!IS_ERR(account))
-		account->nr_payers++;
-	xa_unlock(&accounts);
+#endif
+	return NULL;
+}
+
+static struct xalloc_account *find_account(unsigned long key, const struct mem_cgroup *memcg,
+					   kuid_t uid)
+{
+	struct xalloc_account *account;
+
+	hash_for_each_possible(accounts, account, link, key)
+		if (account->memcg == memcg && (memcg || uid_eq(account->uid, uid)))
+			return account;
+	return NULL;
+}
+
+/* Takes over the reference to @memcg. */
+static struct xalloc_account *get_account(struct mem_cgroup *memcg, kuid_t uid)
+{
+	unsigned long key = memcg ? (unsigned long)memcg : __kuid_val(uid);
+	struct xalloc_account *account, *fresh;
+
+	fresh = kzalloc(sizeof(*fresh), GFP_KERNEL_ACCOUNT);
+	if (!fresh) {
+		mem_cgroup_put(memcg);
+		return NULL;
+	}
+	fresh->memcg = memcg;
+	fresh->uid = uid;
+	spin_lock(&accounts_lock);
+	account = find_account(key, memcg, uid);
+	if (!account) {
+		hash_add(accounts, &fresh->link, key);
+		swap(account, fresh);
+	}
+	account->nr_payers++;
+	spin_unlock(&accounts_lock);
+	if (fresh)
+		mem_cgroup_put(memcg);
+	kfree(fresh);
 	return account;
 }
 
@@ -86,40 +140,42 @@ static void put_account(struct xalloc_account *account)
 {
 	bool last;
 
-	xa_lock(&accounts);
+	spin_lock(&accounts_lock);
 	last = !--account->nr_payers;
 	if (last)
-		__xa_erase(&accounts, account->uid);
-	xa_unlock(&accounts);
-	if (last)
-		kfree(account);
+		hash_del(&account->link);
+	spin_unlock(&accounts_lock);
+	if (!last)
+		return;
+	mem_cgroup_put(account->memcg);
+	kfree(account);
 }
 
 /**
- * xalloc_payer_init() - make the current task's user the payer
+ * xalloc_payer_init() - make the current task's user, or its cgroup, the payer
  * @payer: the payer
+ * @memcg: the memcg of the current task, or NULL
  *
  * Context: Process context, may sleep.
  * Return: 0 or -ENOMEM.
  */
-int xalloc_payer_init(struct xalloc_payer *payer)
+int xalloc_payer_init(struct xalloc_payer *payer, struct mem_cgroup *memcg)
 {
+	struct mem_cgroup *limited = READ_ONCE(cgroup_pays) ? get_limited(memcg) : NULL;
 	unsigned int limit_mb = READ_ONCE(user_limit_mb);
-	struct xalloc_account *account;
 
-	*payer = (struct xalloc_payer){};
-	if (capable(CAP_IPC_LOCK))
+	*payer = (struct xalloc_payer){ .account = get_account(limited, current_uid()) };
+	if (!payer->account)
+		return -ENOMEM;
+	if (limited || capable(CAP_IPC_LOCK))
 		return 0;
-	if (!limit_mb) {
+	if (limit_mb) {
+		payer->has_user_limit = true;
+		payer->limit_kpages = (unsigned long)limit_mb << (20 - PAGE_SHIFT);
+	} else {
 		payer->limit_kpages = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
 		payer->user = get_uid(current_user());
-		return 0;
 	}
-	payer->limit_kpages = (unsigned long)limit_mb << (20 - PAGE_SHIFT);
-	account = get_account(current_uid());
-	if (IS_ERR(account))
-		return PTR_ERR(account);
-	payer->account = account;
 	return 0;
 }
 
@@ -130,9 +186,9 @@ void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *fr
 	if (payer->user)
 		get_uid(payer->user);
 	if (payer->account) {
-		xa_lock(&accounts);
+		spin_lock(&accounts_lock);
 		payer->account->nr_payers++;
-		xa_unlock(&accounts);
+		spin_unlock(&accounts_lock);
 	}
 }
 
@@ -180,14 +236,29 @@ u64 xalloc_total_room(void)
 	return limit - min(used, limit);
 }
 
-static int charge_total(u32 nr_slices)
+static unsigned long share_limit(void)
 {
-	return add_below(&nr_total_slices, nr_slices, total_limit()) ? 0 : -ENOSR;
+	unsigned long limit_mb = READ_ONCE(share_mb);
+
+	return limit_mb ? limit_mb * SLICES_PER_MB : ULONG_MAX;
 }
 
+/* Against the limits that privileged creators have, too. */
+static int charge_account(struct xalloc_account *account, u32 nr_slices)
+{
+	if (account && !add_below(&account->nr_slices, nr_slices, share_limit()))
+		return -EUSERS;
+	if (add_below(&nr_total_slices, nr_slices, total_limit()))
+		return 0;
+	if (account)
+		atomic_long_sub(nr_slices, &account->nr_slices);
+	return -ENOSR;
+}
+
+/* What a user's limit counts, or NULL if there is none. */
 static atomic_long_t *charged_of(const struct xalloc_payer *payer)
 {
-	if (payer->account)
+	if (payer->has_user_limit)
 		return &payer->account->nr_kpages;
 	return payer->user ? &payer->user->locked_vm : NULL;
 }
@@ -197,8 +268,8 @@ static atomic_long_t *charged_of(const struct xalloc_payer *payer)
  * @payer: the payer
  * @nr_slices: how much, in slices
  *
- * Return: 0, or -ENOBUFS (RLIMIT_MEMLOCK), -EUSERS (user_limit_mb), -ENOSR (total_mb) with
- * nothing charged.
+ * Return: 0, or -ENOBUFS (RLIMIT_MEMLOCK), -EUSERS (user_limit_mb or share_mb), -ENOSR (total_mb)
+ * with nothing charged.
  */
 int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices)
 {
@@ -207,8 +278,8 @@ int xalloc_payer_charge(struct xalloc_payer *payer, u32 nr_slices)
 	int err;
 
 	if (charged && !add_below(charged, nr_kpages, payer->limit_kpages))
-		return payer->account ? -EUSERS : -ENOBUFS;
-	err = charge_total(nr_slices);
+		return payer->user ? -ENOBUFS : -EUSERS;
+	err = charge_account(payer->account, nr_slices);
 	if (!charged)
 		return err;
 	if (err)
@@ -224,6 +295,8 @@ void xalloc_payer_uncharge(struct xalloc_payer *payer, u32 nr_slices)
 	atomic_long_t *charged = charged_of(payer);
 
 	atomic_long_sub(nr_slices, &nr_total_slices);
+	if (payer->account)
+		atomic_long_sub(nr_slices, &payer->account->nr_slices);
 	if (!charged)
 		return;
 	atomic_long_sub(nr_slices * XALLOC_SLICE_KPAGES, charged);

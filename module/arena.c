@@ -169,7 +169,7 @@ static struct xalloc_arena *alloc_arena(u32 nr_segments, u32 policy, int node)
  * xalloc_arena_create() - create an arena
  * @config: what it is to be like
  *
- * The current task's user and memcg become the payers.
+ * The current task's user, or its cgroup, becomes the payer.
  *
  * Context: Process context, may sleep.
  * Return: the arena, or -EINVAL, -EFBIG, -ENODEV, -ENOMEM.
@@ -195,7 +195,8 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		arena->limit_slices = limit;
 		arena->budget = xalloc_budget_get(config->budget);
 	}
-	err = xalloc_payer_init(&arena->payer);
+	arena->memcg = get_mem_cgroup_from_mm(current->mm);
+	err = xalloc_payer_init(&arena->payer, arena->memcg);
 	if (config->fork && (!arena->family || !arena->budget))
 		err = -ENOMEM;
 	if (err) {
@@ -203,7 +204,6 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(err);
 	}
 	arena->fills_holes = config->fills_holes;
-	arena->memcg = get_mem_cgroup_from_mm(current->mm);
 	xalloc_reclaim_start(arena);
 	return arena;
 }
@@ -406,7 +406,8 @@ void xalloc_arena_stat(struct xalloc_arena *arena, struct xalloc_ioc_stat *stat)
 	stat->reserved_bytes = (u64)arena->nr_reserved * XALLOC_SEGMENT_BYTES;
 	stat->pinned_bytes = (u64)arena->nr_idle_slices * XALLOC_SLICE_BYTES -
 			     stat->reserved_bytes;
-	stat->charged_bytes = arena->payer.user || arena->payer.account ? stat->committed_bytes : 0;
+	if (arena->payer.user || arena->payer.has_user_limit)
+		stat->charged_bytes = stat->committed_bytes;
 	stat->small_bytes = (u64)arena->nr_small_slices * XALLOC_SLICE_BYTES;
 	stat->off_node_bytes = (u64)arena->nr_off_node_slices * XALLOC_SLICE_BYTES;
 	stat->fenced_bytes = (u64)arena->placement.nr_fenced * XALLOC_SEGMENT_BYTES;

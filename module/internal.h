@@ -8,7 +8,7 @@
  *	slice	64 KiB; 32 to a segment
  *	page	a run of slices that was granted at once. A struct page is a kpage here
  *	client	one struct file on an arena, or the owner of a copy's pages before a file is open
- *	payer	the user whom an arena is charged to
+ *	payer	the user, or the cgroup, whom an arena is charged to
  *	copy	what a child of fork has in the place of its parent's arena
  *	family	an arena and its copies
  *	view	the arena of a family that one address space has
@@ -35,7 +35,7 @@
  *
  * The fault takes 2 only to give memory to a hole of a file (hole.c), and lets it go before it
  * takes 3. Otherwise it takes 3 alone. It finds a segment by RCU in arena->segments and believes
- * it only under the folio lock. zombies_lock in arena.c, the lock of accounts in account.c
+ * it only under the folio lock. zombies_lock in arena.c, accounts_lock in account.c
  * and the locks of pool.c, of families and of budgets are leaves. arenas_lock in reclaim.c comes
  * after 2: a shrinker that holds arenas_lock only tries to take 2. The lock of an inode, which the
  * size of a file changes with, is outside of 1, that of a view is between 1 and 2.
@@ -105,11 +105,12 @@ long xalloc_counted(enum xalloc_counter counter);
 
 struct xalloc_account;
 
-/* Constant from create on. Neither user nor account: exempt by CAP_IPC_LOCK. */
+/* Constant from create on: see account.c. */
 struct xalloc_payer {
-	struct user_struct *user;	/* by RLIMIT_MEMLOCK */
-	struct xalloc_account *account;	/* by the parameter user_limit_mb */
-	unsigned long limit_kpages;	/* as it was then */
+	struct xalloc_account *account;	/* NULL: a kernel client, for which nobody pays */
+	struct user_struct *user;	/* limited by RLIMIT_MEMLOCK, or NULL */
+	bool has_user_limit;		/* limited by user_limit_mb instead */
+	unsigned long limit_kpages;	/* that limit, as it was then */
 };
 
 struct xalloc_arena;
@@ -242,7 +243,7 @@ struct xalloc_arena {
 	u32 policy;			/* XALLOC_POLICY_* */
 	int node;			/* or NUMA_NO_NODE */
 	struct xalloc_payer payer;
-	struct mem_cgroup *memcg;	/* of the maker, which pays too */
+	struct mem_cgroup *memcg;	/* of the maker; the kernel charges it */
 	struct xalloc_family *family;	/* or NULL: not copied at fork */
 	struct xalloc_budget *budget;	/* with other arenas, or NULL */
 	const struct xalloc_backing *backing;
@@ -397,7 +398,7 @@ static inline void xalloc_arena_breathe(struct xalloc_arena *arena)
 }
 
 /* account.c */
-int xalloc_payer_init(struct xalloc_payer *payer);
+int xalloc_payer_init(struct xalloc_payer *payer, struct mem_cgroup *memcg);
 void xalloc_payer_copy(struct xalloc_payer *payer, const struct xalloc_payer *from);
 void xalloc_payer_exempt(struct xalloc_payer *payer);
 void xalloc_payer_fini(struct xalloc_payer *payer);

@@ -77,8 +77,9 @@
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
  *			&xalloc_ioc_limit.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
- *	EUSERS		the module's limit for that user, its parameter user_limit_mb, which was
- *			set when the arena was created and is then in the place of ENOBUFS
+ *	EUSERS		a limit of the module for one payer: its parameter user_limit_mb, which was
+ *			set when the arena was created and is then in the place of ENOBUFS; or
+ *			its parameter share_mb
  *	ENOSR		the module's limit for all arenas, its parameter total_mb
  *	ENOMEM		the kernel has no huge page at hand, nor what the arena's policy takes
  *			in its place, or no memory for its own records
@@ -241,10 +242,13 @@ struct xalloc_status {
  * pays. The payer's memory cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the
  * module if that is set, are noted when the arena of the device, or the file, is created.
  * CAP_IPC_LOCK at that moment exempts the arena from both, for as long as the arena lives: also
- * after the payer has given the capability up. A segment is charged
- * whole, unless it is in pieces. What comes from the module's pool is charged as all other memory
- * is, except that an arena with XALLOC_ARENA_FORK has memory of the pool only if no cgroup above it
- * has a limit; then that memory is charged to no cgroup.
+ * after the payer has given the capability up. If the parameter cgroup_pays is set at that moment,
+ * the closest cgroup above the payer that has a limit of memory pays alone: the arena is exempt
+ * from both as well. The parameter share_mb limits what all arenas of one user, or of one cgroup
+ * that pays, have together. A segment is charged whole, unless it is in pieces. What comes from
+ * the module's pool is charged as all other memory is, except that an arena with XALLOC_ARENA_FORK
+ * has memory of the pool only if no cgroup above it has a limit; then that memory is charged to no
+ * cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec; on a file of xallocfs, which is the
  * descriptor then, 0.

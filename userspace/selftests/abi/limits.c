@@ -32,6 +32,7 @@ FIXTURE_TEARDOWN(limits)
 {
 	/* Also after a test that gave up half way. */
 	write_text(PARAMETER("user_limit_mb"), "0");
+	write_text(PARAMETER("share_mb"), "0");
 	total_restore();
 	counters_expect(_metadata, self->device, &self->before);
 	close(self->device);
@@ -689,6 +690,40 @@ TEST_F(limits, user_limit_is_noted_at_creation)
 	EXPECT_EQ(0, child_status(pid));
 	close(made[0]);
 	close(made[1]);
+}
+
+static void three_of_the_users_share(int device)
+{
+	int arena, error;
+
+	arena = arena_new(device);
+	require(grant_segments(arena, 100, &error) == 3);
+	require(error == -EUSERS);
+}
+
+/* Each payer may have a share, root too. It is that of the moment. */
+TEST_F(limits, share_is_of_each_payer)
+{
+	int one = arena_create(self->device, 64 * MIB, 0), error;
+	int two = arena_create(self->device, 64 * MIB, 0);
+
+	ASSERT_TRUE(write_text(PARAMETER("share_mb"), "6"));
+	EXPECT_EQ(2, grant_segments(one, 2, &error));
+	EXPECT_EQ(1, grant_segments(two, 10, &error));
+	EXPECT_EQ(-EUSERS, error);
+	EXPECT_EQ(0, as_user(three_of_the_users_share, self->device));
+	ASSERT_TRUE(write_text(PARAMETER("share_mb"), "8"));
+	EXPECT_EQ(1, grant_segments(two, 10, &error));
+	EXPECT_EQ(-EUSERS, error);
+	/* Less than there is refuses all that is new, and takes nothing away. */
+	ASSERT_TRUE(write_text(PARAMETER("share_mb"), "2"));
+	EXPECT_EQ(1, free_page(one, 0));
+	EXPECT_EQ(0, grant_segments(one, 10, &error));
+	EXPECT_EQ(-EUSERS, error);
+	EXPECT_EQ(3 * XALLOC_SEGMENT_BYTES,
+		  stat_of(one).committed_bytes + stat_of(two).committed_bytes);
+	close(two);
+	close(one);
 }
 
 /* Also of root, who is exempt from all else. */

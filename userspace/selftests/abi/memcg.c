@@ -11,6 +11,7 @@
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define CGROUP CGROUP_ROOT "/xalloc-selftest"
+#define OTHER_CGROUP CGROUP "-2"
 
 FIXTURE(memcg)
 {
@@ -32,15 +33,23 @@ FIXTURE_SETUP(memcg)
 	if (!strstr(controllers, "memory"))
 		SKIP(return, "no memory controller of cgroup2 at %s", CGROUP_ROOT);
 	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	rmdir(OTHER_CGROUP);
 	rmdir(CGROUP);
 	ASSERT_EQ(0, mkdir(CGROUP, 0755));
 	ASSERT_TRUE(write_text(CGROUP "/memory.max", "67108864"));
 	write_text(CGROUP "/memory.swap.max", "0");
+	ASSERT_EQ(0, mkdir(OTHER_CGROUP, 0755));
+	ASSERT_TRUE(write_text(OTHER_CGROUP "/memory.max", "67108864"));
+	write_text(OTHER_CGROUP "/memory.swap.max", "0");
 }
 
 FIXTURE_TEARDOWN(memcg)
 {
+	/* Also after a test that gave up half way. */
+	write_text(PARAMETER("cgroup_pays"), "N");
+	write_text(PARAMETER("share_mb"), "0");
 	counters_expect(_metadata, self->device, &self->before);
+	EXPECT_EQ(0, rmdir(OTHER_CGROUP));
 	EXPECT_EQ(0, rmdir(CGROUP)) {
 		TH_LOG("%s: %s", CGROUP, strerror(errno));
 	}
@@ -327,6 +336,111 @@ TEST_F(memcg, lazy_frees_go_when_their_group_is_short)
 {
 	EXPECT_EQ(0, in_group(need_lazily_freed, self->device));
 	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+/* What a tenant tells: how much it got, and why no more. */
+struct told {
+	int nr_segments;
+	int error;
+	uint64_t charged_bytes;
+};
+
+/*
+ * A tenant joins a group, becomes a user who may lock 8 MiB, and fills an arena. The tenant keeps
+ * that until @stop is closed. Returns its number.
+ */
+static pid_t tenant_start(int device, const char *procs, const int stop[2], struct told *told)
+{
+	int answer[2];
+	pid_t pid;
+
+	if (pipe(answer))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		struct rlimit limit = { 8 * MIB, 8 * MIB };
+		char byte;
+		int arena;
+
+		close(stop[1]);
+		require(write_text(procs, "0"));
+		require(!setrlimit(RLIMIT_MEMLOCK, &limit));
+		require(!setresuid(TEST_UID, TEST_UID, TEST_UID));
+		arena = arena_create(device, 256 * MIB, 0);
+		require(arena >= 0);
+		told->nr_segments = grant_segments(arena, 128, &told->error);
+		told->charged_bytes = stat_of(arena).charged_bytes;
+		require(write(answer[1], told, sizeof(*told)) == sizeof(*told));
+		require(read(stop[0], &byte, 1) == 0);
+		_exit(0);
+	}
+	close(answer[1]);
+	if (read(answer[0], told, sizeof(*told)) != sizeof(*told))
+		told->nr_segments = -1;
+	close(answer[0]);
+	return pid;
+}
+
+/* Two tenants at once: what each was told. */
+static void tenants_run(struct __test_metadata *_metadata, int device, const char *second_procs,
+			struct told told[2])
+{
+	int stop[2], i;
+	pid_t pids[2];
+
+	ASSERT_EQ(0, pipe(stop));
+	pids[0] = tenant_start(device, CGROUP "/cgroup.procs", stop, &told[0]);
+	pids[1] = tenant_start(device, second_procs, stop, &told[1]);
+	close(stop[1]);
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, child_status(pids[i]));
+	close(stop[0]);
+	EXPECT_EQ(0, event_count("oom_kill"));
+}
+
+TEST_F(memcg, groups_pay_each_for_themselves)
+{
+	struct told told[2];
+	int i;
+
+	/* The user pays: the first tenant leaves the second nothing. */
+	tenants_run(_metadata, self->device, OTHER_CGROUP "/cgroup.procs", told);
+	EXPECT_EQ(4, told[0].nr_segments);
+	EXPECT_EQ(4 * XALLOC_SEGMENT_BYTES, told[0].charged_bytes);
+	EXPECT_EQ(0, told[1].nr_segments);
+	EXPECT_EQ(-ENOBUFS, told[1].error);
+
+	ASSERT_TRUE(write_text(PARAMETER("cgroup_pays"), "Y"));
+	tenants_run(_metadata, self->device, OTHER_CGROUP "/cgroup.procs", told);
+	for (i = 0; i < 2; i++) {
+		EXPECT_LE(24, told[i].nr_segments);
+		EXPECT_GE(32, told[i].nr_segments);
+		EXPECT_EQ(-ENOMEM, told[i].error);
+		EXPECT_EQ(0, told[i].charged_bytes);
+	}
+	/* Where no group has a limit the user pays, as before. */
+	tenants_run(_metadata, self->device, CGROUP_ROOT "/cgroup.procs", told);
+	EXPECT_LE(24, told[0].nr_segments);
+	EXPECT_EQ(4, told[1].nr_segments);
+	EXPECT_EQ(-ENOBUFS, told[1].error);
+}
+
+TEST_F(memcg, group_that_pays_has_a_share)
+{
+	struct told told[2];
+	int i;
+
+	ASSERT_TRUE(write_text(PARAMETER("cgroup_pays"), "Y"));
+	ASSERT_TRUE(write_text(PARAMETER("share_mb"), "32"));
+	tenants_run(_metadata, self->device, OTHER_CGROUP "/cgroup.procs", told);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(16, told[i].nr_segments);
+		EXPECT_EQ(-EUSERS, told[i].error);
+	}
+	/* Two tenants in one group have one share. */
+	tenants_run(_metadata, self->device, CGROUP "/cgroup.procs", told);
+	EXPECT_EQ(16, told[0].nr_segments);
+	EXPECT_EQ(0, told[1].nr_segments);
 }
 
 #define POOL_SEGMENTS 160
