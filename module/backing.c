@@ -238,12 +238,13 @@ void xalloc_backing_init_inode(struct inode *inode)
  */
 bool xalloc_backing_is_poisoned(struct folio *folio)
 {
-	unsigned long i;
+	/* Once: the compiler would ask for the size again for each kpage. */
+	struct page *kpage = folio_page(folio, 0), *end = kpage + folio_nr_pages(folio);
 
 	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
 		return false;
-	for (i = 0; i < folio_nr_pages(folio); i++)
-		if (PageHWPoison(folio_page(folio, i)))
+	for (; kpage < end; kpage++)
+		if (PageHWPoison(kpage))
 			return true;
 	return false;
 }
