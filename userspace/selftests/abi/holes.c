@@ -3,59 +3,10 @@
  * Description: files of xallocfs that are used as files. Their size changes, memory comes by write,
  * touch and fallocate and goes by punch and truncate, and what has no memory reads as zeros.
  */
-#include "holes.h"
+#define MAP_BYTES (16 * MIB)
+#include "holes_fixture.h"
 
 #include <sys/sendfile.h>
-
-#define MAP_BYTES (16 * MIB)
-#define NAME NAMES "/holes-test"
-
-FIXTURE(holes)
-{
-	int device;
-	int fd;
-	unsigned char *map;
-	long huge_kb;
-	struct xalloc_ioc_stat before;
-};
-
-FIXTURE_VARIANT(holes)
-{
-	size_t shift;
-};
-
-/* Where the address is such that 2 MiB are mapped at once, and where it is not. */
-FIXTURE_VARIANT_ADD(holes, by_huge_pages)
-{
-	.shift = 0,
-};
-
-FIXTURE_VARIANT_ADD(holes, by_kpages)
-{
-	.shift = KPAGE_BYTES,
-};
-
-FIXTURE_SETUP(holes)
-{
-	unlink(NAME);
-	self->device = device_setup(_metadata, &self->before);
-	self->huge_kb = meminfo_kb("FileHugePages");
-	self->fd = file_create(NAME);
-	ASSERT_LE(0, self->fd);
-	/* A mapping may go past the end of the file. */
-	self->map = file_map(self->fd, MAP_BYTES, variant->shift);
-	ASSERT_NE(NULL, self->map);
-}
-
-FIXTURE_TEARDOWN(holes)
-{
-	munmap(self->map, MAP_BYTES);
-	close(self->fd);
-	unlink(NAME);
-	counters_expect(_metadata, self->device, &self->before);
-	EXPECT_EQ(self->huge_kb, meminfo_kb("FileHugePages"));
-	close(self->device);
-}
 
 TEST_F(holes, write_makes_the_file_longer)
 {

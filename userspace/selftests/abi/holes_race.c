@@ -3,63 +3,15 @@
  * Description: threads at odds over one file of xallocfs that is used as a file: some use it, some
  * give its memory back, some refer to it. Nobody sees wrong bytes, nor is refused without a reason.
  */
+#define MAP_BYTES (10 * MIB)
 #include "gup.h"
-#include "holes.h"
+#include "holes_fixture.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 
-#define NAME NAMES "/holes-race-test"
-#define MAP_BYTES (10 * MIB)
-
 enum { NR_STEPS = 2000, NR_THREADS = 4 };
-
-FIXTURE(holes_race)
-{
-	int device;
-	int fd;
-	long huge_kb;
-	unsigned char *map;
-	struct xalloc_ioc_stat before;
-};
-
-FIXTURE_VARIANT(holes_race)
-{
-	size_t shift;
-};
-
-/* Where the address is such that 2 MiB are mapped at once, and where it is not. */
-FIXTURE_VARIANT_ADD(holes_race, by_huge_pages)
-{
-	.shift = 0,
-};
-
-FIXTURE_VARIANT_ADD(holes_race, by_kpages)
-{
-	.shift = KPAGE_BYTES,
-};
-
-FIXTURE_SETUP(holes_race)
-{
-	unlink(NAME);
-	self->device = device_setup(_metadata, &self->before);
-	self->huge_kb = meminfo_kb("FileHugePages");
-	self->fd = file_create(NAME);
-	ASSERT_LE(0, self->fd);
-	self->map = file_map(self->fd, MAP_BYTES, variant->shift);
-	ASSERT_NE(NULL, self->map);
-}
-
-FIXTURE_TEARDOWN(holes_race)
-{
-	munmap(self->map, MAP_BYTES);
-	close(self->fd);
-	unlink(NAME);
-	counters_expect(_metadata, self->device, &self->before);
-	EXPECT_EQ(self->huge_kb, meminfo_kb("FileHugePages"));
-	close(self->device);
-}
 
 /*
  * Threads at odds over one file. What they write is derived from the offset, so each byte that
@@ -294,7 +246,7 @@ static void *use_thread(void *arg)
  * No use of a file fails while another thread punches. A punch may be EBUSY for a reference of a
  * moment, but only if it meets one at each of its looks.
  */
-TEST_F(holes_race, nobody_is_in_the_way)
+TEST_F(holes, nobody_is_in_the_way)
 {
 	struct user user = { .fd = self->fd, .map = self->map };
 	pthread_t thread;
@@ -353,7 +305,7 @@ static void *leaver_thread(void *arg)
  * Either it is EBUSY and all is there, or the memory goes, which may be a moment after the call: a
  * reference that came meanwhile has to go first.
  */
-TEST_F(holes_race, punch_beside_munmap)
+TEST_F(holes, punch_beside_munmap)
 {
 	struct leaver leaver = { .fd = self->fd };
 	unsigned char *copy = anonymous_map(SEGMENT), turn;
@@ -404,7 +356,7 @@ static void *punch_thread(void *arg)
 }
 
 /* Whoever got hold of memory has the memory that the mapping shows until it is let go. */
-TEST_F(holes_race, pipe_beside_punch)
+TEST_F(holes, pipe_beside_punch)
 {
 	struct user user = { .fd = self->fd };
 	struct iovec iov = { self->map + 3 * KPAGE_BYTES, 8 };
@@ -435,12 +387,12 @@ TEST_F(holes_race, pipe_beside_punch)
 	close(ends[1]);
 }
 
-TEST_F(holes_race, threads_at_odds)
+TEST_F(holes, threads_at_odds)
 {
 	expect_stress(_metadata, self->fd, self->map, false);
 }
 
-TEST_F(holes_race, threads_at_odds_and_pipes)
+TEST_F(holes, threads_at_odds_and_pipes)
 {
 	expect_stress(_metadata, self->fd, self->map, true);
 }

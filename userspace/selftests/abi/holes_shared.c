@@ -3,67 +3,27 @@
  * Description: files of xallocfs that are used as files, as programs do it: processes that write,
  * wait for each other and die, numpy's way to map a file, who pays, and the same calls on tmpfs.
  */
-#include "holes.h"
+#define MAP_BYTES (10 * MIB)
+#include "holes_fixture.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 
-#define NAME NAMES "/holes-shared-test"
-#define OTHER NAMES "/holes-shared-test-other"
-#define MAP_BYTES (10 * MIB)
+#define OTHER NAMES "/holes-test-other"
 
-FIXTURE(holes_shared)
+/* For a child: a mapping of its own, by the name of the file. */
+static unsigned char *map_anew(void)
 {
-	int device;
-	int fd;
-	long huge_kb;
-	unsigned char *map;
-	struct xalloc_ioc_stat before;
-};
+	unsigned char *map = arena_map(name_open(NAME, O_RDWR), MAP_BYTES);
 
-FIXTURE_VARIANT(holes_shared)
-{
-	size_t shift;
-};
-
-/* Where the address is such that 2 MiB are mapped at once, and where it is not. */
-FIXTURE_VARIANT_ADD(holes_shared, by_huge_pages)
-{
-	.shift = 0,
-};
-
-FIXTURE_VARIANT_ADD(holes_shared, by_kpages)
-{
-	.shift = KPAGE_BYTES,
-};
-
-FIXTURE_SETUP(holes_shared)
-{
-	unlink(NAME);
-	unlink(OTHER);
-	self->device = device_setup(_metadata, &self->before);
-	self->huge_kb = meminfo_kb("FileHugePages");
-	self->fd = file_create(NAME);
-	ASSERT_LE(0, self->fd);
-	self->map = file_map(self->fd, MAP_BYTES, variant->shift);
-	ASSERT_NE(NULL, self->map);
-}
-
-FIXTURE_TEARDOWN(holes_shared)
-{
-	munmap(self->map, MAP_BYTES);
-	close(self->fd);
-	unlink(NAME);
-	unlink(OTHER);
-	counters_expect(_metadata, self->device, &self->before);
-	EXPECT_EQ(self->huge_kb, meminfo_kb("FileHugePages"));
-	close(self->device);
+	require(map);
+	return map;
 }
 
 /* Two processes touch the same holes in opposite orders, and each writes words of its own. */
-TEST_F(holes_shared, two_processes_write)
+TEST_F(holes, two_processes_write)
 {
 	size_t nr = MAP_BYTES / 512, i;
 	pid_t pid;
@@ -72,10 +32,8 @@ TEST_F(holes_shared, two_processes_write)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		int fd = name_open(NAME, O_RDWR);
-		unsigned char *map = arena_map(fd, MAP_BYTES);
+		unsigned char *map = map_anew();
 
-		require(map);
 		for (i = nr; i--;)
 			*(volatile uint64_t *)(map + i * 512) = i + 1;
 		_exit(0);
@@ -154,7 +112,7 @@ static bool has_waiter(const pthread_mutex_t *mutex)
 	return *(volatile uint32_t *)&mutex->__data.__lock & FUTEX_WAITERS;
 }
 
-TEST_F(holes_shared, processes_wait_for_each_other)
+TEST_F(holes, processes_wait_for_each_other)
 {
 	/* At the end of the file, in a segment of its own. */
 	const off_t at = 2 * SEGMENT + KPAGE_BYTES - sizeof(struct meeting) / 64 * 64 - 64;
@@ -168,11 +126,7 @@ TEST_F(holes_shared, processes_wait_for_each_other)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		int fd = name_open(NAME, O_RDWR);
-		unsigned char *map = arena_map(fd, MAP_BYTES);
-
-		require(map);
-		meeting = (struct meeting *)(map + at);
+		meeting = (struct meeting *)(map_anew() + at);
 		require(take_turns(meeting, true));
 		require(!pthread_mutex_lock(&meeting->left));
 		meeting->is_left = true;
@@ -194,13 +148,14 @@ TEST_F(holes_shared, processes_wait_for_each_other)
 }
 
 /* Who creates a file pays for what others commit in it, and no more than that one may. */
-TEST_F(holes_shared, creator_pays)
+TEST_F(holes, creator_pays)
 {
 	unsigned char *bytes = anonymous_map(6 * MIB), *map;
 	struct stat root;
 	int fd;
 
 	ASSERT_NE(NULL, bytes);
+	unlink(OTHER);
 	ASSERT_EQ(0, stat(NAMES, &root));
 	ASSERT_EQ(0, chmod(NAMES, 01777));
 	EXPECT_EQ(0, in_child({
@@ -213,6 +168,8 @@ TEST_F(holes_shared, creator_pays)
 	ASSERT_EQ(0, chmod(NAMES, root.st_mode & 07777));
 	fd = name_open(OTHER, O_RDWR);
 	ASSERT_LE(0, fd);
+	/* It goes with the descriptor, also if the test fails. */
+	EXPECT_EQ(0, unlink(OTHER));
 	map = arena_map(fd, 8 * MIB);
 	ASSERT_NE(NULL, map);
 	EXPECT_EQ(-EDQUOT, file_allocate(fd, 0, 0, 6 * MIB));
@@ -234,7 +191,7 @@ TEST_F(holes_shared, creator_pays)
 }
 
 /* As np.memmap() does it. */
-TEST_F(holes_shared, memory_map_of_a_program)
+TEST_F(holes, memory_map_of_a_program)
 {
 	const size_t bytes = 3 * MIB + 24;
 	unsigned char *map, *want = anonymous_map(bytes);
@@ -313,7 +270,7 @@ static long random_call(uint32_t *random, int fd, unsigned char *map, unsigned c
 	}
 }
 
-TEST_F(holes_shared, does_as_tmpfs_does)
+TEST_F(holes, does_as_tmpfs_does)
 {
 	unsigned char *pieces[2] = { anonymous_map(PIECE_BYTES), anonymous_map(PIECE_BYTES) };
 	unsigned char *whole[2] = { anonymous_map(MAP_BYTES), anonymous_map(MAP_BYTES) };
@@ -355,7 +312,7 @@ TEST_F(holes_shared, does_as_tmpfs_does)
 }
 
 /* As with any file: one memory for parent and child, but for a private mapping. */
-TEST_F(holes_shared, child_inherits_mappings)
+TEST_F(holes, child_inherits_mappings)
 {
 	unsigned char *private;
 
@@ -384,7 +341,7 @@ TEST_F(holes_shared, child_inherits_mappings)
 }
 
 /* A private mapping for which reading was enough leads to nothing that writes. */
-TEST_F(holes_shared, private_mapping_of_a_reader)
+TEST_F(holes, private_mapping_of_a_reader)
 {
 	int reader = name_open(NAME, O_RDONLY), device = device_open(), fd;
 	unsigned char *private;
