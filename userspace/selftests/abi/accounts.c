@@ -3,8 +3,7 @@
  * Description: the life of a file and of an arena of small pieces, and that all who count memory
  * agree at each step, to the slice: STAT, stat, df, meminfo, the memory cgroup, mincore.
  */
-#include "selftest.h"
-#include "sharing.h"
+#include "holes.h"
 
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -12,10 +11,7 @@
 #define NAME NAMES "/accounts-test"
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define CGROUP CGROUP_ROOT "/xalloc-accounts"
-#define SEGMENT XALLOC_SEGMENT_BYTES
-#define SLICE XALLOC_SLICE_BYTES
 #define BYTES (8 * SEGMENT)
-#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
 /* Bytes that somebody says are in use. */
 struct accounts {
@@ -135,19 +131,19 @@ FIXTURE_TEARDOWN(accounts)
 TEST_F(accounts, life_of_a_file)
 {
 	struct xalloc_ioc_export export = { .size = sizeof(export), .bytes = SEGMENT };
-	int fd = open(NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), ends[2], dmabuf;
+	int fd = file_create(NAME), ends[2], dmabuf;
 	unsigned char *map;
 	struct iovec one;
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, BYTES));
+	ASSERT_EQ(0, file_resize(fd, BYTES));
 	map = arena_map(fd, BYTES);
 	ASSERT_NE(NULL, map);
 	EXPECT_FILE(fd, map, 0);
 	/* Commit, by each way. */
 	ASSERT_EQ(1, pwrite(fd, "x", 1, 0));
 	EXPECT_FILE(fd, map, SEGMENT);
-	ASSERT_EQ(0, fallocate(fd, 0, 2 * SEGMENT, 2 * SEGMENT));
+	ASSERT_EQ(0, file_allocate(fd, 0, 2 * SEGMENT, 2 * SEGMENT));
 	EXPECT_FILE(fd, map, 3 * SEGMENT);
 	map[5 * SEGMENT + 12345] = 1;
 	EXPECT_FILE(fd, map, 4 * SEGMENT);
@@ -161,16 +157,15 @@ TEST_F(accounts, life_of_a_file)
 	ASSERT_LE(0, dmabuf);
 	EXPECT_FILE(fd, map, 4 * SEGMENT);
 	/* Punch, and be refused what is in use. */
-	ASSERT_EQ(0, fallocate(fd, PUNCH, 0, SEGMENT));
+	ASSERT_EQ(0, file_punch(fd, 0, SEGMENT));
 	EXPECT_FILE(fd, map, 3 * SEGMENT);
-	EXPECT_EQ(-1, fallocate(fd, PUNCH, 0, BYTES));
-	EXPECT_EQ(EBUSY, errno);
+	EXPECT_EQ(-EBUSY, file_punch(fd, 0, BYTES));
 	EXPECT_FILE(fd, map, 3 * SEGMENT);
 	close(ends[0]);
 	close(ends[1]);
-	ASSERT_EQ(0, fallocate(fd, PUNCH, 2 * SEGMENT, SEGMENT));
+	ASSERT_EQ(0, file_punch(fd, 2 * SEGMENT, SEGMENT));
 	EXPECT_FILE(fd, map, 2 * SEGMENT);
-	ASSERT_EQ(0, ftruncate(fd, 4 * SEGMENT));
+	ASSERT_EQ(0, file_resize(fd, 4 * SEGMENT));
 	EXPECT_FILE(fd, map, SEGMENT);
 	/* Die: first the name, then what is left of the file but the export, then that. */
 	ASSERT_EQ(0, unlink(NAME));
@@ -188,7 +183,7 @@ TEST_F(accounts, life_of_small_pieces)
 		.arena_bytes = BYTES,
 		.policy = XALLOC_POLICY_SMALL,
 	};
-	int fd = open(NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), ends[2];
+	int fd = file_create(NAME), ends[2];
 	unsigned char *map;
 	struct iovec one;
 	pid_t pid;
@@ -200,7 +195,7 @@ TEST_F(accounts, life_of_small_pieces)
 	EXPECT_FILE(fd, map, 0);
 	ASSERT_EQ(1, grant_page(fd, 5, 0, NULL));
 	EXPECT_FILE(fd, map, 5 * SLICE);
-	ASSERT_EQ(0, fallocate(fd, 0, 7 * SLICE, SLICE));
+	ASSERT_EQ(0, file_allocate(fd, 0, 7 * SLICE, SLICE));
 	EXPECT_FILE(fd, map, 6 * SLICE);
 	ASSERT_EQ(1, free_range(fd, 0, SLICE));
 	EXPECT_FILE(fd, map, 5 * SLICE);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the tests of files that are used as files have in common. */
+/* Calls on files that are used as files, and what their tests have in common. */
 #ifndef XALLOC_HOLES_H
 #define XALLOC_HOLES_H
 

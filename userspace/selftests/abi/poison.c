@@ -5,9 +5,8 @@
  * only, and for good, in two ways that the kernel treats differently: by madvise(MADV_HWPOISON),
  * and by hard_offline_page, which takes the path of a real machine check.
  */
+#include "holes.h"
 #include "kpages.h"
-#include "selftest.h"
-#include "sharing.h"
 
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -123,10 +122,9 @@ TEST_F(poison, file_is_mended_by_a_hole)
 	int fd = open(NAMES, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	char bytes[2 * KPAGE_BYTES];
 	unsigned char *map;
-	struct stat st;
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, ARENA_BYTES));
+	ASSERT_EQ(0, file_resize(fd, ARENA_BYTES));
 	map = arena_map(fd, ARENA_BYTES);
 	ASSERT_NE(NULL, map);
 	ASSERT_EQ(0, touch_write(map + XALLOC_SEGMENT_BYTES, 7));
@@ -136,10 +134,8 @@ TEST_F(poison, file_is_mended_by_a_hole)
 	EXPECT_EQ(EIO, errno);
 	EXPECT_EQ(-1, pwrite(fd, bytes, 1, 3 * KPAGE_BYTES));
 	EXPECT_EQ(EIO, errno);
-	EXPECT_EQ(0, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-			       XALLOC_SEGMENT_BYTES));
-	EXPECT_TRUE(wait_for(!fstat(fd, &st) &&
-			     st.st_blocks * 512 == (long)XALLOC_SEGMENT_BYTES, 5000));
+	EXPECT_EQ(0, file_punch(fd, 0, SEGMENT));
+	EXPECT_TRUE(wait_for(file_blocks(fd) == (long)SEGMENT, 5000));
 	EXPECT_EQ(1, pwrite(fd, "x", 1, 3 * KPAGE_BYTES));
 	EXPECT_EQ('x', map[3 * KPAGE_BYTES]);
 	EXPECT_EQ(0, map[0]);

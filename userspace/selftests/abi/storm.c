@@ -4,8 +4,7 @@
  * arenas of their own that their children copy, while pipes and dma-bufs hold memory. What a
  * process wrote into its pages stays, each call succeeds at times, and nothing is left in the end.
  */
-#include "selftest.h"
-#include "sharing.h"
+#include "holes.h"
 
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -189,8 +188,7 @@ static bool do_free_part(struct storm *s)
 	offset = page->offset + kept * XALLOC_SLICE_BYTES;
 	bytes = (page->nr_slices - kept) * XALLOC_SLICE_BYTES;
 	if (below(s, 2))
-		rc = fallocate(place->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
-			       bytes) ? -errno : 1;
+		rc = file_punch(place->fd, offset, bytes) ?: 1;
 	else
 		rc = free_range(place->fd, offset, bytes);
 	/* A dma-buf or a pipe may have it. */
@@ -221,7 +219,7 @@ static bool do_file(struct storm *s)
 	if (below(s, 2))
 		require(!ftruncate(fd, at) && !ftruncate(fd, ARENA_BYTES));
 	else
-		require(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, 8));
+		require(!file_punch(fd, at, 8));
 	require(pread(fd, &word, 8, at) == 8 && !word);
 	munmap(map, ARENA_BYTES);
 	close(fd);
