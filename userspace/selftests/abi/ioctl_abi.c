@@ -4,29 +4,10 @@
  * sizes, unknown flags, padding, bad pointers and wrong descriptors; and that a call that was
  * refused granted, freed and created nothing.
  */
+#include "argument.h"
 #include "selftest.h"
 
 #define ARENA_BYTES (8 * MIB)
-
-/* Room for the largest structure with what a later version may append. */
-union argument {
-	unsigned char bytes[256];
-	__u32 size;
-	struct xalloc_ioc_info info;
-	struct xalloc_ioc_stat stat;
-	struct xalloc_ioc_arena_create create;
-	struct xalloc_ioc_grant grant;
-	struct xalloc_ioc_free free;
-	struct xalloc_ioc_reserve reserve;
-	struct xalloc_ioc_trim trim;
-	struct xalloc_ioc_attach attach;
-	struct xalloc_ioc_limit limit;
-	struct xalloc_ioc_list list;
-	struct xalloc_ioc_adopt adopt;
-	struct xalloc_ioc_export export;
-	struct xalloc_ioc_attach_at attach_at;
-	struct xalloc_ioc_meta meta;
-};
 
 static struct xalloc_page_grant one_page[1];
 static struct xalloc_page_info one_info[1];

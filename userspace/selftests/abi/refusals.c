@@ -3,6 +3,7 @@
  * Description: every row of the table of refusals, on every descriptor that it names; and that a
  * call which was refused did nothing.
  */
+#include "argument.h"
 #include "selftest.h"
 #include "sharing.h"
 
@@ -20,26 +21,6 @@ enum {
 /* What is mapped: ARENA, the same by a reader, and a dma-buf of FULL. */
 enum { MAPPED, MAPPED_READ_ONLY, MAPPED_EXPORT, NR_MAPS };
 static void *maps[NR_MAPS];
-
-union argument {
-	__u32 size;
-	unsigned char bytes[128];
-	struct xalloc_ioc_info info;
-	struct xalloc_ioc_stat stat;
-	struct xalloc_ioc_arena_create create;
-	struct xalloc_ioc_grant grant;
-	struct xalloc_ioc_free free;
-	struct xalloc_ioc_reserve reserve;
-	struct xalloc_ioc_trim trim;
-	struct xalloc_ioc_attach attach;
-	struct xalloc_ioc_limit limit;
-	struct xalloc_ioc_list list;
-	struct xalloc_ioc_adopt adopt;
-	struct xalloc_ioc_export export;
-	struct xalloc_ioc_attach_at attach_at;
-	struct xalloc_ioc_fork_prepare fork_prepare;
-	struct xalloc_ioc_meta meta;
-};
 
 /* What a call is given. */
 static struct {
