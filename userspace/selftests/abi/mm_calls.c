@@ -3,6 +3,7 @@
  * Description: what the kernel's calls on mappings do to one of an arena: each does what
  * Documentation/abi.rst says, and none loses a byte.
  */
+#include "kpages.h"
 #include "selftest.h"
 #include "sharing.h"
 
@@ -133,33 +134,26 @@ TEST_F(mm_calls, userfaultfd_is_refused)
 	close(fd);
 }
 
-static bool is_soft_dirty(int pagemap, const volatile void *addr)
+static bool is_soft_dirty(const volatile void *addr)
 {
-	uint64_t entry = 0;
-
-	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)addr / KPAGE_BYTES * 8) !=
-	    sizeof(entry))
-		return false;
-	return entry >> 55 & 1;
+	return pagemap_entry(addr) >> 55 & 1;
 }
 
 TEST_F(mm_calls, soft_dirty_tells_of_writes)
 {
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	uint64_t value;
 
-	ASSERT_LE(0, pagemap);
+	ASSERT_EQ(0, access("/proc/self/pagemap", R_OK));
 	/* A new mapping counts as dirty until it is cleared. */
-	if (!is_soft_dirty(pagemap, self->map))
+	if (!is_soft_dirty(self->map))
 		SKIP(return, "this kernel has no soft-dirty bits");
 	ASSERT_TRUE(write_text("/proc/self/clear_refs", "4"));
 	EXPECT_EQ(0, touch_read(self->map, &value));
 	EXPECT_EQ(0, touch_read(self->map + XALLOC_SEGMENT_BYTES, &value));
-	EXPECT_FALSE(is_soft_dirty(pagemap, self->map));
+	EXPECT_FALSE(is_soft_dirty(self->map));
 	EXPECT_EQ(0, touch_write(self->map, value));
-	EXPECT_TRUE(is_soft_dirty(pagemap, self->map));
-	EXPECT_FALSE(is_soft_dirty(pagemap, self->map + XALLOC_SEGMENT_BYTES));
-	close(pagemap);
+	EXPECT_TRUE(is_soft_dirty(self->map));
+	EXPECT_FALSE(is_soft_dirty(self->map + XALLOC_SEGMENT_BYTES));
 }
 
 TEST_F(mm_calls, ptrace_reads_and_writes)

@@ -3,6 +3,7 @@
  * Description: huge pages required, preferred and not wanted, also where the kernel has none
  * left; alignment; memory that is zeroed for a grant; pieces that go back one by one.
  */
+#include "kpages.h"
 #include "selftest.h"
 
 #define NO_NODE (-1)
@@ -123,18 +124,6 @@ TEST_F(policy, zero_on_grant)
 	close(arena);
 }
 
-/* Where in physical memory a mapped byte is; 0 if this cannot be told. */
-static uint64_t physical(int pagemap, const volatile void *addr)
-{
-	uint64_t entry;
-
-	touch_read(addr, &entry);
-	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)addr / KPAGE_BYTES * 8) !=
-	    sizeof(entry))
-		return 0;
-	return (entry & ((1ULL << 55) - 1)) * KPAGE_BYTES;
-}
-
 /*
  * Takes memory in pieces, all but what the system lives on, and gives back all but the
  * first of each 2 MiB. Returns how many pieces it keeps.
@@ -143,13 +132,13 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 {
 	static struct xalloc_page_grant pages[XALLOC_BATCH_MAX];
 	unsigned char *map = arena_map(arena, bytes);
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), i, rc;
 	uint64_t *offsets = calloc(bytes / XALLOC_SLICE_BYTES, sizeof(*offsets));
 	uint32_t nr = 0, nr_freed = 0, n;
+	uint64_t pfn;
+	int i, rc;
 
 	ASSERT_NE(NULL, map);
 	ASSERT_NE(NULL, offsets);
-	ASSERT_LE(0, pagemap);
 	do {
 		for (i = 0; i < XALLOC_BATCH_MAX; i++)
 			pages[i] = (struct xalloc_page_grant){ .nr_slices = 1 };
@@ -158,9 +147,13 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 			offsets[nr++] = pages[i].offset;
 	} while (rc == XALLOC_BATCH_MAX && meminfo_kb("MemFree") > LEFT_KB);
 	TH_LOG("%u pieces, %ld MiB free", nr, meminfo_kb("MemFree") / 1024);
-	for (n = 0; n < nr; n++)
-		if (physical(pagemap, map + offsets[n]) % XALLOC_SEGMENT_BYTES)
+	for (n = 0; n < nr; n++) {
+		touch_read(map + offsets[n], NULL);
+		pfn = pfn_of(map + offsets[n]);
+		ASSERT_NE(0, pfn);
+		if (pfn * KPAGE_BYTES % XALLOC_SEGMENT_BYTES)
 			offsets[nr_freed++] = offsets[n];
+	}
 	/* Unmap first, or each free would unmap its own piece. */
 	munmap(map, bytes);
 	for (n = 0; n < nr_freed; n += rc) {
@@ -170,7 +163,6 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 		ASSERT_EQ(some, rc);
 	}
 	free(offsets);
-	close(pagemap);
 	return nr - nr_freed;
 }
 

@@ -15,9 +15,14 @@ static uint64_t read_entry(const char *path, uint64_t index)
 	return entry;
 }
 
+uint64_t pagemap_entry(const volatile void *addr)
+{
+	return read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
+}
+
 uint64_t pfn_of(const volatile void *addr)
 {
-	uint64_t entry = read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
+	uint64_t entry = pagemap_entry(addr);
 
 	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
 }

@@ -11,6 +11,9 @@
 #define KPF_UNEVICTABLE 18
 #define KPF_HWPOISON 19
 
+/* What /proc/self/pagemap says of the kpage that is mapped at @addr; 0 where it cannot be read. */
+uint64_t pagemap_entry(const volatile void *addr);
+
 /* The page frame number of the memory that is mapped at @addr; 0 if none is. */
 uint64_t pfn_of(const volatile void *addr);
 
