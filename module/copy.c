@@ -9,7 +9,6 @@
  * two arenas only one is ever locked.
  */
 #include <linux/bitops.h>
-#include <linux/bits.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
@@ -127,15 +126,10 @@ static int copy_slices(struct xalloc_arena *to, struct xalloc_arena *from, u32 i
 /* Frees slices of a segment of the copy. */
 static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
 {
-	u32 base = index * XALLOC_SLICES_PER_SEGMENT, first, nr;
-	int err = 0;
+	int err;
 
 	mutex_lock(&heir->arena->lock);
-	for (; slices && !err; slices &= ~GENMASK(first + nr - 1, first)) {
-		first = __ffs(slices);
-		nr = ~(slices >> first) ? __ffs(~(slices >> first)) : XALLOC_SLICES_PER_SEGMENT;
-		err = xalloc_page_free_range(heir, base + first, base + first + nr, false);
-	}
+	err = xalloc_page_free_slices(heir, index, slices);
 	xalloc_reclaim_abandoned(heir->arena);
 	mutex_unlock(&heir->arena->lock);
 	/* Where records contradict each other, the page stays the heir's. */

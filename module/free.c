@@ -8,6 +8,7 @@
  * To free a part of a page, the page is split into two or three, each with a record, and the one
  * in question is freed. All memory for records is had before anything changes.
  */
+#include <linux/bitmap.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
@@ -228,7 +229,7 @@ static int split_at(struct xalloc_client *client, u32 first, u32 end)
 }
 
 /* Whether @client may free the slices. A dma-buf holds a page as a whole. Lets the lock go. */
-static int check_range(struct xalloc_client *client, u32 first, u32 end)
+static int check_may_free(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	u32 slice, next, nr = 0;
@@ -276,7 +277,7 @@ int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, boo
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	err = check_range(client, first, end) ?: split_at(client, first, end);
+	err = check_may_free(client, first, end) ?: split_at(client, first, end);
 	while (!err && first < end) {
 		page = xa_load(&arena->pages, first);
 		if (!page || page->slice + page->nr_slices > end)
@@ -287,6 +288,29 @@ int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, boo
 			xalloc_arena_breathe(arena);
 		if (!err && first < end && fatal_signal_pending(current))
 			err = -EINTR;
+	}
+	return err;
+}
+
+/**
+ * xalloc_page_free_slices() - free slices of one segment, each run of them as a range
+ * @client: who frees, as for xalloc_page_free()
+ * @index: number of the segment
+ * @slices: the slices, one bit each
+ *
+ * Context: as for xalloc_page_free_range().
+ * Return: 0, or the error of the first run that cannot be freed; the runs below it are freed then.
+ */
+int xalloc_page_free_slices(struct xalloc_client *client, u32 index, u32 slices)
+{
+	u32 base = index * XALLOC_SLICES_PER_SEGMENT, first, end;
+	unsigned long bits = slices;
+	int err = 0;
+
+	for_each_set_bitrange(first, end, &bits, XALLOC_SLICES_PER_SEGMENT) {
+		err = xalloc_page_free_range(client, base + first, base + end, false);
+		if (err)
+			break;
 	}
 	return err;
 }

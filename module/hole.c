@@ -18,7 +18,7 @@
  * PUNCH_HOLE does not take their references for pins. A touch holds no lock of the inode: under
  * arena->lock it looks at the size once more.
  */
-#include <linux/bitops.h>
+#include <linux/bitmap.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/jiffies.h>
@@ -47,15 +47,18 @@ static u32 slices_between(u32 index, u32 first, u32 end)
  */
 static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
-	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT, first, nr;
+	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT, first, end, nr;
+	unsigned long bits = slices;
 	int err = 0;
 
 	/* What was in a file before, and could not be given back, must not be seen again. */
 	xalloc_segment_zero(seg, slices & seg->touched);
-	for (; slices && !err; slices &= ~(u32)GENMASK(first + nr - 1, first)) {
-		first = __ffs(slices);
-		nr = seg->in_pieces ? 1 : ffz((unsigned long)slices >> first);
-		err = xalloc_page_grant_idle(arena, base + first, nr);
+	for_each_set_bitrange(first, end, &bits, XALLOC_SLICES_PER_SEGMENT) {
+		nr = seg->in_pieces ? 1 : end - first;
+		for (; first < end && !err; first += nr)
+			err = xalloc_page_grant_idle(arena, base + first, nr);
+		if (err)
+			break;
 	}
 	return err;
 }
@@ -255,20 +258,6 @@ static u32 slices_to_free(const struct xalloc_arena *arena, const struct xalloc_
 	return seg->in_pieces || slices == ALL_SLICES || !arena->fills_holes ? slices : 0;
 }
 
-/* Frees slices of one segment, by runs. */
-static int free_slices(struct xalloc_client *client, u32 index, u32 slices)
-{
-	u32 base = index * XALLOC_SLICES_PER_SEGMENT, first, nr;
-	int err = 0;
-
-	for (; slices && !err; slices &= ~(u32)GENMASK(first + nr - 1, first)) {
-		first = __ffs(slices);
-		nr = ffz((unsigned long)slices >> first);
-		err = xalloc_page_free_range(client, base + first, base + first + nr, false);
-	}
-	return err;
-}
-
 static bool is_past_end(const struct xalloc_arena *arena, pgoff_t kpage)
 {
 	return kpage >= DIV_ROUND_UP_ULL(i_size_read(arena->mapping->host), PAGE_SIZE);
@@ -294,7 +283,7 @@ int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage)
 		err = fill(arena, index, BIT(slice % XALLOC_SLICES_PER_SEGMENT), &filled);
 	/* The file was made shorter while memory was had. What others have filled is theirs. */
 	if (!err && is_past_end(arena, kpage))
-		err = free_slices(&arena->orphans, index, filled) ?: -ENXIO;
+		err = xalloc_page_free_slices(&arena->orphans, index, filled) ?: -ENXIO;
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;
@@ -441,7 +430,7 @@ static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u
 	/* A folio that stays is still mapped. */
 	if (!seg->in_pieces && slices != seg->granted)
 		xalloc_segment_zero(seg, slices);
-	return free_slices(client, index, slices);
+	return xalloc_page_free_slices(client, index, slices);
 }
 
 static int free_range(struct xalloc_client *client, u32 first, u32 end)

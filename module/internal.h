@@ -542,6 +542,7 @@ int xalloc_page_split(struct xalloc_arena *arena, struct xalloc_page *page, u32 
 /* free.c */
 int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily);
 int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, bool lazily);
+int xalloc_page_free_slices(struct xalloc_client *client, u32 index, u32 slices);
 int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
 
 /* lazy.c */
