@@ -258,11 +258,6 @@ static u32 slices_to_free(const struct xalloc_arena *arena, const struct xalloc_
 	return seg->in_pieces || slices == ALL_SLICES || !arena->fills_holes ? slices : 0;
 }
 
-static bool is_past_end(const struct xalloc_arena *arena, pgoff_t kpage)
-{
-	return kpage >= DIV_ROUND_UP_ULL(i_size_read(arena->mapping->host), PAGE_SIZE);
-}
-
 /**
  * xalloc_hole_touch() - give memory to a hole that a mapping has touched
  * @arena: an arena whose holes are filled
@@ -279,10 +274,10 @@ int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage)
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	if (!is_past_end(arena, kpage))
+	if (!xalloc_hole_is_past_end(arena->mapping->host, kpage))
 		err = fill(arena, index, BIT(slice % XALLOC_SLICES_PER_SEGMENT), &filled);
 	/* The file was made shorter while memory was had. What others have filled is theirs. */
-	if (!err && is_past_end(arena, kpage))
+	if (!err && xalloc_hole_is_past_end(arena->mapping->host, kpage))
 		err = xalloc_page_free_slices(&arena->orphans, index, filled) ?: -ENXIO;
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);

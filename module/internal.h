@@ -444,6 +444,12 @@ static inline bool xalloc_hole_is_filled(const struct xalloc_arena *arena)
 	return smp_load_acquire(&arena->fills_holes);
 }
 
+/* Whether a kpage of a file lies past the end of the file. */
+static inline bool xalloc_hole_is_past_end(const struct inode *inode, pgoff_t kpage)
+{
+	return kpage >= DIV_ROUND_UP_ULL(i_size_read(inode), PAGE_SIZE);
+}
+
 /* read_write.c */
 ssize_t xalloc_read_iter(struct kiocb *iocb, struct iov_iter *to);
 ssize_t xalloc_write_iter(struct kiocb *iocb, struct iov_iter *from);

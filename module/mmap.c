@@ -104,13 +104,6 @@ static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
 	return filemap_map_pages(vmf, first, last);
 }
 
-static bool is_past_end(const struct vm_fault *vmf)
-{
-	loff_t bytes = i_size_read(file_inode(vmf->vma->vm_file));
-
-	return vmf->pgoff >= DIV_ROUND_UP_ULL(bytes, PAGE_SIZE);
-}
-
 /* The folio at the touched kpage, referenced and locked, or NULL if no page is there. */
 static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
@@ -121,7 +114,7 @@ static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *are
 
 	do {
 		/* There may be memory past the end of the file. It must not be mapped. */
-		if (fills && is_past_end(vmf))
+		if (fills && xalloc_hole_is_past_end(file_inode(vmf->vma->vm_file), vmf->pgoff))
 			return NULL;
 		folio = xalloc_segment_lock_folio(arena, slice);
 		/* Others may make a hole of it again. */
