@@ -35,6 +35,11 @@
 /* Before a reference is taken for a pin: 10, 20, 40 and 80 ms. */
 #define NR_WAITS 4
 
+/* Each segment that has memory, or is given some, in the range, which ends before slice @end. */
+#define for_each_segment_between(arena, first, end, index, seg)				\
+	xa_for_each_range(&(arena)->segments, index, seg, (first) / XALLOC_SLICES_PER_SEGMENT,	\
+			  ((end) - 1) / XALLOC_SLICES_PER_SEGMENT)
+
 /* Slices of segment @index that are in the range, which ends before slice @end. */
 static u32 slices_between(u32 index, u32 first, u32 end)
 {
@@ -192,8 +197,7 @@ static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	end_lazy(arena, first, end);
-	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
-			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
+	for_each_segment_between(arena, first, end, index, seg) {
 		nr_missing -= hweight32(slices_between(index, first, end) & seg->present);
 		if (++nr % XALLOC_STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
@@ -353,7 +357,7 @@ static int check_pins(const struct xalloc_segment *seg, u32 slices)
 	return 0;
 }
 
-static int look_at_range(struct xalloc_client *client, u32 first, u32 end)
+static int check_freeable_once(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_segment *seg;
@@ -364,8 +368,7 @@ static int look_at_range(struct xalloc_client *client, u32 first, u32 end)
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
 	end_lazy(arena, first, end);
-	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
-			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
+	for_each_segment_between(arena, first, end, index, seg) {
 		slices = slices_to_free(arena, seg, first, end);
 		err = check_pages(client, seg, slices) ?: check_pins(seg, slices);
 		if (!err && fatal_signal_pending(current))
@@ -383,14 +386,14 @@ static int look_at_range(struct xalloc_client *client, u32 first, u32 end)
  * Whether the slices can be freed. A fault, or the kernel's compaction, has references to a folio
  * for a moment: as memfd_wait_for_pins() does, this looks again before it takes them for pins.
  */
-static int check_range(struct xalloc_client *client, u32 first, u32 end)
+static int check_freeable(struct xalloc_client *client, u32 first, u32 end)
 {
-	int err = look_at_range(client, first, end), i;
+	int err = check_freeable_once(client, first, end), i;
 
 	for (i = 0; i < NR_WAITS && err == -EBUSY; i++) {
 		if (schedule_timeout_killable(msecs_to_jiffies(10 << i)))
 			return -EINTR;
-		err = look_at_range(client, first, end);
+		err = check_freeable_once(client, first, end);
 	}
 	return err;
 }
@@ -437,8 +440,7 @@ static int free_range(struct xalloc_client *client, u32 first, u32 end)
 
 	if (mutex_lock_killable(&arena->lock))
 		return -EINTR;
-	xa_for_each_range(&arena->segments, index, seg, first / XALLOC_SLICES_PER_SEGMENT,
-			  (end - 1) / XALLOC_SLICES_PER_SEGMENT) {
+	for_each_segment_between(arena, first, end, index, seg) {
 		err = free_in_segment(client, index, first, end);
 		if (!err && fatal_signal_pending(current))
 			err = -EINTR;
@@ -486,7 +488,7 @@ static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {
 	u32 first = DIV_ROUND_UP_ULL(from, XALLOC_SLICE_BYTES), end = to / XALLOC_SLICE_BYTES;
-	int err = first < end ? check_range(client, first, end) : 0;
+	int err = first < end ? check_freeable(client, first, end) : 0;
 
 	return err ?: free_or_zero(client, from, to);
 }
@@ -515,7 +517,7 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes)
 		i_size_write(inode, bytes);
 		return 0;
 	}
-	err = check_range(&arena->orphans, first, end);
+	err = check_freeable(&arena->orphans, first, end);
 	if (err)
 		return err;
 	/* First the size: no touch fills again what goes. */
