@@ -2,21 +2,23 @@
 /*
  * Holes: memory of a file that file calls and touches commit, and that file calls give back.
  *
- * A slice without a page is a hole. fallocate() fills holes, by pages that belong to the arena, and
- * with PUNCH_HOLE it makes holes. In an arena with grants, only grants and frees do so besides. The
- * arena of any other file of xallocfs is for those who want a file: there a
- * write and a touch of a mapping fill holes, too, and truncate() makes them. Grants, which would
- * find free slices by themselves, are not for these arenas.
+ * A slice without a page is a hole. There are two kinds of arenas. In an arena with grants, grants
+ * and fallocate() fill holes; frees and fallocate() with PUNCH_HOLE make holes. The arena of any
+ * other file of xallocfs serves programs that want an ordinary file: there fallocate(), a write and
+ * a touch of a mapping fill holes; PUNCH_HOLE and truncate() make holes. Such an arena refuses
+ * grants, because a grant would choose free slices by itself. A page that fills holes and was not
+ * granted to a client belongs to the arena.
  *
- * In a file the unit is a folio, because a mapping maps the whole folio: an order-9 folio is
- * granted as a whole, so that no slice of it is a hole that can be touched without a fault. A piece
- * is one slice. What of a folio lies past the end of the file, or is punched without the rest, is
- * zeroed and stays. In an arena with grants the unit is a slice.
+ * In an ordinary file the unit is a folio, because a mapping maps the whole folio. An order-9 folio
+ * is granted as a whole: otherwise some of its slices would be holes that can be touched without a
+ * fault. A piece is one slice. If only a part of a folio lies past the end of the file, or only a
+ * part of it is punched, that part is zeroed and the folio stays. In an arena with grants the unit
+ * is a slice.
  *
- * A file has an offset space of the largest size. The size of the inode says how much of it can be
- * used. The size changes only while the inode is locked. Readers lock the inode, too, so that
- * PUNCH_HOLE does not take their references for pins. A touch holds no lock of the inode: under
- * arena->lock it looks at the size once more.
+ * An ordinary file has an offset space of the largest size. The size of the inode says how much of
+ * it can be used. The size changes only while the inode is locked. Readers lock the inode, too, so
+ * that PUNCH_HOLE does not take their references for pins. A touch does not lock the inode: it
+ * looks at the size once more under arena->lock.
  */
 #include <linux/bitmap.h>
 #include <linux/fs.h>
@@ -29,26 +31,26 @@
 
 #define ALL_SLICES (~0u)
 
-/* Segments to look at before others have arena->lock. */
+/* After so many segments arena->lock is let go for a moment. */
 #define STEP_SEGMENTS 16
 
-/* Before a reference is taken for a pin: 10, 20, 40 and 80 ms. */
+/* A reference that is still there after so many waits of 10, 20, 40 and 80 ms is a pin. */
 #define NR_WAITS 4
 
-/* Each segment that has memory, or is given some, in the range, which ends before slice @end. */
+/* Each segment with slices from @first to before @end that has memory or is being given some. */
 #define for_each_segment_between(arena, first, end, index, seg)				\
-	xa_for_each_range(&(arena)->segments, index, seg, (first) / XALLOC_SLICES_PER_SEGMENT,	\
+	xa_for_each_range(&(arena)->segments, index, seg, (first) / XALLOC_SLICES_PER_SEGMENT, \
 			  ((end) - 1) / XALLOC_SLICES_PER_SEGMENT)
 
-/* Slices of segment @index that are in the range, which ends before slice @end. */
+/* The slices of segment @index from @first to before @end. */
 static u32 slices_between(u32 index, u32 first, u32 end)
 {
 	return first < end ? xalloc_placement_mask(index, first, end - first) : 0;
 }
 
 /*
- * Grants to the arena slices of one segment that have memory. A piece is a page by itself, so that
- * a dma-buf which holds it holds no other.
+ * Grants slices of one segment to the arena. The slices have memory. Each piece becomes a page of
+ * its own, so that a dma-buf of one piece holds no other piece.
  */
 static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, u32 slices)
 {
@@ -56,7 +58,7 @@ static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, 
 	unsigned long bits = slices;
 	int err = 0;
 
-	/* What was in a file before, and could not be given back, must not be seen again. */
+	/* Memory that a file had before and that could not be given back has old contents. */
 	xalloc_segment_zero(seg, slices & seg->touched);
 	for_each_set_bitrange(first, end, &bits, XALLOC_SLICES_PER_SEGMENT) {
 		nr = seg->in_pieces ? 1 : end - first;
@@ -68,7 +70,7 @@ static int grant_slices(struct xalloc_arena *arena, struct xalloc_segment *seg, 
 	return err;
 }
 
-/* An order-9 folio, or pieces: also if a budget has room for these alone. */
+/* Gets an order-9 folio, or pieces if there is no such folio or the budgets have no room for it. */
 static int populate(struct xalloc_arena *arena, u32 index, u32 slices)
 {
 	int err = xalloc_segment_populate(arena, index, slices, 0);
@@ -85,8 +87,8 @@ static int populate(struct xalloc_arena *arena, u32 index, u32 slices)
 }
 
 /*
- * Fills holes among @slices of a segment, or all of the segment if it gets an order-9 folio. Sets
- * @filled to what was filled.
+ * Fills the holes among @slices of a segment. If the segment gets an order-9 folio, all its holes
+ * are filled. Sets @filled to the slices that were filled.
  */
 static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
@@ -98,7 +100,10 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 		slices &= ~seg->granted;
 	if (!slices)
 		return 0;
-	/* Broken memory, which nobody is granted, and which stays until its folio is freed. */
+	/*
+	 * Slices that are taken although no page has them have broken memory, which stays until its
+	 * folio is freed.
+	 */
 	if (slices & ~xalloc_placement_free_mask(&arena->placement, index))
 		return -EHWPOISON;
 	err = populate(arena, index, slices);
@@ -106,7 +111,7 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 	if (!seg)
 		return err;
 	if (!err) {
-		/* Others may have filled some meanwhile. */
+		/* Other tasks may have filled some of the slices meanwhile. */
 		slices = (seg->in_pieces ? slices : ALL_SLICES) & ~seg->granted;
 		if (slices & ~xalloc_placement_free_mask(&arena->placement, index))
 			err = -EHWPOISON;
@@ -120,14 +125,14 @@ static int fill_segment(struct xalloc_arena *arena, u32 index, u32 slices, u32 *
 	return err;
 }
 
-/* Has the clients know that memory was refused. */
+/* Tells the clients, by the status page, that memory was refused. */
 static void tell_refusal(struct xalloc_arena *arena, int err, u32 nr_slices)
 {
 	if (err && err != -EINTR && err != -EHWPOISON)
 		xalloc_reclaim_want(arena, (u64)nr_slices * XALLOC_SLICE_BYTES);
 }
 
-/* If memory is refused, gives back what can be given back, and tries once more. */
+/* As fill_segment(). If memory is refused, reclaims some and tries once more. */
 static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 {
 	int err;
@@ -135,7 +140,7 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 	lockdep_assert_held(&arena->lock);
 	if (!arena->fills_holes)
 		return -ENXIO;
-	/* Keeps the arena as it is while the lock is let go. */
+	/* So the arena cannot become one with grants while the lock is let go. */
 	arena->nr_filling++;
 	err = fill_segment(arena, index, slices, filled);
 	if (err && xalloc_reclaim_for(arena, err))
@@ -145,7 +150,7 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 	return err;
 }
 
-/* In an arena with grants: grants those of @slices of a segment that are in no page. */
+/* For an arena with grants: grants the slices among @slices that are in no page to the arena. */
 static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 {
 	struct xalloc_page_grant grant;
@@ -173,7 +178,7 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 		rc = xalloc_client_grant(&arena->orphans, &grant, 1, &granted);
 		if (rc > 0)
 			xalloc_client_grant_finish(&arena->orphans, &granted, true);
-		/* Others may have been granted a part meanwhile. */
+		/* -EEXIST: another client was granted some of these slices meanwhile. */
 		else if (rc != -EEXIST)
 			return rc;
 	}
@@ -186,7 +191,7 @@ static void end_lazy(struct xalloc_arena *arena, u32 first, u32 end)
 	xalloc_reclaim_abandoned(arena);
 }
 
-/* Whether the limits have room for the slices of a range that have no memory, each as a piece. */
+/* 0 if the limits have room for all slices of the range that have no memory, each as a piece. */
 static int check_room(struct xalloc_arena *arena, u32 first, u32 end)
 {
 	u32 nr_missing = end - first, nr = 0;
@@ -227,13 +232,13 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
  * @first: the first of the slices
  * @end: the slice after the last one
  *
- * Nothing is had if the arena's limit or its budget has less room than the range has slices without
- * memory. What was had before another error stays; the same limits can refuse later, because a huge
- * page takes more than the range needs.
+ * If the arena's limit or its budget has less room than the range has slices without memory, no
+ * slice gets memory. After any other error, slices that have got memory keep it. The same limits
+ * can also refuse later, because a huge page takes more than the range needs.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0, or as from xalloc_segment_populate(), -EHWPOISON where memory is broken; in an arena
- * with grants, also -EBUSY where somebody refers to memory that a client left.
+ * Return: 0, or as from xalloc_segment_populate(), or -EHWPOISON if memory is broken; in an arena
+ * with grants also -EBUSY, if somebody refers to memory of a client that is gone.
  */
 int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 {
@@ -251,8 +256,8 @@ int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 }
 
 /*
- * Slices of a segment that are granted and can be freed, of those from @first to before @end. In a
- * file that is an order-9 folio as a whole or not at all.
+ * The granted slices of a segment from @first to before @end that can be freed. In an ordinary file
+ * an order-9 folio is freed as a whole or not at all.
  */
 static u32 slices_to_free(const struct xalloc_arena *arena, const struct xalloc_segment *seg,
 			  u32 first, u32 end)
@@ -265,11 +270,11 @@ static u32 slices_to_free(const struct xalloc_arena *arena, const struct xalloc_
 /**
  * xalloc_hole_touch() - give memory to a hole that a mapping has touched
  * @arena: an arena whose holes are filled
- * @kpage: the touched one
+ * @kpage: the touched kpage, counted from the start of the file
  *
  * Context: Process context, may sleep; mm->mmap_lock or the lock of the vma is held. Takes and
  * releases arena->lock.
- * Return: 0, or as from xalloc_hole_fill(), -ENXIO past the end of the file.
+ * Return: 0, or -ENXIO if @kpage is past the end of the file, or as from xalloc_hole_fill().
  */
 int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage)
 {
@@ -280,7 +285,7 @@ int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage)
 		return -EINTR;
 	if (!xalloc_hole_is_past_end(arena->mapping->host, kpage))
 		err = fill(arena, index, BIT(slice % XALLOC_SLICES_PER_SEGMENT), &filled);
-	/* The file was made shorter while memory was had. What others have filled is theirs. */
+	/* If the file became shorter meanwhile, free only the slices that this call filled. */
 	if (!err && xalloc_hole_is_past_end(arena->mapping->host, kpage))
 		err = xalloc_page_free_slices(&arena->orphans, index, filled) ?: -ENXIO;
 	xalloc_reclaim_soon(arena);
@@ -296,14 +301,14 @@ static void zero_in_folio(struct folio *folio, u64 from, u64 to)
 	for (; from < to; from = end) {
 		end = min(to, round_down(from, PAGE_SIZE) + PAGE_SIZE);
 		kpage = folio_page(folio, (from >> PAGE_SHIFT) % folio_nr_pages(folio));
-		/* A write to a broken one would be the kernel's own machine check. */
+		/* A write to broken memory would raise a machine check in the kernel. */
 		if (!PageHWPoison(kpage))
 			memzero_page(kpage, offset_in_page(from), end - from);
 	}
 }
 
 /**
- * xalloc_hole_zero() - zero what has memory in a part of a file
+ * xalloc_hole_zero() - zero the memory of a part of a file; holes stay holes
  * @arena: the arena
  * @from: where the part begins, in bytes
  * @to: where it ends
@@ -326,7 +331,7 @@ void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to)
 	}
 }
 
-/* Whether @client may free slices, and no dma-buf has memory of them. */
+/* 0 if @client may free the slices and no dma-buf holds them. */
 static int check_pages(struct xalloc_client *client, const struct xalloc_segment *seg, u32 slices)
 {
 	u32 base = seg->index * XALLOC_SLICES_PER_SEGMENT;
@@ -334,7 +339,7 @@ static int check_pages(struct xalloc_client *client, const struct xalloc_segment
 
 	for (; slices; slices &= ~xalloc_page_slices_in(page, seg->index)) {
 		page = xalloc_page_around(client->arena, base + __ffs(slices));
-		/* Somebody frees it already, or did while a dma-buf has it. */
+		/* Another task is freeing the page, or it was freed while a dma-buf holds it. */
 		if (!page || !xalloc_page_is_owned(client->arena, page))
 			return -EBUSY;
 		if (page->client != client && !page->of_arena)
@@ -345,7 +350,7 @@ static int check_pages(struct xalloc_client *client, const struct xalloc_segment
 	return 0;
 }
 
-/* Whether no device or pipe has memory of the slices. */
+/* 0 if no device or pipe refers to memory of the slices. */
 static int check_pins(const struct xalloc_segment *seg, u32 slices)
 {
 	for (; slices; slices &= slices - 1) {
@@ -383,8 +388,9 @@ static int check_freeable_once(struct xalloc_client *client, u32 first, u32 end)
 }
 
 /*
- * Whether the slices can be freed. A fault, or the kernel's compaction, has references to a folio
- * for a moment: as memfd_wait_for_pins() does, this looks again before it takes them for pins.
+ * 0 if the slices from @first to before @end can be freed. A fault, or the kernel's compaction, has
+ * references to a folio for a moment. As memfd_wait_for_pins() does, this looks several times
+ * before it takes a reference for a pin.
  */
 static int check_freeable(struct xalloc_client *client, u32 first, u32 end)
 {
@@ -398,7 +404,10 @@ static int check_freeable(struct xalloc_client *client, u32 first, u32 end)
 	return err;
 }
 
-/* The segment, when nobody is giving memory to slices of it; NULL if there is none. */
+/*
+ * Waits until no task gives memory to the segment. Returns the segment, NULL if there is none, or
+ * -EINTR.
+ */
 static struct xalloc_segment *wait_for_segment(struct xalloc_arena *arena, u32 index)
 {
 	struct xalloc_segment *seg;
@@ -409,7 +418,7 @@ static struct xalloc_segment *wait_for_segment(struct xalloc_arena *arena, u32 i
 	return seg;
 }
 
-/* One segment's part of free_range(). */
+/* Frees what can be freed in one segment. */
 static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
@@ -417,7 +426,7 @@ static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u
 	u32 slices;
 	int err;
 
-	/* While others give memory to the segment, what is freed there would stay mapped. */
+	/* While another task gives memory to the segment, freed slices would stay mapped. */
 	seg = wait_for_segment(arena, index);
 	if (IS_ERR_OR_NULL(seg))
 		return PTR_ERR_OR_ZERO(seg);
@@ -425,7 +434,7 @@ static int free_in_segment(struct xalloc_client *client, u32 index, u32 first, u
 	err = check_pages(client, seg, slices);
 	if (err)
 		return err;
-	/* A folio that stays is still mapped. */
+	/* A page that keeps a part of the folio keeps all of it mapped: zero the freed part. */
 	if (!seg->in_pieces && slices != seg->granted)
 		xalloc_segment_zero(seg, slices);
 	return xalloc_page_free_slices(client, index, slices);
@@ -465,7 +474,7 @@ static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
 		err = free_range(client, first, end);
 	if (err)
 		return err;
-	/* What is left is in the first segment and in the last one. */
+	/* Only the first and the last segment can have memory of the range that was not freed. */
 	xalloc_hole_zero(client->arena, from, head);
 	xalloc_hole_zero(client->arena, max(head, round_down(to, XALLOC_SEGMENT_BYTES)), to);
 	return 0;
@@ -477,13 +486,15 @@ static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
  * @from: where the hole begins, in bytes
  * @to: where it ends
  *
- * All of it reads as zeros afterwards. What can be freed is given back, unless somebody has a part
- * of it pinned: then nothing changes. Memory that is pinned after that look stays at its offset
- * until nobody refers to it: if the hole is filled again before, it is the same memory, zeroed.
+ * The range reads as zeros afterwards, and its memory is given back as far as it can be freed. If
+ * somebody has a part of that memory pinned, nothing changes. Memory that is pinned after the check
+ * stays at its offset until nobody refers to it. If the hole is filled again before that, it gets
+ * the same memory, zeroed.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
- * Return: 0; -EBUSY, -EPERM for another client's pages, or -EINTR, with nothing changed; with a
- * part done, -EINTR, -ENOMEM, -EUCLEAN, or for what others did meanwhile -EBUSY, -EPERM or -ENOENT.
+ * Return: 0. With nothing changed: -EBUSY, -EINTR, or -EPERM for another client's pages. With a
+ * part done: -EINTR, -ENOMEM, -EUCLEAN; or, because other tasks changed the range meanwhile,
+ * -EBUSY, -EPERM or -ENOENT.
  */
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
 {
@@ -498,8 +509,8 @@ int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to)
  * @arena: its arena, whose holes are filled
  * @bytes: the new size
  *
- * What a mapping may have written past the old end is zeroed. A shorter file gives back what lies
- * past the new end.
+ * If the file becomes longer, the memory past the old end is zeroed, because a mapping may have
+ * written to it. If it becomes shorter, the memory past the new end is given back.
  *
  * Context: Process context, may sleep. The inode is locked. Takes and releases arena->lock.
  * Return: 0, or as from xalloc_hole_punch(), with the size unchanged.
@@ -520,7 +531,7 @@ int xalloc_hole_set_size(struct xalloc_arena *arena, u64 bytes)
 	err = check_freeable(&arena->orphans, first, end);
 	if (err)
 		return err;
-	/* First the size: no touch fills again what goes. */
+	/* The size is set first, so that no touch fills the holes again. */
 	i_size_write(inode, bytes);
 	err = free_or_zero(&arena->orphans, bytes, (u64)end * XALLOC_SLICE_BYTES);
 	if (err)
