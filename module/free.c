@@ -2,21 +2,22 @@
 /*
  * Freeing: the end of pages, or of parts of them.
  *
- * What takes long is done by steps of some segments, with arena->lock let go between them. So a
- * long page loses its last segments first, and is shorter after each step.
+ * A long page is freed in steps of some segments, and arena->lock is let go between the steps. Each
+ * step takes the last segments of the page and leaves a shorter page.
  *
- * To free a part of a page, the page is split into two or three, each with a record, and the one
- * in question is freed. All memory for records is had before anything changes.
+ * To free a part of a page, the page is first split into two or three pages, each with a record.
+ * Then the page that consists of the part is freed. All memory for records is allocated before
+ * anything changes.
  */
 #include <linux/bitmap.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
 
-/* Segments of one step: giving them back takes as long as zeroing one. */
+/* Segments of one step. To give them back takes as long as to zero one. */
 #define STEP_SEGMENTS 16
 
-/* Where the last step's worth of segments of a long page begins; 0 for a page that is not long. */
+/* The first of the last STEP_SEGMENTS segments of a long page; 0 for a page that is not long. */
 static u32 find_cut(const struct xalloc_page *page)
 {
 	u32 last = xalloc_page_last_segment(page);
@@ -26,7 +27,7 @@ static u32 find_cut(const struct xalloc_page *page)
 	return last - STEP_SEGMENTS + 1;
 }
 
-/* The part of @page that lies in segment @index and those after it. */
+/* The part of @page that lies in segment @index and in later segments. */
 static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
 {
 	u32 slice = index * XALLOC_SLICES_PER_SEGMENT;
@@ -37,7 +38,7 @@ static struct xalloc_page tail_of(const struct xalloc_page *page, u32 index)
 	};
 }
 
-/* Shorten @page by all that is in segments from @index on, which go back. */
+/* Shortens @page to what lies before segment @index, and gives the later segments back. */
 static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
 {
 	const struct xalloc_page tail = tail_of(page, index);
@@ -54,13 +55,14 @@ static int cut(struct xalloc_arena *arena, struct xalloc_page *page, u32 index)
 }
 
 /**
- * xalloc_page_shorten() - let the last segments of a long page go, if nobody refers to them
+ * xalloc_page_shorten() - free the last segments of a long page, if nobody refers to them
  * @arena: the arena
  * @page: an abandoned page
  *
  * Context: Process context, may sleep. arena->lock held.
- * Return: 1 if the page is shorter; 0 if it is not long, or hardware has broken memory of its last
- * segments, or records contradict each other; -EBUSY if somebody refers to its last segments.
+ * Return: 1 if the page is shorter; 0 if it is not long, or if hardware has broken memory of its
+ * last segments, or if records contradict each other; -EBUSY if somebody refers to its last
+ * segments.
  */
 int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
 {
@@ -81,7 +83,7 @@ int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page)
 	return !cut(arena, page, from);
 }
 
-/* While a page is freed nobody else finds it. */
+/* Hides @page, so that no other task finds it while it is freed. */
 static void hide(struct xalloc_client *client, struct xalloc_page *page)
 {
 	page->granted = false;
@@ -90,7 +92,7 @@ static void hide(struct xalloc_client *client, struct xalloc_page *page)
 	list_del_init(&page->link);
 }
 
-/* Free @page, which is hidden. -EHWPOISON: what is left of the page has broken memory. */
+/* Frees @page, which is hidden. -EHWPOISON: the part that is not freed has broken memory. */
 static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	u32 from;
@@ -121,14 +123,14 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 
 /**
  * xalloc_page_free() - free a page
- * @client: who frees: whose it is, or, if it is the arena's, anyone
+ * @client: the client that frees: the owner of the page, or any client if the page is the arena's
  * @offset: where the page begins, in bytes
  * @lazily: whether its memory stays for a while: see lazy.c
  *
- * The slices can be granted again at once. What becomes idle is given back as far as
- * nobody refers to it, or kept in the arena's reserve. Broken memory is granted to nobody: a
- * page that has some is abandoned, for xalloc_reclaim_abandoned(), and so is what is left of a
- * long page when a fatal signal arrives.
+ * The slices can be granted again at once. Memory that becomes idle is given back if nobody refers
+ * to it, or kept in the arena's reserve. Broken memory must not be granted: a page with broken
+ * memory is abandoned, and xalloc_reclaim_abandoned() handles it. If a fatal signal arrives while a
+ * long page is freed, the rest of the page is abandoned, too.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
  * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.
@@ -165,7 +167,7 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily)
 		return 0;
 	page->granted = true;
 	if (err == -EUCLEAN && page->nr_slices == nr_slices) {
-		/* The lock was not let go, so that the owner is still there. */
+		/* The lock was not let go, so the owner is still there. */
 		page->client = owner;
 		page->client_id = client_id;
 		list_add_tail(&page->link, &owner->pages);
@@ -184,7 +186,10 @@ static int check_page(const struct xalloc_client *client, const struct xalloc_pa
 	return page->client != client && !page->of_arena ? -EPERM : 0;
 }
 
-/* The page that begins before @slice and ends after it, or NULL. It must be @client's to split. */
+/*
+ * The page that begins before @slice and ends after it, or NULL. An error if @client may not split
+ * that page.
+ */
 static struct xalloc_page *page_across(struct xalloc_client *client, u32 slice)
 {
 	struct xalloc_arena *arena = client->arena;
@@ -201,14 +206,14 @@ static struct xalloc_page *page_across(struct xalloc_client *client, u32 slice)
 	return err ? ERR_PTR(err) : page;
 }
 
-/* Makes a page begin at @first, and one at @end, or fails with nothing changed. */
+/* Splits pages so that one begins at @first and one at @end. A failure changes nothing. */
 static int split_at(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page *before = page_across(client, first), *after = page_across(client, end);
 	struct xalloc_page *rest_before = NULL, *rest_after = NULL;
 
-	/* Checked again, because others had the lock. */
+	/* page_across() checks again, because other tasks may have had the lock. */
 	if (IS_ERR(before) || IS_ERR(after))
 		return IS_ERR(before) ? PTR_ERR(before) : PTR_ERR(after);
 	if (before)
@@ -220,7 +225,7 @@ static int split_at(struct xalloc_client *client, u32 first, u32 end)
 		xalloc_page_drop_rest(arena, rest_after, end);
 		return -ENOMEM;
 	}
-	/* The last part first: both may be parts of the same page. */
+	/* The last part first, because @before and @after may be the same page. */
 	if (after)
 		xalloc_page_split_off(arena, after, rest_after, end);
 	if (before)
@@ -228,7 +233,10 @@ static int split_at(struct xalloc_client *client, u32 first, u32 end)
 	return 0;
 }
 
-/* Whether @client may free the slices. A dma-buf holds a page as a whole. Lets the lock go. */
+/*
+ * 0 if @client may free the slices. A page that a dma-buf holds can only be freed as a whole. Lets
+ * the lock go between steps.
+ */
 static int check_may_free(struct xalloc_client *client, u32 first, u32 end)
 {
 	struct xalloc_arena *arena = client->arena;
@@ -255,19 +263,19 @@ static int check_may_free(struct xalloc_client *client, u32 first, u32 end)
 
 /**
  * xalloc_page_free_range() - free slices of pages
- * @client: who frees, as for xalloc_page_free()
+ * @client: the client that frees, as for xalloc_page_free()
  * @first: the first of the slices
  * @end: the slice after the last one
  * @lazily: as for xalloc_page_free()
  *
- * All of the slices have to be in pages that @client may free. What is left of a page at either
- * end is a page, with the tag and the client that the whole one had.
+ * All slices must be in pages that @client may free. If only a part of a page is freed, each rest
+ * of it becomes a page with the tag and the client of the whole page.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages and
- * for long ones. If others free some of the pages meanwhile, the call ends there, with a part
- * freed.
- * Return: 0, or -ENOENT, -EPERM, -EBUSY if a dma-buf holds a page that is freed in part, -ENOMEM,
- * -EINTR, -EUCLEAN.
+ * for long ones. If other tasks free some of the pages meanwhile, the call ends there, and has
+ * freed a part.
+ * Return: 0, or -ENOENT, -EPERM, -ENOMEM, -EINTR, -EUCLEAN, or -EBUSY if a dma-buf holds a page of
+ * which only a part would be freed.
  */
 int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, bool lazily)
 {
@@ -294,7 +302,7 @@ int xalloc_page_free_range(struct xalloc_client *client, u32 first, u32 end, boo
 
 /**
  * xalloc_page_free_slices() - free slices of one segment, each run of them as a range
- * @client: who frees, as for xalloc_page_free()
+ * @client: the client that frees, as for xalloc_page_free()
  * @index: number of the segment
  * @slices: the slices, one bit each
  *
