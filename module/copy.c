@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Copies: what a child of fork gets in the place of its parent's arena.
+ * Copies: a child of fork gets a copy of its parent's arena.
  *
- * A copy is an arena with the same pages at the same offsets and memory of its own, charged to
- * the same payers. It is made in two steps: pages and memory, which may fail and takes time, and
- * contents, which does neither. All pages are those of one client, the heir, whom the first
- * descriptor of the child becomes. While it is made nobody else knows of it, so that of the
- * two arenas only one is ever locked.
+ * A copy is an arena with the same pages at the same offsets. It has memory of its own, charged to
+ * the same payers. It is made in two steps. The first step makes pages and memory; it may fail and
+ * takes time. The second step copies the contents; it does neither. All pages of a copy belong to
+ * one client, the heir. The first descriptor of the child becomes that client. While a copy is
+ * made, no other task knows of it, so only one of the two arenas is locked at a time.
  */
 #include <linux/bitops.h>
 #include <linux/sched/signal.h>
 
 #include "internal.h"
 
-/* Returns whether there is another page; *@like tells what it is like, *@slice where it ends. */
+/* Returns whether there is a page from *@slice on. *@like becomes that page, *@slice its end. */
 static bool next_page(struct xalloc_arena *from, u32 *slice, struct xalloc_page *like)
 {
 	struct xalloc_page *page;
@@ -50,9 +50,9 @@ static bool reclaim_for(struct xalloc_arena *from, int err)
 }
 
 /**
- * xalloc_copy_create() - make a copy of an arena but for its contents
+ * xalloc_copy_create() - make a copy of an arena without its contents
  * @from: the arena, of a family
- * @nr_changes: set to from->nr_changes; while that stays the same, so do the pages
+ * @nr_changes: set to from->nr_changes; while that stays the same, the pages stay the same
  *
  * Context: Process context, may sleep. Takes and releases from->lock.
  * Return: the heir, or as from xalloc_page_grant().
@@ -78,7 +78,7 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 	mutex_unlock(&from->lock);
 	while (next_page(from, &slice, &like)) {
 		err = add_page(heir, &like);
-		/* As grant_page() in client.c does: give back what is kept ready, and try again. */
+		/* As grant_page() in client.c: give back memory that is kept ready, and retry. */
 		if (err && reclaim_for(from, err))
 			err = add_page(heir, &like);
 		if (err) {
@@ -91,7 +91,7 @@ struct xalloc_client *xalloc_copy_create(struct xalloc_arena *from, u64 *nr_chan
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_copy_create);
 
-/* Those of @slices in segment @index that are still in pages of the grant @nr. */
+/* The slices among @slices of segment @index that are still in pages of the grant @nr. */
 static u32 still_granted(struct xalloc_arena *arena, u32 index, u32 slices, u64 nr)
 {
 	const struct xalloc_page *page;
@@ -105,7 +105,7 @@ static u32 still_granted(struct xalloc_arena *arena, u32 index, u32 slices, u64 
 	return found;
 }
 
-/* Copies slices of a segment as far as they are still there, and takes those off @slices. */
+/* Copies the slices among *@slices that are still granted, and removes them from *@slices. */
 static int copy_slices(struct xalloc_arena *to, struct xalloc_arena *from, u32 index, u32 *slices,
 		       u64 nr)
 {
@@ -132,11 +132,11 @@ static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
 	err = xalloc_page_free_slices(heir, index, slices);
 	xalloc_reclaim_abandoned(heir->arena);
 	mutex_unlock(&heir->arena->lock);
-	/* Where records contradict each other, the page stays the heir's. */
+	/* If records contradict each other, the heir keeps the page. */
 	return err == -EUCLEAN ? 0 : err;
 }
 
-/* @page is a page of the copy as it was before this call. */
+/* Copies the contents of @page, a page of the copy as it was before this call. */
 static int copy_contents(struct xalloc_client *heir, struct xalloc_arena *from,
 			 const struct xalloc_page *page)
 {
@@ -162,18 +162,18 @@ static int copy_contents(struct xalloc_client *heir, struct xalloc_arena *from,
  * @heir: what xalloc_copy_create() returned
  * @from: the arena that it is a copy of
  *
- * What was freed meanwhile is dropped from the copy.
+ * Slices of @from that were freed meanwhile are freed in the copy, too.
  *
  * Context: Process context, may sleep. Takes and releases from->lock for each segment.
  * Return: 0, -EHWPOISON if hardware has broken a part of the contents, -EINTR if a fatal signal
- * arrived, -ENOMEM if a part of a page was to be dropped.
+ * arrived, -ENOMEM if a part of a page was to be freed in the copy and there was no memory for it.
  */
 int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 {
 	struct xalloc_page *page, *next, like;
 	int err;
 
-	/* A page may be gone or split after its turn; the others stay. */
+	/* copy_contents() may free or split the page. The pages after it stay. */
 	list_for_each_entry_safe(page, next, &heir->pages, link) {
 		like = *page;
 		err = copy_contents(heir, from, &like);
@@ -184,7 +184,7 @@ int xalloc_copy_fill(struct xalloc_client *heir, struct xalloc_arena *from)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_copy_fill);
 
-/** xalloc_copy_destroy() - destroy a copy and its heir, which nobody has become */
+/** xalloc_copy_destroy() - destroy a copy whose heir no descriptor has become */
 void xalloc_copy_destroy(struct xalloc_client *heir)
 {
 	struct xalloc_arena *arena = heir->arena;
