@@ -2,9 +2,9 @@
 /*
  * Budgets: a limit that several arenas have together.
  *
- * An arena and the copies that forks make of it have one, because forking must not be a way around
- * the limit. So have the files of an xallocfs. A budget lives as long as one of its arenas, zombies
- * included, or the file system, so its equation is over all of them:
+ * An arena and the copies that forks make of it share a budget, because a fork must not be a way
+ * around the limit. The files of an xallocfs share one, too. A budget lives until the file
+ * system and all its arenas, also zombies, are gone. So its equation is over all of these arenas:
  *
  *	nr_slices == sum of nr_committed_slices <= limit_slices
  */
@@ -15,7 +15,7 @@
 /**
  * xalloc_budget_create() - create a budget, with one reference
  * @limit_slices: most slices that its arenas may commit together
- * @error: what a refusal is to say, a negative errno
+ * @error: the negative errno of a refusal
  *
  * Return: the budget or NULL.
  */
@@ -32,7 +32,7 @@ struct xalloc_budget *xalloc_budget_create(u32 limit_slices, int error)
 	return budget;
 }
 
-/** xalloc_budget_get() - take a reference, for another arena; there may be no budget */
+/** xalloc_budget_get() - take a reference for another arena; @budget may be NULL */
 struct xalloc_budget *xalloc_budget_get(struct xalloc_budget *budget)
 {
 	if (budget)
@@ -40,7 +40,7 @@ struct xalloc_budget *xalloc_budget_get(struct xalloc_budget *budget)
 	return budget;
 }
 
-/** xalloc_budget_put() - drop a reference; there may be no budget */
+/** xalloc_budget_put() - drop a reference; @budget may be NULL */
 void xalloc_budget_put(struct xalloc_budget *budget)
 {
 	if (!budget || !refcount_dec_and_test(&budget->refs))
@@ -51,8 +51,8 @@ void xalloc_budget_put(struct xalloc_budget *budget)
 
 /**
  * xalloc_budget_charge() - count memory against a budget
- * @budget: the budget, or NULL, which has no limit
- * @nr_slices: how much, in slices
+ * @budget: the budget; NULL means no limit
+ * @nr_slices: how many slices
  *
  * Return: 0, or the budget's error.
  */
@@ -71,7 +71,7 @@ int xalloc_budget_charge(struct xalloc_budget *budget, u32 nr_slices)
 	return err;
 }
 
-/** xalloc_budget_uncharge() - take back a xalloc_budget_charge(), or a part of it */
+/** xalloc_budget_uncharge() - undo a xalloc_budget_charge(), or a part of it */
 void xalloc_budget_uncharge(struct xalloc_budget *budget, u32 nr_slices)
 {
 	if (!budget)
@@ -86,7 +86,7 @@ void xalloc_budget_uncharge(struct xalloc_budget *budget, u32 nr_slices)
  * @budget: the budget
  * @limit_slices: the new limit
  *
- * Return: 0, or -EBUSY if more than that is committed.
+ * Return: 0, or -EBUSY if more than @limit_slices is committed.
  */
 int xalloc_budget_set_limit(struct xalloc_budget *budget, u32 limit_slices)
 {
