@@ -2,13 +2,15 @@
 /*
  * xallocfs: arenas with names, the files of a file system that can be mounted.
  *
- * Each file has an arena from the beginning, which the inode owns: it goes with the last of names,
- * files, mappings and exports, or with the file system. An open file is a client, as one on an
- * arena without a name is. The arena of a new file fills holes: see hole.c. While the file is
- * empty, an ioctl can make the arena one with grants and a size for good.
+ * Each file has an arena from the beginning, which the inode owns. The arena goes when the last
+ * name, open file, mapping and export of it is gone, or when the file system goes. An open file is
+ * a client, as it is for an arena without a name. The arena of a new file fills holes: see hole.c.
+ * While the file is empty, an ioctl can turn its arena into one with grants, whose size does not
+ * change any more.
  *
- * Names, modes and owners are the VFS's. Each mount is a file system of its own, and holds the
- * module. As in ramfs, a dentry is kept for each name; that is all there is of a directory.
+ * The VFS keeps names, modes and owners. Each mount is a file system of its own, and holds a
+ * reference to the module. As in ramfs, a directory consists only of the dentries of its names,
+ * which are kept in memory.
  */
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -31,10 +33,10 @@ struct options {
 	u32 limit_slices;
 };
 
-/* Of a file system that is mounted without size=. */
+/* The limit of a file system that is mounted without size=. */
 #define NO_LIMIT U32_MAX
 
-/* The budget of all files. */
+/* The budget that all files of the file system share. */
 static struct xalloc_budget *budget_of(const struct super_block *sb)
 {
 	return sb->s_fs_info;
@@ -47,7 +49,7 @@ static int name_open(struct inode *inode, struct file *file)
 	if (IS_ERR(client))
 		return PTR_ERR(client);
 	file->private_data = client;
-	/* What is read and written is copied from and to the memory itself, aligned or not. */
+	/* Reads and writes copy from and to the memory itself, so any alignment will do. */
 	file->f_mode |= FMODE_CAN_ODIRECT;
 	return 0;
 }
@@ -81,9 +83,9 @@ static const struct file_operations name_fops = {
 /*
  * The blocks of a file are the memory that its arena has committed: du and ls -s show it.
  *
- * No lock is taken, because an ls must not wait while the kernel looks for huge pages. The counter
- * may change meanwhile, but a lock would not help: the figure would be old by the time stat()
- * returns.
+ * This takes no lock, because an ls must not wait while the kernel looks for huge pages. The
+ * counter may change meanwhile, but a lock would not help: the figure would be old by the time
+ * stat() returns.
  */
 static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
 			u32 request_mask, unsigned int query_flags)
@@ -92,12 +94,15 @@ static int name_getattr(struct mnt_idmap *idmap, const struct path *path, struct
 	int err = simple_getattr(idmap, path, stat, request_mask, query_flags);
 
 	stat->blocks = (u64)READ_ONCE(arena->nr_committed_slices) * (XALLOC_SLICE_BYTES / 512);
-	/* A program that copies and looks for zeros in blocks of this size uses huge pages best. */
+	/*
+	 * A program that copies in blocks of this size, and looks for zeros in each block, makes
+	 * the best use of huge pages.
+	 */
 	stat->blksize = XALLOC_SEGMENT_BYTES;
 	return err;
 }
 
-/* The size of an arena with grants stays. No mode makes a file executable here: SB_I_NOEXEC. */
+/* An arena with grants keeps its size. A file can have any mode: SB_I_NOEXEC forbids execution. */
 static int name_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	struct xalloc_arena *arena = d_inode(dentry)->i_private;
@@ -124,13 +129,13 @@ static const struct inode_operations name_iops = {
 };
 
 /**
- * xalloc_name_define() - make the arena of an empty file one with grants
+ * xalloc_name_define() - turn the arena of an empty file into one with grants
  * @file: a file of xallocfs
  * @config: as for xalloc_arena_create()
  *
  * Context: Process context, may sleep. Locks the inode.
- * Return: 0, or -ENOTTY if the file is none of xallocfs, -EEXIST if the file is not empty, or as
- * from xalloc_arena_redefine().
+ * Return: 0, or -ENOTTY if @file is not of xallocfs, -EEXIST if it is not empty, or as from
+ * xalloc_arena_redefine().
  */
 int xalloc_name_define(struct file *file, const struct xalloc_arena_config *config)
 {
@@ -192,7 +197,7 @@ static int add(struct inode *dir, struct dentry *dentry, umode_t mode)
 
 	if (!inode)
 		return -ENOMEM;
-	/* The inode stays until simple_unlink() or simple_rmdir() takes the name away. */
+	/* The inode stays until simple_unlink() or simple_rmdir() removes the name. */
 	d_make_persistent(dentry, inode);
 	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
 	return 0;
@@ -236,7 +241,7 @@ static const struct inode_operations dir_iops = {
 
 static void xallocfs_evict_inode(struct inode *inode)
 {
-	/* Directories have none. */
+	/* A directory has no arena. */
 	if (inode->i_private)
 		xalloc_arena_destroy(inode->i_private);
 	truncate_inode_pages_final(inode->i_mapping);
@@ -259,8 +264,8 @@ static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
 }
 
 /*
- * Without size= a file system has what its files have committed, and what all arenas may still
- * commit. In blocks of a kpage.
+ * Counts in blocks of a kpage. Without size= the size of the file system is what its files have
+ * committed plus what all arenas together may still commit.
  */
 static int xallocfs_statfs(struct dentry *dentry, struct kstatfs *buf)
 {
@@ -297,7 +302,7 @@ static int fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_magic = XALLOCFS_MAGIC;
 	sb->s_op = &super_ops;
 	sb->s_time_gran = 1;
-	/* 0: the root has neither owner nor mode of a directory above it. */
+	/* No parent directory: the root inherits neither owner nor mode. */
 	root = create_inode(sb, NULL, S_IFDIR | options->mode);
 	if (root) {
 		root->i_uid = options->uid;
@@ -322,7 +327,7 @@ static const struct fs_parameter_spec parameters[] = {
 	{}
 };
 
-/* As for tmpfs: bytes with a suffix of K, M, G, ..., or percent of RAM. Rounded up to slices. */
+/* As tmpfs does: bytes with a suffix K, M, G, ..., or percent of RAM. Rounds up to slices. */
 static int parse_size(struct fs_context *fc, struct options *options, const char *text)
 {
 	char *end;
@@ -367,7 +372,7 @@ static int xallocfs_get_tree(struct fs_context *fc)
 	return get_tree_nodev(fc, fill_super);
 }
 
-/* Mounting again changes size= alone. chmod and chown change the mode and owner of the root. */
+/* A remount changes only size=. chmod and chown change the mode and owner of the root. */
 static int xallocfs_reconfigure(struct fs_context *fc)
 {
 	const struct options *options = fc->fs_private;
@@ -413,7 +418,7 @@ static void xallocfs_kill_sb(struct super_block *sb)
 	struct xalloc_budget *budget = budget_of(sb);
 
 	xalloc_kill_super_with_names(sb);
-	/* What of arenas is left has references of its own. */
+	/* Zombies have references of their own to the budget. */
 	xalloc_budget_put(budget);
 }
 
