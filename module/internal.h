@@ -118,7 +118,7 @@ struct xalloc_view;
 
 /**
  * struct xalloc_budget - a limit that several arenas have together
- * @refs: arenas, those included of which a rest is left, and an xallocfs
+ * @refs: arenas, also destroyed ones that have a rest left, and an xallocfs
  * @lock: protects all below
  * @limit_slices: most slices that they may have committed together
  * @nr_slices: what they have
@@ -133,7 +133,7 @@ struct xalloc_budget {
 };
 
 /**
- * struct xalloc_family - an arena and its copies, those included of which a rest is left
+ * struct xalloc_family - an arena and its copies, also destroyed ones that have a rest left
  * @refs: arenas
  * @lock: protects all below
  * @views: those of its living members
