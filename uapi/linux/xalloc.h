@@ -25,11 +25,11 @@
  * its name is gone and nobody has it open, mapped or exported.
  *
  * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
- * as zeros. fallocate() grants what of a range is in no page, as pages of the arena; with
- * FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it; MADV_REMOVE
- * does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with EBUSY, and
- * nothing has changed, if somebody refers to memory that would go, or to the huge page that
- * contains it.
+ * as zeros. fallocate() grants those slices of a range that are in no page, as pages of the arena.
+ * With FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it;
+ * MADV_REMOVE does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with
+ * EBUSY, and nothing has changed, if somebody refers to memory that would go, or to the huge page
+ * that contains it.
  *
  * A file that open() creates is empty, and can become one of two things. XALLOC_IOC_ARENA_CREATE on
  * its descriptor, once, makes an arena with grants in it, whose size does not change any more
