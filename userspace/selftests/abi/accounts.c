@@ -199,7 +199,7 @@ TEST_F(accounts, life_of_small_pieces)
 	EXPECT_FILE(fd, map, 6 * SLICE);
 	ASSERT_EQ(1, free_range(fd, 0, SLICE));
 	EXPECT_FILE(fd, map, 5 * SLICE);
-	/* What is pinned stays, whoever frees it. */
+	/* A pinned piece stays when its page is freed. */
 	one = (struct iovec){ map + 2 * SLICE, KPAGE_BYTES };
 	ASSERT_EQ(0, pipe(ends));
 	ASSERT_EQ((ssize_t)KPAGE_BYTES, vmsplice(ends[1], &one, 1, 0));
