@@ -289,6 +289,7 @@ struct xalloc_arena {
 	u32 nr_filling;			/* tasks that give memory to holes (hole.c) */
 	bool dying;			/* no client will come any more */
 	bool fills_holes;		/* see hole.c; cleared once, also read without lock */
+	bool is_dumped;			/* new mappings are in core files; no lock */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
@@ -320,6 +321,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
+	bool is_dumped;		/* mappings are in core files */
 	struct xalloc_budget *budget;	/* of the file system, or NULL */
 	bool fills_holes;	/* writes and touches commit memory (hole.c) */
 };
@@ -638,6 +640,7 @@ struct file *xalloc_meta_open(struct xalloc_arena *arena, u64 *bytes, int flags)
 /* mmap.c */
 int xalloc_mmap(struct file *file, struct vm_area_struct *vma);
 int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma);
+int xalloc_mmap_set_dumped(struct xalloc_arena *arena, bool is_dumped);
 struct file *xalloc_mmap_find(unsigned long address, bool *writable, u64 *offset);
 
 /* ioctl.c */

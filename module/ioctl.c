@@ -30,6 +30,7 @@ union call_args {
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_adopt adopt;
 	struct xalloc_ioc_export export;
+	struct xalloc_ioc_dump dump;
 };
 
 /* What a descriptor is of. */
@@ -123,7 +124,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 {
 	bool on_node = create->flags & XALLOC_ARENA_NODE;
 
-	if (create->flags & ~(XALLOC_ARENA_NODE | XALLOC_ARENA_FORK))
+	if (create->flags & ~(XALLOC_ARENA_NODE | XALLOC_ARENA_FORK | XALLOC_ARENA_DUMP))
 		return -EOPNOTSUPP;
 	if (on_node ? create->node > INT_MAX : create->node)
 		return -EINVAL;
@@ -133,6 +134,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 		.policy = create->policy,
 		.node = on_node ? create->node : NUMA_NO_NODE,
 		.fork = create->flags & XALLOC_ARENA_FORK,
+		.is_dumped = create->flags & XALLOC_ARENA_DUMP,
 	};
 	return 0;
 }
@@ -272,6 +274,19 @@ static long ioctl_limit(struct file *file, union call_args *args, void __user *u
 	if (!file_owner_or_capable(file))
 		return -EPERM;
 	return xalloc_arena_set_limit(client->arena, args->limit.limit_bytes);
+}
+
+static long ioctl_dump(struct file *file, union call_args *args, void __user *user)
+{
+	struct xalloc_client *client = file->private_data;
+
+	if (args->dump.flags & ~XALLOC_DUMP_ON)
+		return -EOPNOTSUPP;
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	if (!file_owner_or_capable(file))
+		return -EPERM;
+	return xalloc_mmap_set_dumped(client->arena, args->dump.flags & XALLOC_DUMP_ON);
 }
 
 static long ioctl_list(struct file *file, union call_args *args, void __user *user)
@@ -552,6 +567,7 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENAS,
 	     ioctl_fork_prepare),
 	CALL(XALLOC_IOC_META, xalloc_ioc_meta, bytes, ON_ARENAS, ioctl_meta),
+	CALL(XALLOC_IOC_DUMP, xalloc_ioc_dump, flags, ON_ARENA, ioctl_dump),
 };
 
 #define CMD_BUT_SIZE(cmd) ((cmd) & ~(_IOC_SIZEMASK << _IOC_SIZESHIFT))

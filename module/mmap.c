@@ -107,8 +107,12 @@ static vm_fault_t map_cached(struct vm_fault *vmf, unsigned long nr_kpages)
 /* The folio at the touched kpage, referenced and locked, or NULL if no page is there. */
 static struct folio *lock_touched(struct vm_fault *vmf, struct xalloc_arena *arena)
 {
-	/* What a dma-buf has is there, also when the file has become shorter. */
-	bool fills = xalloc_hole_is_filled(arena) && !client_of(vmf->vma)->nr_held;
+	/*
+	 * What a dma-buf has is there, also when the file has become shorter. A core file needs no
+	 * memory for holes.
+	 */
+	bool fills = xalloc_hole_is_filled(arena) && !client_of(vmf->vma)->nr_held &&
+		     !(current->flags & PF_DUMPCORE);
 	u32 slice = vmf->pgoff >> XALLOC_PIECE_ORDER;
 	struct folio *folio;
 
@@ -237,8 +241,22 @@ static XALLOC_GET_POLICY(arena_get_policy)
 }
 #endif
 
+/*
+ * Asked for by core dumps: a mapping with a name is in core files, whatever coredump_filter says.
+ * Maps and traces show the name of a mapping's file instead.
+ */
+static const char *arena_name(struct vm_area_struct *vma)
+{
+	const struct xalloc_client *client = client_of(vma);
+
+	if (!client || vma->vm_flags & VM_DONTDUMP || xalloc_hole_is_filled(client->arena))
+		return NULL;
+	return "[xalloc]";
+}
+
 /* A mapping of a file, which keeps the file's client. */
 static const struct vm_operations_struct vm_ops = {
+	.name = arena_name,
 	.fault = arena_fault,
 	.map_pages = arena_map_pages,
 #ifdef CONFIG_NUMA
@@ -254,6 +272,7 @@ static const struct vm_operations_struct status_vm_ops = {
 static const struct vm_operations_struct view_vm_ops = {
 	.open = arena_vma_open,
 	.close = arena_vma_close,
+	.name = arena_name,
 	.fault = arena_fault,
 #ifdef CONFIG_NUMA
 	.get_policy = arena_get_policy,
@@ -272,11 +291,16 @@ static void map_plain(struct vm_area_struct *vma, struct xalloc_client *client,
 	vma->vm_ops = ops;
 }
 
+static vm_flags_t dump_flag(const struct xalloc_client *client)
+{
+	return READ_ONCE(client->arena->is_dumped) ? 0 : VM_DONTDUMP;
+}
+
 /* Not inherited by fork: a child would see the parent's writes. */
 static void map_by_file(struct vm_area_struct *vma, struct xalloc_client *client,
 			const struct vm_operations_struct *ops)
 {
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY);
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTCOPY | dump_flag(client));
 	map_plain(vma, client, ops);
 }
 
@@ -284,7 +308,7 @@ static void map_by_file(struct vm_area_struct *vma, struct xalloc_client *client
 static void map_by_view(struct vm_area_struct *vma, struct xalloc_client *client,
 			const struct vm_operations_struct *ops)
 {
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	vm_flags_set(vma, VM_DONTEXPAND | dump_flag(client));
 	vma_set_file(vma, client->view->file);
 	vma->vm_ops = ops;
 }
@@ -378,6 +402,43 @@ int xalloc_mmap_export(struct file *file, struct vm_area_struct *vma)
 	if (!err)
 		map_by_file(vma, client, &vm_ops);
 	return err;
+}
+
+static bool is_of_arena(const struct vm_area_struct *vma, const struct xalloc_arena *arena)
+{
+	return (vma->vm_ops == &vm_ops || vma->vm_ops == &view_vm_ops) && client_of(vma) &&
+	       client_of(vma)->arena == arena;
+}
+
+/**
+ * xalloc_mmap_set_dumped() - set whether mappings of an arena are in core files
+ * @arena: the arena
+ * @is_dumped: whether
+ *
+ * Changes the mappings of the current task, and those to come.
+ *
+ * Context: Process context, may sleep. Takes and releases mm->mmap_lock.
+ * Return: 0 or -EINTR.
+ */
+int xalloc_mmap_set_dumped(struct xalloc_arena *arena, bool is_dumped)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	unsigned long address = 0;
+
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	WRITE_ONCE(arena->is_dumped, is_dumped);
+	for (; (vma = find_vma(mm, address)); address = vma->vm_end) {
+		if (!is_of_arena(vma, arena))
+			continue;
+		if (is_dumped)
+			vm_flags_clear(vma, VM_DONTDUMP);
+		else
+			vm_flags_set(vma, VM_DONTDUMP);
+	}
+	mmap_write_unlock(mm);
+	return 0;
 }
 
 /**

@@ -225,7 +225,7 @@ struct xalloc_status {
 /**
  * struct xalloc_ioc_arena_create - create an arena
  * @size: sizeof(struct xalloc_ioc_arena_create)
- * @flags: XALLOC_ARENA_NODE, XALLOC_ARENA_FORK
+ * @flags: XALLOC_ARENA_NODE, XALLOC_ARENA_FORK, XALLOC_ARENA_DUMP
  * @arena_bytes: size of the offset space; a multiple of XALLOC_SEGMENT_BYTES, at most
  *	&xalloc_ioc_info.arena_bytes_max
  * @limit_bytes: most memory to commit, a multiple of XALLOC_SEGMENT_BYTES; zero or
@@ -287,6 +287,11 @@ struct xalloc_ioc_arena_create {
  * child has no mapping.
  */
 #define XALLOC_ARENA_FORK (1U << 1)
+/*
+ * The core file of a process has what the process has mapped of the arena, as far as it is in
+ * pages, whatever the process's coredump_filter says. XALLOC_IOC_DUMP changes this.
+ */
+#define XALLOC_ARENA_DUMP (1U << 2)
 
 /* Huge pages of 2 MiB, on the node that was asked for, or ENOMEM at once. */
 #define XALLOC_POLICY_HUGE 0
@@ -686,5 +691,26 @@ struct xalloc_ioc_meta {
 };
 
 #define XALLOC_IOC_META _IOWR(XALLOC_IOC_MAGIC, 0x1A, struct xalloc_ioc_meta)
+
+/**
+ * struct xalloc_ioc_dump - whether core files have memory of an arena
+ * @size: sizeof(struct xalloc_ioc_dump)
+ * @flags: XALLOC_DUMP_ON, or zero: they do not have it
+ *
+ * On an arena, and only for its owner, as XALLOC_IOC_LIMIT. Holds for all mappings that are made
+ * from now on, and for those that this process has. Other processes keep the mappings that they
+ * have as they are. madvise(MADV_DONTDUMP) leaves out a single mapping; MADV_DODUMP is EINVAL.
+ *
+ * A file that is used as a file is dumped as any other: coredump_filter decides. A dump never
+ * commits memory.
+ */
+struct xalloc_ioc_dump {
+	__u32 size;
+	__u32 flags;
+};
+
+#define XALLOC_DUMP_ON (1U << 0)
+
+#define XALLOC_IOC_DUMP _IOWR(XALLOC_IOC_MAGIC, 0x1B, struct xalloc_ioc_dump)
 
 #endif /* _UAPI_LINUX_XALLOC_H */

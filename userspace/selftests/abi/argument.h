@@ -24,6 +24,7 @@ union argument {
 	struct xalloc_ioc_attach_at attach_at;
 	struct xalloc_ioc_fork_prepare fork_prepare;
 	struct xalloc_ioc_meta meta;
+	struct xalloc_ioc_dump dump;
 };
 
 #endif /* XALLOC_ARGUMENT_H */

@@ -127,6 +127,9 @@ static void give(unsigned long cmd)
 		arg->size = sizeof(arg->meta);
 		arg->meta.bytes = KPAGE_BYTES;
 		break;
+	case XALLOC_IOC_DUMP:
+		arg->size = sizeof(arg->dump);
+		break;
 	}
 }
 

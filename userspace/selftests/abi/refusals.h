@@ -62,7 +62,7 @@ REFUSAL(GRANT, LIMITED, EDQUOT, "the arena's limit", NOTHING)
 REFUSAL(GRANT, FULL, ENOSPC, "no free run", NOTHING)
 REFUSAL(GRANT, PLAIN, EOPNOTSUPP, "memory comes by file calls", NOTHING)
 
-REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 2))
+REFUSAL(FREE, ARENA, EOPNOTSUPP, "an unknown flag", ARG(free, flags, 4))
 REFUSAL(FREE, ARENA, EINVAL, "pad is not zero", ARG(free, pad, 1))
 REFUSAL(FREE, ARENA, EINVAL, "nr is 0", ARG(free, nr, 0))
 REFUSAL(FREE, ARENA, EINVAL, "nr is more than XALLOC_BATCH_MAX",
@@ -105,6 +105,10 @@ REFUSAL(LIMIT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 REFUSAL(LIMIT, ARENA, EINVAL, "limit_bytes is not whole segments",
 	ARG(limit, limit_bytes, XALLOC_SLICE_BYTES))
 REFUSAL(LIMIT, FULL, EBUSY, "more is committed", ARG(limit, limit_bytes, XALLOC_SEGMENT_BYTES))
+
+REFUSAL(DUMP, ARENA, EOPNOTSUPP, "an unknown flag", ARG(dump, flags, 2))
+REFUSAL(DUMP, READER, EBADF, "the descriptor is not open for writing", NOTHING)
+REFUSAL(DUMP, PLAIN, EOPNOTSUPP, "coredump_filter decides", NOTHING)
 
 REFUSAL(LIST, ARENA, EOPNOTSUPP, "an unknown flag", ARG(list, flags, 2))
 REFUSAL(LIST, ARENA, EINVAL, "pad is not zero", ARG(list, pad, 1))

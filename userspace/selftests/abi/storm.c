@@ -381,6 +381,14 @@ static bool do_meta(struct storm *s)
 	return true;
 }
 
+static bool do_dump(struct storm *s)
+{
+	struct xalloc_ioc_dump arg = { .size = sizeof(arg), .flags = below(s, 2) };
+
+	require(!call(any_place(s)->fd, XALLOC_IOC_DUMP, &arg));
+	return true;
+}
+
 /* An arena that comes and goes. */
 static bool do_create(struct storm *s)
 {
@@ -458,6 +466,7 @@ static const struct {
 	{ "EXPORT", do_export, 4 },
 	{ "FORK_PREPARE", do_prepare, 1 },
 	{ "META", do_meta, 1 },
+	{ "DUMP", do_dump, 1 },
 	{ "ARENA_CREATE", do_create, 2 },
 	{ "fork", do_fork, 1 },
 };
