@@ -49,10 +49,10 @@ static gfp_t gfp_of(unsigned int order)
 	return order == XALLOC_SEGMENT_ORDER ? huge_gfp : piece_gfp;
 }
 
-/* Whether an arena has page cache, which takes large folios only with transparent huge pages. */
+/* Whether an arena has page cache. Its XArray takes large folios only with this option. */
 static bool is_cached(const struct xalloc_arena *arena)
 {
-	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && arena->mapping && !arena->family;
+	return IS_ENABLED(CONFIG_XARRAY_MULTI) && arena->mapping && !arena->family;
 }
 
 /* filemap_add_folio() charges memory of the page cache; other memory is charged here. */
