@@ -2,6 +2,7 @@
 /* Arenas: what creating, granting and freeing give and refuse, and who pays. */
 #include <linux/cred.h>
 #include <linux/file.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 
 #include "fixture.h"
@@ -682,6 +683,38 @@ static void file_is_the_arena(struct kunit *test)
 	fx->arena = NULL;
 }
 
+/* As long as a segment has it, and no longer than the file is there. */
+static void memory_is_page_cache_of_the_file(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_arena_by(test, 4, 0, XALLOC_POLICY_HUGE_PREFERRED);
+	struct xalloc_client *client = fx_make_client(test);
+	struct fixture *fx = test->priv;
+	struct folio *folio;
+
+	if (!IS_ENABLED(CONFIG_XARRAY_MULTI))
+		kunit_skip(test, "page cache takes no large folios in this kernel");
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 33, 0), 0);
+	fx_backing_no_huge = true;
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 63, 0), 33);
+	KUNIT_EXPECT_EQ(test, arena->mapping->nrpages, 96 * XALLOC_SLICE_KPAGES);
+	folio = fx_pin_slice(test, 64);
+	KUNIT_EXPECT_EQ(test, folio_order(folio), XALLOC_PIECE_ORDER);
+	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, arena->mapping);
+	KUNIT_EXPECT_EQ(test, folio->index, 64 * XALLOC_SLICE_KPAGES);
+	KUNIT_EXPECT_TRUE(test, folio_test_uptodate(folio));
+
+	/* The rest of the second segment goes, pinned pieces stay. */
+	KUNIT_EXPECT_EQ(test, fx_free_at(client, 33), 0);
+	KUNIT_EXPECT_EQ(test, arena->mapping->nrpages, 65 * XALLOC_SLICE_KPAGES);
+	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, arena->mapping);
+	KUNIT_EXPECT_FALSE(test, folio_test_uptodate(folio));
+	fx_drop_client(test, client);
+	xalloc_arena_destroy(arena);
+	fx->arena = NULL;
+	KUNIT_EXPECT_EQ(test, fx->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_NULL(test, folio->mapping);
+}
+
 static void file_refuses_what_create_refuses(struct kunit *test)
 {
 	const struct create_row *row = test->param_value;
@@ -717,6 +750,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(unused_offsets_cost_nothing),
 	KUNIT_CASE(more_than_all_memory_is_refused_at_once),
 	KUNIT_CASE(file_is_the_arena),
+	KUNIT_CASE(memory_is_page_cache_of_the_file),
 	KUNIT_CASE_PARAM(file_refuses_what_create_refuses, bad_creates_gen_params),
 	{}
 };

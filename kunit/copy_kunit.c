@@ -82,6 +82,16 @@ static void expect_same(struct kunit *test, struct xalloc_arena *to, struct xall
 	KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(to));
 }
 
+/* Page cache has room for one folio at each offset, and the family has several. */
+static void memory_of_a_family_is_no_page_cache(struct kunit *test)
+{
+	struct xalloc_arena *arena = fx_make_family(test, 0, XALLOC_POLICY_HUGE);
+
+	fill_arena(test, arena);
+	KUNIT_EXPECT_EQ(test, arena->mapping->nrpages, 0);
+	KUNIT_EXPECT_NULL(test, fx_folio_at(arena, 0)->mapping);
+}
+
 static void copy_has_the_same_pages(struct kunit *test)
 {
 	const struct copy_row *row = test->param_value;
@@ -259,6 +269,7 @@ static void kill_ends_the_copying(struct kunit *test)
 
 static struct kunit_case cases[] = {
 	KUNIT_CASE(kill_ends_the_copying),
+	KUNIT_CASE(memory_of_a_family_is_no_page_cache),
 	KUNIT_CASE_PARAM(copy_has_the_same_pages, copies_gen_params),
 	KUNIT_CASE(copy_of_a_copy),
 	KUNIT_CASE(page_that_is_freed_meanwhile_is_not_copied),

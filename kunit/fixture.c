@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <linux/file.h>
+#include <linux/module.h>
+#include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -118,8 +120,25 @@ struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes)
 	return xalloc_file_create(&config);
 }
 
-struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
-				      u32 policy)
+/* An xallocfs for the case. 0: without size=. */
+static void make_mount(struct kunit *test, u64 limit_bytes)
+{
+	struct file_system_type *type = get_fs_type("xallocfs");
+	struct fixture *fx = test->priv;
+	struct vfsmount *mount;
+	char options[32];
+
+	KUNIT_ASSERT_NOT_NULL(test, type);
+	snprintf(options, sizeof(options), "size=%llu", limit_bytes);
+	mount = vfs_kern_mount(type, SB_KERNMOUNT, "xallocfs", limit_bytes ? options : NULL);
+	module_put(type->owner);
+	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(mount), 0);
+	fx->mount = mount;
+}
+
+/* An arena whose memory is of no mapping, as those of heaps are. */
+static struct xalloc_arena *make_unmappable(struct kunit *test, u32 nr_segments,
+					    u32 limit_segments, u32 policy)
 {
 	struct fixture *fx = test->priv;
 	struct xalloc_arena *arena;
@@ -129,6 +148,38 @@ struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 l
 	KUNIT_ASSERT_FALSE(test, IS_ERR(arena));
 	arena->backing = &backing;
 	fx->arena = arena;
+	return arena;
+}
+
+struct xalloc_arena *fx_make_unmappable(struct kunit *test, u32 nr_segments, u32 limit_segments)
+{
+	return make_unmappable(test, nr_segments, limit_segments, XALLOC_POLICY_HUGE);
+}
+
+/* An inode as that of a file, which has no client. */
+static void give_inode(struct kunit *test, struct xalloc_arena *arena)
+{
+	struct fixture *fx = test->priv;
+	struct inode *inode;
+
+	if (!fx->mount)
+		make_mount(test, 0);
+	inode = alloc_anon_inode(fx->mount->mnt_sb);
+	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(inode), 0);
+	inode->i_mode |= S_IFREG;
+	i_size_write(inode, arena->nr_segments * (loff_t)XALLOC_SEGMENT_BYTES);
+	xalloc_backing_init_inode(inode);
+	fx->inode = inode;
+	arena->mapping = inode->i_mapping;
+}
+
+struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
+				      u32 policy)
+{
+	struct xalloc_arena *arena;
+
+	arena = make_unmappable(test, nr_segments, limit_segments, policy);
+	give_inode(test, arena);
 	return arena;
 }
 
@@ -152,6 +203,7 @@ struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(arena));
 	fx->arena = arena;
+	give_inode(test, arena);
 	return arena;
 }
 
@@ -171,6 +223,8 @@ void fx_drop_arena(struct kunit *test)
 
 	xalloc_arena_destroy(fx->arena);
 	fx->arena = NULL;
+	iput(fx->inode);
+	fx->inode = NULL;
 }
 
 struct xalloc_client *fx_make_client(struct kunit *test)
@@ -414,15 +468,19 @@ void fx_drop_all(struct fixture *fx)
 	for (i = 0; i < FX_NR_CLIENTS; i++)
 		if (fx->clients[i])
 			xalloc_client_destroy(fx->clients[i]);
-	if (fx->arena)
-		xalloc_arena_destroy(fx->arena);
 	if (fx->file)
 		fput(fx->file);
+	else if (fx->arena)
+		xalloc_arena_destroy(fx->arena);
 	flush_delayed_fput();
+	iput(fx->inode);
+	mntput(fx->mount);
 	memset(fx->pins, 0, sizeof(fx->pins));
 	memset(fx->clients, 0, sizeof(fx->clients));
 	fx->arena = NULL;
 	fx->file = NULL;
+	fx->inode = NULL;
+	fx->mount = NULL;
 }
 
 void fx_exit(struct kunit *test)

@@ -25,6 +25,8 @@ struct fixture {
 	struct xalloc_client *clients[FX_NR_CLIENTS];
 	struct folio *pins[FX_NR_PINS];
 	struct file *file;	/* or this, which has an arena and a client of its own */
+	struct vfsmount *mount;	/* of xallocfs, which inode or file is on */
+	struct inode *inode;	/* of the arena, without a file */
 };
 
 /* Segments to be had from the arena's backing: at 1 the next is refused, at 0 none is. */
@@ -61,6 +63,7 @@ struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes);
 struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
 				      u32 policy);
 struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
+struct xalloc_arena *fx_make_unmappable(struct kunit *test, u32 nr_segments, u32 limit_segments);
 struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy);
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments);
 void fx_drop_arena(struct kunit *test);

@@ -14,6 +14,7 @@ struct random_row {
 	u32 nr_segments;
 	u32 limit_segments;
 	u32 charged_segments;	/* most that the payer may have; 0: nobody pays */
+	bool unmappable;	/* memory that is no page cache */
 };
 
 static const struct random_row walks[] = {
@@ -21,6 +22,7 @@ static const struct random_row walks[] = {
 	{ "an arena with a limit of half of it", 16, 8, 0 },
 	{ "an arena whose payer may have half of it", 16, 0, 8 },
 	{ "an arena of more segments than a node of an xarray holds", 70, 40, 0 },
+	{ "memory outside of page cache", 16, 8, 0, true },
 };
 
 XALLOC_KUNIT_ROWS(walks, random_row);
@@ -276,7 +278,9 @@ static void agrees_with_the_model(struct kunit *test)
 	w->records = kunit_kzalloc(test, NR_RECORDS * sizeof(*w->records), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, w->records);
 	w->test = test;
-	w->arena = fx_make_arena(test, row->nr_segments, row->limit_segments);
+	w->arena = row->unmappable ?
+			   fx_make_unmappable(test, row->nr_segments, row->limit_segments) :
+			   fx_make_arena(test, row->nr_segments, row->limit_segments);
 	if (row->charged_segments)
 		fx_make_payer(w->arena, row->charged_segments);
 	for (i = 0; i < ARRAY_SIZE(w->clients); i++)

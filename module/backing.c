@@ -227,6 +227,7 @@ void xalloc_backing_init_inode(struct inode *inode)
 	mapping_set_large_folios(inode->i_mapping);
 	mapping_set_unevictable(inode->i_mapping);
 }
+EXPORT_SYMBOL_IF_KUNIT(xalloc_backing_init_inode);
 
 /**
  * xalloc_backing_is_poisoned() - whether hardware has broken a part of a folio
