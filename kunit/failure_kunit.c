@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Failures: what is left when an allocation fails, each in its turn. */
+#include <linux/falloc.h>
+#include <linux/file.h>
 #include <linux/sched.h>
 
 #include "fixture.h"
@@ -13,6 +15,8 @@ struct failure_row {
 	 * SLUB allocate along, and do without or otherwise.
 	 */
 	u32 nr_failures;
+	/* Looks at what @try left, when allocations do not fail any more. Or NULL. */
+	void (*check)(struct kunit *test, int err);
 };
 
 static void prepare_nothing(struct kunit *test)
@@ -159,6 +163,70 @@ static int try_copy(struct kunit *test)
 	return err;
 }
 
+static void prepare_name(struct kunit *test)
+{
+	fx_make_name(test, 0);
+}
+
+/* Past the segments that an xarray keeps without a node, in huge pages and in pieces. */
+static int try_fill(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	int err = vfs_fallocate(fx->file, 0, 0, FX_MIB(5));
+
+	fx_backing_no_huge = true;
+	err = err ?: vfs_fallocate(fx->file, 0, FX_MIB(8) - 2 * XALLOC_SLICE_BYTES,
+				   4 * XALLOC_SLICE_BYTES);
+	fx_backing_no_huge = false;
+	/* What a file call says for want of memory. */
+	return err == -ENOSPC ? -ENOMEM : err;
+}
+
+/* Nothing is left of a segment that was not filled, and what was filled can be given back. */
+static void check_fill(struct kunit *test, int err)
+{
+	struct fixture *fx = test->priv;
+
+	KUNIT_EXPECT_EQ(test, fx->arena->nr_idle_slices, 0);
+	KUNIT_EXPECT_EQ(test, fx->arena->nr_committed_slices, fx->arena->nr_granted_slices);
+	KUNIT_EXPECT_EQ(test, fx->arena->nr_filling, 0);
+	KUNIT_EXPECT_EQ(test, vfs_fallocate(fx->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					    0, FX_MIB(10)), 0);
+	KUNIT_EXPECT_EQ(test, fx->arena->nr_committed_slices, 0);
+}
+
+static void prepare_granted_file(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_client *client;
+
+	KUNIT_ASSERT_EQ(test, try_file(test), 0);
+	client = fx->file->private_data;
+	fx->arena = client->arena;
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 70, 0), 0);
+	fx_fill(fx->arena, 0, 70);
+}
+
+/* A hole in the middle of a page, of which two are made. */
+static int try_punch(struct kunit *test)
+{
+	struct fixture *fx = test->priv;
+
+	return vfs_fallocate(fx->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			     10 * XALLOC_SLICE_BYTES, 10 * XALLOC_SLICE_BYTES);
+}
+
+/* The hole is zeroed before the page is split. */
+static void check_punch(struct kunit *test, int err)
+{
+	struct fixture *fx = test->priv;
+
+	KUNIT_EXPECT_EQ(test, fx->arena->nr_granted_slices, err ? 70 : 60);
+	KUNIT_EXPECT_FALSE(test, fx_is_zero(fx->arena, 9, 1));
+	KUNIT_EXPECT_TRUE(test, err || fx_is_zero(fx->arena, 10, 10));
+	KUNIT_EXPECT_FALSE(test, fx_is_zero(fx->arena, 20, 1));
+}
+
 static const struct failure_row failures[] = {
 	{ "creating an arena", prepare_nothing, try_arena, 1 },
 	{ "creating a client", prepare_arena, try_client, 1 },
@@ -167,6 +235,8 @@ static const struct failure_row failures[] = {
 	{ "granting a part of a page that was freed lazily", prepare_lazy, try_lazy_grant, 0 },
 	{ "creating a file", prepare_nothing, try_file, 5 },
 	{ "copying an arena", prepare_copy, try_copy, 5 },
+	{ "filling holes of a file", prepare_name, try_fill, 3, check_fill },
+	{ "punching a hole into a page", prepare_granted_file, try_punch, 1, check_punch },
 };
 
 XALLOC_KUNIT_ROWS(failures, failure_row);
@@ -194,6 +264,8 @@ static void no_failed_allocation_leaks(struct kunit *test)
 		KUNIT_EXPECT_TRUE(test, met || !err);
 		if (fx->arena)
 			KUNIT_EXPECT_TRUE(test, xalloc_arena_is_valid(fx->arena));
+		if (row->check)
+			row->check(test, err);
 		fx_drop_all(fx);
 		KUNIT_ASSERT_TRUE_MSG(test, fx_wait_for(fx_nothing_counted(fx)),
 				      "allocation %u failed", nth);

@@ -207,6 +207,33 @@ struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 
 	return arena;
 }
 
+/* A file of the xallocfs, which is made if it is not there. */
+struct file *fx_open_name(struct kunit *test, const char *name)
+{
+	struct fixture *fx = test->priv;
+	const struct path root = { .mnt = fx->mount, .dentry = fx->mount->mnt_root };
+	struct file *file = file_open_root(&root, name, O_RDWR | O_CREAT, 0600);
+	struct xalloc_client *client;
+
+	KUNIT_ASSERT_EQ(test, PTR_ERR_OR_ZERO(file), 0);
+	client = file->private_data;
+	client->arena->backing = &backing;
+	return file;
+}
+
+/* A file of an xallocfs with that limit, or with none, and its arena, which fills holes. */
+struct xalloc_arena *fx_make_name(struct kunit *test, u64 limit_bytes)
+{
+	struct fixture *fx = test->priv;
+	struct xalloc_client *client;
+
+	make_mount(test, limit_bytes);
+	fx->file = fx_open_name(test, "file");
+	client = fx->file->private_data;
+	fx->arena = client->arena;
+	return fx->arena;
+}
+
 /* The current task's user pays, for @more_segments at most. */
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments)
 {

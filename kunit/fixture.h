@@ -65,6 +65,8 @@ struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 l
 struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
 struct xalloc_arena *fx_make_unmappable(struct kunit *test, u32 nr_segments, u32 limit_segments);
 struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy);
+struct file *fx_open_name(struct kunit *test, const char *name);
+struct xalloc_arena *fx_make_name(struct kunit *test, u64 limit_bytes);
 void fx_make_payer(struct xalloc_arena *arena, u32 more_segments);
 void fx_drop_arena(struct kunit *test);
 struct xalloc_client *fx_make_client(struct kunit *test);

@@ -54,6 +54,7 @@ static struct kunit_suite *suites[] = {
 	&xalloc_reserve_suite,
 	&xalloc_validate_suite,
 	&xalloc_walk_suite,
+	&xalloc_hole_suite,
 	&xalloc_heap_suite,
 	&xalloc_heap_damage_suite,
 	&xalloc_heap_failure_suite,

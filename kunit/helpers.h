@@ -18,6 +18,7 @@ extern struct kunit_suite xalloc_heap_damage_suite;
 extern struct kunit_suite xalloc_heap_failure_suite;
 extern struct kunit_suite xalloc_heap_suite;
 extern struct kunit_suite xalloc_heap_walk_suite;
+extern struct kunit_suite xalloc_hole_suite;
 extern struct kunit_suite xalloc_pin_suite;
 extern struct kunit_suite xalloc_placement_damage_suite;
 extern struct kunit_suite xalloc_placement_model_suite;
