@@ -31,3 +31,24 @@ bool kpage_has(uint64_t pfn, unsigned int flag)
 {
 	return read_entry("/proc/kpageflags", pfn) >> flag & 1;
 }
+
+bool is_in_folio(uint64_t pfn, unsigned int order)
+{
+	const uint64_t nr = 1UL << order, first = pfn & ~(nr - 1);
+	/* And one behind it, which stays 0 at the end of memory. */
+	uint64_t flags[XALLOC_SEGMENT_BYTES / KPAGE_BYTES + 1] = {};
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	ssize_t bytes;
+	uint64_t i;
+
+	if (fd < 0)
+		return false;
+	bytes = pread(fd, flags, (nr + 1) * sizeof(*flags), first * sizeof(*flags));
+	close(fd);
+	if (bytes < (ssize_t)(nr * sizeof(*flags)) || !(flags[0] >> KPF_COMPOUND_HEAD & 1))
+		return false;
+	for (i = 1; i < nr; i++)
+		if (!(flags[i] >> KPF_COMPOUND_TAIL & 1))
+			return false;
+	return !(flags[nr] >> KPF_COMPOUND_TAIL & 1);
+}

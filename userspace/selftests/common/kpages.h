@@ -8,6 +8,8 @@
 
 /* Bits of an entry in /proc/kpageflags. */
 #define KPF_BUDDY 10
+#define KPF_COMPOUND_HEAD 15
+#define KPF_COMPOUND_TAIL 16
 #define KPF_UNEVICTABLE 18
 #define KPF_HWPOISON 19
 
@@ -18,5 +20,8 @@ uint64_t pagemap_entry(const volatile void *addr);
 uint64_t pfn_of(const volatile void *addr);
 
 bool kpage_has(uint64_t pfn, unsigned int flag);
+
+/* Whether the kpage is in a folio of 2^@order kpages, at most XALLOC_SEGMENT_BYTES. */
+bool is_in_folio(uint64_t pfn, unsigned int order);
 
 #endif
