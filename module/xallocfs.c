@@ -8,10 +8,14 @@
  * While the file is empty, an ioctl can turn its arena into one with grants, whose size does not
  * change any more.
  *
+ * In a user namespace, a mount takes an open descriptor of /dev/xalloc: who may create arenas may
+ * also create files.
+ *
  * The VFS keeps names, modes and owners. Each mount is a file system of its own, and holds a
  * reference to the module. As in ramfs, a directory consists only of the dentries of its names,
  * which are kept in memory.
  */
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
@@ -31,6 +35,7 @@ struct options {
 	kgid_t gid;
 	umode_t mode;
 	u32 limit_slices;
+	bool may_create;	/* arenas, by /dev/xalloc */
 };
 
 /* The limit of a file system that is mounted without size=. */
@@ -317,6 +322,7 @@ enum option {
 	OPTION_GID,
 	OPTION_MODE,
 	OPTION_SIZE,
+	OPTION_FD,
 };
 
 static const struct fs_parameter_spec parameters[] = {
@@ -324,6 +330,7 @@ static const struct fs_parameter_spec parameters[] = {
 	fsparam_u32("gid", OPTION_GID),
 	fsparam_u32oct("mode", OPTION_MODE),
 	fsparam_string("size", OPTION_SIZE),
+	fsparam_fd("fd", OPTION_FD),
 	{}
 };
 
@@ -341,6 +348,18 @@ static int parse_size(struct fs_context *fc, struct options *options, const char
 		return invalfc(fc, "Bad size");
 	options->limit_slices = DIV_ROUND_UP_ULL(bytes, XALLOC_SLICE_BYTES);
 	return 0;
+}
+
+static int parse_fd(struct fs_context *fc, struct options *options, int fd)
+{
+	struct file *file = fget(fd);
+
+	if (!file)
+		return invalfc(fc, "Bad fd");
+	options->may_create = file->f_op->unlocked_ioctl == xalloc_device_ioctl &&
+			      file->f_mode & FMODE_WRITE;
+	fput(file);
+	return options->may_create ? 0 : invalfc(fc, "fd is not of /dev/xalloc, open for writing");
 }
 
 static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
@@ -363,12 +382,21 @@ static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *para
 		return 0;
 	case OPTION_SIZE:
 		return parse_size(fc, options, param->string);
+	case OPTION_FD:
+		return parse_fd(fc, options, result.uint_32);
 	}
 	return option;
 }
 
+/* In a user namespace anybody is root, so that the gate of /dev/xalloc is this one, too. */
 static int xallocfs_get_tree(struct fs_context *fc)
 {
+	const struct options *options = fc->fs_private;
+
+	if (fc->user_ns != &init_user_ns && !options->may_create) {
+		errorf(fc, "xallocfs: in a user namespace, fd=N of /dev/xalloc is needed");
+		return -EPERM;
+	}
 	return get_tree_nodev(fc, fill_super);
 }
 
@@ -428,6 +456,7 @@ static struct file_system_type fs_type = {
 	.init_fs_context = xallocfs_init_fs_context,
 	.parameters = parameters,
 	.kill_sb = xallocfs_kill_sb,
+	.fs_flags = FS_USERNS_MOUNT,
 };
 MODULE_ALIAS_FS("xallocfs");
 

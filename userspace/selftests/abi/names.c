@@ -6,6 +6,10 @@
 #include "selftest.h"
 #include "sharing.h"
 
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+
 #define ARENA_BYTES (16 * MIB)
 #define NAME NAMES "/names-test"
 #define OTHER NAMES "/names-test-other"
@@ -436,6 +440,65 @@ TEST_F(names, creator_pays_whoever_opens)
 	close(fd);
 	EXPECT_EQ(self->before.charged_bytes + 6 * MIB, stat_of(self->device).charged_bytes);
 	ASSERT_EQ(0, chmod(NAMES, root.st_mode & 07777));
+}
+
+#define MOUNT_POINT "/tmp/xalloc-names-test"
+
+/* Mounts with fd=@fd, or without that option if @fd is -1. Returns 0 or the negative errno. */
+static int mount_by(int fd)
+{
+	char option[32] = "";
+
+	if (fd != -1)
+		snprintf(option, sizeof(option), "fd=%d", fd);
+	return mount("none", MOUNT_POINT, "xallocfs", 0, option) ? -errno : 0;
+}
+
+/* As a user who is root in a user namespace of their own, and may lock 8 MiB. */
+static void mount_in_namespace(int device)
+{
+	struct rlimit limit = { 8 * MIB, 8 * MIB };
+	int reader = fd_reopen(device, O_RDONLY), fd;
+	char ids[32];
+
+	require(reader >= 0);
+	require(!setrlimit(RLIMIT_MEMLOCK, &limit));
+	require(!setresgid(TEST_UID, TEST_UID, TEST_UID));
+	require(!setresuid(TEST_UID, TEST_UID, TEST_UID) && !prctl(PR_SET_DUMPABLE, 1));
+	require(!unshare(CLONE_NEWUSER | CLONE_NEWNS));
+	require(write_text("/proc/self/setgroups", "deny"));
+	snprintf(ids, sizeof(ids), "0 %d 1", TEST_UID);
+	require(write_text("/proc/self/gid_map", ids) && write_text("/proc/self/uid_map", ids));
+	require(!getuid());
+
+	require(mount_by(-1) == -EPERM);
+	require(mount_by(1000) == -EINVAL);
+	require(mount_by(open("/dev/null", O_RDWR | O_CLOEXEC)) == -EINVAL);
+	require(mount_by(reader) == -EINVAL);
+	require(!mount_by(device));
+	fd = open(MOUNT_POINT "/file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	require(fd >= 0 && write(fd, "abc", 3) == 3);
+	require(!ftruncate(fd, 64 * MIB));
+	/* Root of the namespace has no privilege outside: the user's limit holds. */
+	require(fallocate(fd, 0, 0, 64 * MIB) == -1 && errno == EDQUOT);
+	require(stat_of(fd).charged_bytes <= 8 * MIB && stat_of(fd).charged_bytes);
+	close(fd);
+	require(!umount(MOUNT_POINT));
+}
+
+TEST_F(names, user_namespace_mounts_by_the_device)
+{
+	pid_t pid;
+
+	ASSERT_TRUE(!mkdir(MOUNT_POINT, 0777) || errno == EEXIST);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		mount_in_namespace(self->device);
+		_exit(0);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, rmdir(MOUNT_POINT));
 }
 
 TEST_HARNESS_MAIN
