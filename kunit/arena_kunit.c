@@ -683,7 +683,7 @@ static void file_is_the_arena(struct kunit *test)
 	fx->arena = NULL;
 }
 
-/* As long as a segment has it, and no longer than the file is there. */
+/* Memory is in page cache while a segment has it, and never after the arena is destroyed. */
 static void memory_is_page_cache_of_the_file(struct kunit *test)
 {
 	struct xalloc_arena *arena = fx_make_arena_by(test, 4, 0, XALLOC_POLICY_HUGE_PREFERRED);

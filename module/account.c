@@ -9,10 +9,10 @@
  * spaces. By user_limit_mb, memory is charged to the user's account in this file, so that what
  * io_uring registers still has all of RLIMIT_MEMLOCK.
  *
- * With the parameter cgroup_pays, a cgroup pays in place of the user: the closest one above the
- * creator that has a limit of memory (memory.max). The kernel charges all memory to cgroups anyway,
- * and no other limit of one payer applies then. So two containers of one user do not exhaust each
- * other.
+ * With the parameter cgroup_pays, a cgroup pays in place of the user: the outermost one of the
+ * creator's cgroup and its ancestors that has a limit of memory (memory.max). The kernel charges all memory to
+ * cgroups anyway, so that RLIMIT_MEMLOCK and user_limit_mb do not apply then; share_mb does. So two
+ * containers of one user do not exhaust each other.
  *
  * Each payer has an account of all that its arenas have, also of those whose creators were
  * privileged. The parameter share_mb is the most that one account may have, and the parameter
@@ -40,7 +40,7 @@ MODULE_PARM_DESC(user_limit_mb,
 static bool cgroup_pays;
 module_param(cgroup_pays, bool, 0644);
 MODULE_PARM_DESC(cgroup_pays,
-		 "below a cgroup with memory.max that cgroup pays for new arenas, and no user (default N)");
+		 "charge new arenas to the outermost cgroup with memory.max, if there is one, and not to the user (default N)");
 
 static unsigned int share_mb;
 module_param(share_mb, uint, 0644);
@@ -84,18 +84,24 @@ long xalloc_counted(enum xalloc_counter counter)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_counted);
 
-/* The closest cgroup from @memcg upwards that has a limit, with a reference, or NULL. */
+/*
+ * The outermost cgroup from @memcg upwards that has a limit, with a reference, or NULL. Not the closest
+ * one: a user who may make cgroups could make one with a limit that is none.
+ */
 static struct mem_cgroup *get_limited(struct mem_cgroup *memcg)
 {
 #ifdef CONFIG_MEMCG
-	for (; memcg; memcg = parent_mem_cgroup(memcg)) {
-		if (READ_ONCE(memcg->memory.max) == PAGE_COUNTER_MAX)
-			continue;
-		css_get(&memcg->css);
-		return memcg;
-	}
-#endif
+	struct mem_cgroup *limited = NULL;
+
+	for (; memcg; memcg = parent_mem_cgroup(memcg))
+		if (READ_ONCE(memcg->memory.max) != PAGE_COUNTER_MAX)
+			limited = memcg;
+	if (limited)
+		css_get(&limited->css);
+	return limited;
+#else
 	return NULL;
+#endif
 }
 
 static struct xalloc_account *find_account(unsigned long key, const struct mem_cgroup *memcg,
@@ -243,7 +249,7 @@ static unsigned long share_limit(void)
 	return limit_mb ? limit_mb * SLICES_PER_MB : ULONG_MAX;
 }
 
-/* Against the limits that privileged creators have, too. */
+/* Charges share_mb and total_mb, which apply to privileged creators, too. */
 static int charge_account(struct xalloc_account *account, u32 nr_slices)
 {
 	if (account && !add_below(&account->nr_slices, nr_slices, share_limit()))
@@ -255,7 +261,7 @@ static int charge_account(struct xalloc_account *account, u32 nr_slices)
 	return -ENOSR;
 }
 
-/* What a user's limit counts, or NULL if there is none. */
+/* The counter that the user's limit is compared with; NULL if the payer has no such limit. */
 static atomic_long_t *charged_of(const struct xalloc_payer *payer)
 {
 	if (payer->has_user_limit)

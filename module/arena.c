@@ -293,7 +293,7 @@ void xalloc_arena_vacate(struct xalloc_arena *arena)
 	mutex_lock(&arena->lock);
 	arena->reserve_low = 0;
 	arena->reserve_high = 0;
-	xalloc_lazy_end(arena, jiffies);
+	xalloc_lazy_release_all(arena);
 	while ((page = list_first_entry_or_null(&arena->orphans.pages, struct xalloc_page, link))) {
 		xalloc_page_end(arena, page);
 		if (++nr % XALLOC_STEP_PAGES == 0)
@@ -328,7 +328,7 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	if (arena->meta)
 		fput(arena->meta);
 	mutex_lock(&arena->lock);
-	xalloc_lazy_end(arena, jiffies);
+	xalloc_lazy_release_all(arena);
 	list_for_each_entry_safe(page, next, &arena->orphans.pages, link) {
 		xalloc_page_abandon(arena, page);
 		cond_resched();

@@ -239,7 +239,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_backing_init_inode);
  */
 bool xalloc_backing_is_poisoned(struct folio *folio)
 {
-	/* Once: the compiler would ask for the size again for each kpage. */
+	/* Read the size once: otherwise the compiler reads it again for each kpage. */
 	struct page *kpage = folio_page(folio, 0), *end = kpage + folio_nr_pages(folio);
 
 	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))

@@ -80,7 +80,7 @@ static int grant_page(struct xalloc_client *client, struct xalloc_page_grant *gr
 {
 	int err, i;
 
-	/* What was freed lazily first. */
+	/* Try pages that were freed lazily first. */
 	if (!xalloc_lazy_grant(client, grant, granted))
 		return 0;
 	xalloc_reclaim_abandoned(client->arena);

@@ -154,10 +154,8 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily)
 		return 0;
 	}
 	arena->nr_changes++;
-	if (lazily) {
-		xalloc_lazy_add(arena, page);
+	if (lazily && xalloc_lazy_add(arena, page))
 		return 0;
-	}
 	owner = page->client;
 	client_id = page->client_id;
 	nr_slices = page->nr_slices;

@@ -184,11 +184,11 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 	}
 }
 
-/* To a file call, what was freed lazily is a hole. */
+/* Ends lazy pages in the range: fallocate() and PUNCH_HOLE treat them as holes. */
 static void end_lazy(struct xalloc_arena *arena, u32 first, u32 end)
 {
-	xalloc_lazy_end_range(arena, first, end);
-	xalloc_reclaim_abandoned(arena);
+	xalloc_lazy_release_range(arena, first, end);
+	xalloc_reclaim_soon(arena);
 }
 
 /* 0 if the limits have room for all slices of the range that have no memory, each as a piece. */

@@ -282,7 +282,7 @@ struct xalloc_arena {
 	u32 nr_lazy_slices;		/* granted, in pages of lazy */
 	u64 nr_cold_slices;		/* that grants had to wait for, ever */
 	u64 nr_grants;			/* ever; each page has its number */
-	u64 nr_changes;			/* of which granted pages there are, ever */
+	u64 nr_changes;			/* grants and frees, ever; see @nr_changes of a view */
 	unsigned long wanted_at;	/* jiffies: the shrinker wanted memory of it */
 	struct file *meta;		/* what clients note, or NULL */
 	u32 nr_fenced;			/* segments out of use, of which was told */
@@ -554,10 +554,10 @@ int xalloc_page_free_slices(struct xalloc_client *client, u32 index, u32 slices)
 int xalloc_page_shorten(struct xalloc_arena *arena, struct xalloc_page *page);
 
 /* lazy.c */
-void xalloc_lazy_add(struct xalloc_arena *arena, struct xalloc_page *page);
-void xalloc_lazy_end(struct xalloc_arena *arena, unsigned long until);
-void xalloc_lazy_end_range(struct xalloc_arena *arena, u32 first, u32 end);
-void xalloc_lazy_release(struct xalloc_arena *arena, u32 nr_slices);
+bool xalloc_lazy_add(struct xalloc_arena *arena, struct xalloc_page *page);
+bool xalloc_lazy_release(struct xalloc_arena *arena, unsigned long until, u32 nr_slices);
+void xalloc_lazy_release_all(struct xalloc_arena *arena);
+void xalloc_lazy_release_range(struct xalloc_arena *arena, u32 first, u32 end);
 int xalloc_lazy_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted);
 

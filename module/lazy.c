@@ -8,38 +8,51 @@
  *
  *	- A grant takes the page, or a part of it. Nothing is unmapped, and nothing is zeroed unless
  *	  the grant asks for zeros.
- *	- A grant for which no lazy page is long enough releases all of them, before it commits
- *	  memory. Their slices are then free slices with memory.
+ *	- None of the LOOKS_MAX newest pages suits a grant, and no free slices with memory do. Then
+ *	  the grant releases all lazy pages before it commits memory: their slices become free
+ *	  slices with memory.
+ *	- A shrinker releases the oldest pages, as many as it needs, and gives their memory back.
  *	- A grant of slices by their offset, or a file call, meets a part of the page.
- *	- A shrinker releases all of them, and gives their memory back, because memory is short.
  *	- Offsets, budget or memory do not suffice for something, or somebody trims the arena.
  *	- The worker finds that the page was freed a while ago (LAZY_DELAY in reclaim.c).
  *
- * Otherwise than by a release, the page is abandoned, and goes back as the page of a client that is
- * gone.
+ * In all cases but the first the page is released, as xalloc_page_free() does: its slices are free
+ * at once. A page with broken memory is abandoned instead.
  */
 #include <linux/jiffies.h>
+#include <linux/sched/signal.h>
 
 #include "internal.h"
 
 /* How many of the newest pages a grant looks at. */
 #define LOOKS_MAX 64
 
+/* Longer pages are freed at once, by steps: to look for broken memory in one takes too long. */
+#define SEGMENTS_MAX 32
+
+/* What is released before others have arena->lock. */
+#define STEP_SLICES (SEGMENTS_MAX * XALLOC_SLICES_PER_SEGMENT)
+#define STEP_PAGES 64
+
 /**
- * xalloc_lazy_add() - free a page lazily
+ * xalloc_lazy_add() - free a page lazily, unless it is too long for that
  * @arena: the arena
  * @page: a page of a client, which nobody holds
  *
- * Context: arena->lock held. Neither allocates nor fails. The caller has the worker look by
- * xalloc_reclaim_lazy_soon().
+ * Context: arena->lock held. Neither allocates nor fails. The caller calls
+ * xalloc_reclaim_lazy_soon(), which starts the worker.
+ * Return: false if the page is too long; it is as it was then.
  */
-void xalloc_lazy_add(struct xalloc_arena *arena, struct xalloc_page *page)
+bool xalloc_lazy_add(struct xalloc_arena *arena, struct xalloc_page *page)
 {
 	lockdep_assert_held(&arena->lock);
+	if (xalloc_page_last_segment(page) - xalloc_page_first_segment(page) >= SEGMENTS_MAX)
+		return false;
 	page->client = &arena->lazy;
 	page->freed_at = jiffies;
 	list_move_tail(&page->link, &arena->lazy.pages);
 	arena->nr_lazy_slices += page->nr_slices;
+	return true;
 }
 
 static struct xalloc_page *oldest(struct xalloc_arena *arena)
@@ -53,37 +66,74 @@ static void abandon(struct xalloc_arena *arena, struct xalloc_page *page)
 	xalloc_page_abandon(arena, page);
 }
 
-/**
- * xalloc_lazy_end() - abandon pages that were freed lazily
- * @arena: the arena
- * @until: those that were freed then or before, in jiffies
- *
- * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages. The
- * caller gives the memory back by xalloc_reclaim_abandoned().
- */
-void xalloc_lazy_end(struct xalloc_arena *arena, unsigned long until)
+/* Makes free slices of a page, which keep their memory. A page with broken memory is abandoned. */
+static void release(struct xalloc_arena *arena, struct xalloc_page *page)
 {
+	if (xalloc_page_is_poisoned(arena, page) || xalloc_page_give(arena, page)) {
+		abandon(arena, page);
+		return;
+	}
+	arena->nr_lazy_slices -= page->nr_slices;
+	xalloc_page_uncount(arena, page);
+	xalloc_page_forget(arena, page);
+}
+
+/**
+ * xalloc_lazy_release() - release pages that were freed lazily, the oldest first
+ * @arena: the arena
+ * @until: only those that were freed then or before, in jiffies
+ * @nr_slices: stop after so many slices
+ *
+ * The slices are free afterwards, and keep their memory, which is idle and may still be mapped. The
+ * caller has xalloc_reclaim() or xalloc_reclaim_soon() give back the memory that it does not use.
+ *
+ * Context: Any in which memory is reclaimed. arena->lock held. Neither allocates nor fails.
+ * Return: whether there are more of these pages.
+ */
+bool xalloc_lazy_release(struct xalloc_arena *arena, unsigned long until, u32 nr_slices)
+{
+	u32 before = arena->nr_lazy_slices;
 	struct xalloc_page *page;
-	u32 nr = 0;
 
 	lockdep_assert_held(&arena->lock);
 	while ((page = oldest(arena)) && time_before_eq(page->freed_at, until)) {
-		abandon(arena, page);
-		if (++nr % XALLOC_STEP_PAGES == 0)
-			xalloc_arena_breathe(arena);
+		if (before - arena->nr_lazy_slices >= nr_slices)
+			return true;
+		release(arena, page);
+	}
+	return false;
+}
+
+/**
+ * xalloc_lazy_release_all() - release all pages that were freed lazily before this call
+ * @arena: the arena
+ *
+ * As xalloc_lazy_release(), by steps. A fatal signal stops this function, unless the task exits.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again.
+ */
+void xalloc_lazy_release_all(struct xalloc_arena *arena)
+{
+	unsigned long now = jiffies;
+
+	while (xalloc_lazy_release(arena, now, STEP_SLICES)) {
+		xalloc_arena_breathe(arena);
+		if (fatal_signal_pending(current) && !(current->flags & PF_EXITING))
+			break;
 	}
 }
 
 /**
- * xalloc_lazy_end_range() - abandon pages that were freed lazily and have slices of a range
+ * xalloc_lazy_release_range() - release pages that were freed lazily and have slices of a range
  * @arena: the arena
  * @first: the first of the slices
  * @end: the slice after the last one
  *
- * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages. The
- * caller gives the memory back by xalloc_reclaim_abandoned().
+ * As xalloc_lazy_release(), by steps.
+ *
+ * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages.
  */
-void xalloc_lazy_end_range(struct xalloc_arena *arena, u32 first, u32 end)
+void xalloc_lazy_release_range(struct xalloc_arena *arena, u32 first, u32 end)
 {
 	struct xalloc_page *page;
 	unsigned long slice;
@@ -94,40 +144,12 @@ void xalloc_lazy_end_range(struct xalloc_arena *arena, u32 first, u32 end)
 		return;
 	page = xalloc_page_around(arena, first);
 	if (page && page->client == &arena->lazy)
-		abandon(arena, page);
+		release(arena, page);
 	xa_for_each_range(&arena->pages, slice, page, first, end - 1) {
 		if (page->client == &arena->lazy)
-			abandon(arena, page);
-		if (++nr % XALLOC_STEP_PAGES == 0)
+			release(arena, page);
+		if (++nr % STEP_PAGES == 0)
 			xalloc_arena_breathe(arena);
-	}
-}
-
-/**
- * xalloc_lazy_release() - make free slices with memory of pages that were freed lazily
- * @arena: the arena
- * @nr_slices: when that many were released, no other page is
- *
- * Of up to XALLOC_STEP_PAGES pages, the oldest. Pages with broken memory are abandoned instead. The
- * memory is idle and may still be mapped; somebody else has to give back what is not used.
- *
- * Context: Any in which memory is reclaimed. arena->lock held. Neither allocates nor fails.
- */
-void xalloc_lazy_release(struct xalloc_arena *arena, u32 nr_slices)
-{
-	u32 before = arena->nr_lazy_slices, nr = 0;
-	struct xalloc_page *page;
-
-	lockdep_assert_held(&arena->lock);
-	while (nr++ < XALLOC_STEP_PAGES && before - arena->nr_lazy_slices < nr_slices &&
-	       (page = oldest(arena))) {
-		if (xalloc_page_is_poisoned(arena, page) || xalloc_page_give(arena, page)) {
-			abandon(arena, page);
-		} else {
-			arena->nr_lazy_slices -= page->nr_slices;
-			xalloc_page_uncount(arena, page);
-			xalloc_page_forget(arena, page);
-		}
 	}
 }
 
@@ -222,8 +244,9 @@ static bool take(struct xalloc_client *client, struct xalloc_page_grant *grant,
  * @granted: likewise
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages.
- * Return: 0, or -EAGAIN if that does not serve: then no page that was freed lazily is in the way of
- * the grant any more.
+ * Return: 0, or -EAGAIN if neither a lazy page nor free slices with memory suit. Lazy pages that
+ * would hinder the grant have ended then. The caller calls xalloc_reclaim_abandoned(), and then
+ * xalloc_page_grant().
  */
 int xalloc_lazy_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,
 		      struct list_head *granted)
@@ -238,15 +261,12 @@ int xalloc_lazy_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 		return 0;
 	if (grant->flags & XALLOC_PAGE_AT) {
 		slice = grant->offset / XALLOC_SLICE_BYTES;
-		xalloc_lazy_end_range(arena, slice, slice + grant->nr_slices);
+		xalloc_lazy_release_range(arena, slice, slice + grant->nr_slices);
 		return -EAGAIN;
 	}
 	/* Free slices that have memory do as well. */
 	if (!xalloc_page_grant(client, grant, false, granted))
 		return 0;
-	while (arena->nr_lazy_slices) {
-		xalloc_lazy_release(arena, U32_MAX);
-		xalloc_arena_breathe(arena);
-	}
+	xalloc_lazy_release_all(arena);
 	return -EAGAIN;
 }

@@ -242,14 +242,15 @@ static XALLOC_GET_POLICY(arena_get_policy)
 #endif
 
 /*
- * Asked for by core dumps: a mapping with a name is in core files, whatever coredump_filter says.
- * Maps and traces show the name of a mapping's file instead.
+ * The core dump code calls this. It dumps a mapping that has a name whatever coredump_filter says, so
+ * only mappings to be dumped have one. /proc/PID/maps shows the name of the file, not this one.
  */
 static const char *arena_name(struct vm_area_struct *vma)
 {
 	const struct xalloc_client *client = client_of(vma);
 
-	if (!client || vma->vm_flags & VM_DONTDUMP || xalloc_hole_is_filled(client->arena))
+	/* A mapping of a file has not VM_DONTEXPAND, also if the file has become an arena since. */
+	if (!client || (vma->vm_flags & (VM_DONTEXPAND | VM_DONTDUMP)) != VM_DONTEXPAND)
 		return NULL;
 	return "[xalloc]";
 }
@@ -413,9 +414,9 @@ static bool is_of_arena(const struct vm_area_struct *vma, const struct xalloc_ar
 /**
  * xalloc_mmap_set_dumped() - set whether mappings of an arena are in core files
  * @arena: the arena
- * @is_dumped: whether
+ * @is_dumped: true: mappings are in core files
  *
- * Changes the mappings of the current task, and those to come.
+ * Changes the existing mappings of the current address space, and all later mappings of the arena.
  *
  * Context: Process context, may sleep. Takes and releases mm->mmap_lock.
  * Return: 0 or -EINTR.

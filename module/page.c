@@ -339,7 +339,8 @@ static int add_record(struct xalloc_arena *arena, struct xalloc_page *page)
  * @client: to whom
  * @grant: nr_slices, align_slices, flags, tag and, with XALLOC_PAGE_AT, offset, checked against
  *	the arena's size; the rest is written
- * @may_commit: false: not with XALLOC_PAGE_AT, and only of slices that have memory
+ * @may_commit: whether to commit memory. If false, only slices that have memory are granted, else
+ *	-EAGAIN; must be true with XALLOC_PAGE_AT
  * @granted: list to which the page is added; it can be freed once the caller has
  *	marked it granted
  *
@@ -397,7 +398,7 @@ err_free:
 /**
  * xalloc_page_take_over() - grant a page that was freed lazily
  * @client: to whom
- * @page: the page, off arena->lazy
+ * @page: the page; still on the list of arena->lazy, no longer in nr_lazy_slices
  * @grant: as for xalloc_page_grant()
  *
  * Context: arena->lock held. The caller puts the page on the list of the grant.
@@ -767,7 +768,7 @@ bool xalloc_page_is_poisoned(struct xalloc_arena *arena, const struct xalloc_pag
 /* --- splitting */
 
 /**
- * xalloc_page_alloc_rest() - have what splitting a page takes
+ * xalloc_page_alloc_rest() - allocate the record for the second part of a page
  * @arena: the arena
  * @slice: where the second part is to begin
  *

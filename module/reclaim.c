@@ -3,7 +3,8 @@
  * Reclaim: memory that nobody has any more, until it is given back or granted again.
  *
  * Abandoned pages leave when nobody refers to their memory; those that cannot are in quarantine.
- * Pages that were freed lazily (lazy.c) are abandoned by a worker.
+ * A worker releases pages that were freed lazily (lazy.c), unless a grant, a trim or a shrinker ends
+ * them first.
  * Segments with idle memory go as soon as nobody refers to them; those that cannot are the rest. A
  * worker looks at both, ever less often while nothing new comes.
  *
@@ -33,7 +34,10 @@
 #define REAP_DELAY_MIN (HZ / 20)
 #define REAP_DELAY_MAX (2 * HZ)
 
-/* What was freed lazily stays from one of these to two: the worker looks once in each. */
+/*
+ * The worker looks once in this time, and ends lazy pages that are at least so old. So their memory
+ * stays for one to two of these.
+ */
 #define LAZY_DELAY HZ
 
 /* Segments of the rest, or pages, to look at before others have arena->lock. */
@@ -334,7 +338,7 @@ u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve)
 	arena->nr_reclaimers++;
 	while (arena->fill_is_away && !xalloc_segment_wait(arena))
 		;
-	xalloc_lazy_end(arena, jiffies);
+	xalloc_lazy_release_all(arena);
 	nr = xalloc_reclaim(arena, nr_reserve);
 	arena->nr_reclaimers--;
 	xalloc_reclaim_clean_soon(arena);
@@ -347,8 +351,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_trim);
  * @arena: the arena, whose offsets, budget or memory did not suffice
  * @err: the error
  *
- * For want of offsets, only memory that nobody refers to any more is given back. For want of budget
- * or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as
+ * Lazy pages end in every case. For want of offsets, only memory that nobody refers to any more is
+ * given back besides. For want of budget or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as
  * well.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
@@ -450,11 +454,12 @@ bool xalloc_reclaim_pass(struct xalloc_arena *arena)
 static void lazy_work(struct work_struct *work)
 {
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, lazy_work.work);
+	unsigned long until = jiffies - LAZY_DELAY;
 
 	mutex_lock(&arena->lock);
-	xalloc_lazy_end(arena, jiffies - LAZY_DELAY);
-	xalloc_reclaim_abandoned(arena);
-	xalloc_reclaim_clean_soon(arena);
+	while (xalloc_lazy_release(arena, until, XALLOC_SLICES_PER_SEGMENT))
+		xalloc_arena_breathe(arena);
+	xalloc_reclaim(arena, arena->reserve_high);
 	xalloc_reclaim_soon(arena);
 	if (arena->nr_lazy_slices)
 		queue_delayed_work(reap_wq, &arena->lazy_work, LAZY_DELAY);
@@ -741,7 +746,8 @@ static XALLOC_LRU_WALK(count_one)
 	unsigned long *nr = arg;
 
 	*nr += nr_spare(arena);
-	return LRU_SKIP;
+	/* Many that have nothing must not hide the others. */
+	return nr_spare(arena) ? LRU_SKIP : LRU_ROTATE;
 }
 
 /* Arenas to take from, and what they may have. */
@@ -763,13 +769,16 @@ static XALLOC_LRU_WALK(take_one)
 	return LRU_REMOVED;
 }
 
-/* Gives back @nr_segments or more that were freed lazily. Returns how many segments went. */
+/*
+ * Releases the oldest lazy pages, about @nr_segments of them, and gives back idle memory of the rest.
+ * Returns how much went back, in segments, rounded up.
+ */
 static u32 drop_lazy(struct xalloc_arena *arena, u32 nr_segments)
 {
 	struct xalloc_segment *seg, *next;
 	u32 nr_looks = 0, nr = 0;
 
-	xalloc_lazy_release(arena, nr_segments * XALLOC_SLICES_PER_SEGMENT);
+	xalloc_lazy_release(arena, jiffies, nr_segments * XALLOC_SLICES_PER_SEGMENT);
 	/* What has just become idle is at the end. */
 	list_for_each_entry_safe_reverse(seg, next, &arena->rest, idle) {
 		if (nr_looks++ == SHRINK_LOOKS_MAX)
@@ -836,7 +845,7 @@ static unsigned long scan_reserved(struct shrinker *shrinker, struct shrink_cont
 	mutex_lock(&arenas_lock);
 	list_lru_walk_one(&reserved_arenas, sc->nid, sc->memcg, take_one, &taking, &nr_arenas);
 	list_for_each_entry_safe(arena, next, &taking.arenas, reserved_link)
-		nr += take_reserve(arena, taking.nr_wanted - nr);
+		nr += take_reserve(arena, taking.nr_wanted - min(nr, taking.nr_wanted));
 	mutex_unlock(&arenas_lock);
 	return nr * XALLOC_SEGMENT_KPAGES ?: SHRINK_STOP;
 }

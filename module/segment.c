@@ -477,7 +477,7 @@ static void drop_piece(struct xalloc_arena *arena, struct xalloc_segment *seg, u
 	drop_folio(arena, folio);
 }
 
-/* Of a segment in pieces that has none any more. */
+/* Forgets a segment in pieces when its last piece is gone and nobody populates it. */
 static void forget_empty(struct xalloc_arena *arena, struct xalloc_segment *seg)
 {
 	if (seg->present || seg->populating)
@@ -582,6 +582,8 @@ static bool leave_cache(struct xalloc_arena *arena, struct xalloc_segment *seg, 
 {
 	struct folio *folio = seg->folio[slice];
 
+	/* A fault takes its reference before it looks whether the slices are granted. */
+	smp_mb();
 	if (folio_mapped(folio))
 		xalloc_unmap(arena, arena->mapping, xalloc_segment_offset(seg, slice),
 			     folio_nr_pages(folio));
@@ -604,7 +606,7 @@ static u32 drop_idle_pieces(struct xalloc_arena *arena, struct xalloc_segment *s
 }
 
 /**
- * xalloc_segment_drop_idle() - give back what of a segment is idle
+ * xalloc_segment_drop_idle() - give back the idle memory of a segment
  * @arena: its arena
  * @seg: a segment of the reserve or of the rest; may be gone afterwards, or out of the reserve if
  *	somebody refers to it

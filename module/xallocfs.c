@@ -8,8 +8,8 @@
  * While the file is empty, an ioctl can turn its arena into one with grants, whose size does not
  * change any more.
  *
- * In a user namespace, a mount takes an open descriptor of /dev/xalloc: who may create arenas may
- * also create files.
+ * In a user namespace, a mount needs (fd=) a descriptor of /dev/xalloc that is open for writing. It
+ * shows that the user may create arenas.
  *
  * The VFS keeps names, modes and owners. Each mount is a file system of its own, and holds a
  * reference to the module. As in ramfs, a directory consists only of the dentries of its names,
@@ -35,7 +35,7 @@ struct options {
 	kgid_t gid;
 	umode_t mode;
 	u32 limit_slices;
-	bool may_create;	/* arenas, by /dev/xalloc */
+	bool may_create;	/* fd= named a writable /dev/xalloc */
 };
 
 /* The limit of a file system that is mounted without size=. */
@@ -388,7 +388,10 @@ static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *para
 	return option;
 }
 
-/* In a user namespace anybody is root, so that the gate of /dev/xalloc is this one, too. */
+/*
+ * Anybody can be root of a user namespace. So a mount there needs an open /dev/xalloc: the mode of that
+ * file decides who may use xalloc.
+ */
 static int xallocfs_get_tree(struct fs_context *fc)
 {
 	const struct options *options = fc->fs_private;

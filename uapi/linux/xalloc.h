@@ -67,7 +67,7 @@
  *			before, or inside a page; freed or exported range is not all in pages;
  *			nothing of an arena is mapped at the address
  *	EPERM		freed or exported page belongs to another client; the caller may not set
- *			this arena's limit
+ *			this arena's limit, or whether it is dumped
  *	EBUSY		adopted page has a client that lives; more is committed than a new limit
  *			allows; a dma-buf holds a page that is to be freed in part; somebody
  *			refers to memory at the offset where a page is to be, or to memory of the
@@ -77,8 +77,8 @@
  *	EDQUOT		the arena's own limit, &xalloc_ioc_arena_create.limit_bytes or
  *			&xalloc_ioc_limit.limit_bytes
  *	ENOBUFS		RLIMIT_MEMLOCK of the user who created the arena
- *	EUSERS		a limit of the module for one payer: its parameter user_limit_mb, which was
- *			set when the arena was created and is then in the place of ENOBUFS; or
+ *	EUSERS		a limit of the module for one payer: its parameter user_limit_mb, if that
+ *			was set when the arena was created (RLIMIT_MEMLOCK does not apply then), or
  *			its parameter share_mb
  *	ENOSR		the module's limit for all arenas, its parameter total_mb
  *	ENOMEM		the kernel has no huge page at hand, nor what the arena's policy takes
@@ -241,14 +241,14 @@ struct xalloc_status {
  * ever committed in an arena of the device; for an arena in a file, the one who created the file
  * pays. The payer's memory cgroup, user and RLIMIT_MEMLOCK, or the parameter user_limit_mb of the
  * module if that is set, are noted when the arena of the device, or the file, is created.
- * CAP_IPC_LOCK at that moment exempts the arena from both, for as long as the arena lives: also
- * after the payer has given the capability up. If the parameter cgroup_pays is set at that moment,
- * the closest cgroup above the payer that has a limit of memory pays alone: the arena is exempt
- * from both as well. The parameter share_mb limits what all arenas of one user, or of one cgroup
- * that pays, have together. A segment is charged whole, unless it is in pieces. What comes from
- * the module's pool is charged as all other memory is, except that an arena with XALLOC_ARENA_FORK
- * has memory of the pool only if no cgroup above it has a limit; then that memory is charged to no
- * cgroup.
+ * CAP_IPC_LOCK at that moment exempts the arena from RLIMIT_MEMLOCK and user_limit_mb, for as long
+ * as the arena lives: also after the payer has given the capability up. If the parameter
+ * cgroup_pays is set at that moment, and the payer's cgroup or an ancestor of it has memory.max,
+ * the outermost such cgroup pays instead of the user, and RLIMIT_MEMLOCK and user_limit_mb do not
+ * apply. The parameter share_mb limits what all arenas of one payer have together, without
+ * exemption. A segment is charged whole, unless it is in pieces. What comes from the module's pool
+ * is charged as all other memory is, except that an arena with XALLOC_ARENA_FORK has memory of the
+ * pool only if no cgroup above it has a limit; then that memory is charged to no cgroup.
  *
  * Returns the descriptor of the arena, close-on-exec; on a file of xallocfs, which is the
  * descriptor then, 0.
@@ -288,8 +288,8 @@ struct xalloc_ioc_arena_create {
  */
 #define XALLOC_ARENA_FORK (1U << 1)
 /*
- * The core file of a process has what the process has mapped of the arena, as far as it is in
- * pages, whatever the process's coredump_filter says. XALLOC_IOC_DUMP changes this.
+ * Core files contain the arena's pages that the process has mapped, whatever coredump_filter says.
+ * XALLOC_IOC_DUMP changes this.
  */
 #define XALLOC_ARENA_DUMP (1U << 2)
 
@@ -695,11 +695,11 @@ struct xalloc_ioc_meta {
 /**
  * struct xalloc_ioc_dump - whether core files have memory of an arena
  * @size: sizeof(struct xalloc_ioc_dump)
- * @flags: XALLOC_DUMP_ON, or zero: they do not have it
+ * @flags: XALLOC_DUMP_ON to have the memory in core files, zero to leave it out
  *
- * On an arena, and only for its owner, as XALLOC_IOC_LIMIT. Holds for all mappings that are made
- * from now on, and for those that this process has. Other processes keep the mappings that they
- * have as they are. madvise(MADV_DONTDUMP) leaves out a single mapping; MADV_DODUMP is EINVAL.
+ * On an arena, and only for its owner, as XALLOC_IOC_LIMIT. Changes the existing mappings of this
+ * process and every later mapping of the arena in any process. Existing mappings of other processes
+ * do not change. madvise(MADV_DONTDUMP) leaves out a single mapping; MADV_DODUMP is EINVAL.
  *
  * A file that is used as a file is dumped as any other: coredump_filter decides. A dump never
  * commits memory.

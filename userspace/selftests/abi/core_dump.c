@@ -66,7 +66,7 @@ static void die(const struct scene *scene)
 	int arena = scene->arena;
 	unsigned char *map;
 
-	/* The child of a test that has the arena mapped does not have it. */
+	/* A child of fork does not inherit the test's mapping. */
 	map = mmap(scene->map, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, arena,
 		   0);
 	require(map == scene->map);

@@ -22,7 +22,7 @@
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define CGROUP CGROUP_ROOT "/xalloc-kernel-moves"
 
-/* What the kernel says of memory that stands in the way of offline before it asks anybody. */
+/* The kernel's message when it refuses offline without asking the module. */
 #define UNMOVABLE "unmovable page"
 /* Where the test looks for a block that could go offline. */
 #define MANY_BYTES (512 * MIB)
