@@ -10,9 +10,9 @@
  * io_uring registers still has all of RLIMIT_MEMLOCK.
  *
  * With the parameter cgroup_pays, a cgroup pays in place of the user: the outermost one of the
- * creator's cgroup and its ancestors that has a limit of memory (memory.max). The kernel charges all memory to
- * cgroups anyway, so that RLIMIT_MEMLOCK and user_limit_mb do not apply then; share_mb does. So two
- * containers of one user do not exhaust each other.
+ * creator's cgroup and its ancestors that has a limit of memory (memory.max). The kernel charges
+ * all memory to cgroups anyway, so that RLIMIT_MEMLOCK and user_limit_mb do not apply then;
+ * share_mb does. So two containers of one user do not exhaust each other.
  *
  * Each payer has an account of all that its arenas have, also of those whose creators were
  * privileged. The parameter share_mb is the most that one account may have, and the parameter
@@ -85,8 +85,8 @@ long xalloc_counted(enum xalloc_counter counter)
 EXPORT_SYMBOL_IF_KUNIT(xalloc_counted);
 
 /*
- * The outermost cgroup from @memcg upwards that has a limit, with a reference, or NULL. Not the closest
- * one: a user who may make cgroups could make one with a limit that is none.
+ * The outermost cgroup from @memcg upwards that has a limit, with a reference, or NULL. Not the
+ * closest one: a user who may make cgroups could make one with a limit that is none.
  */
 static struct mem_cgroup *get_limited(struct mem_cgroup *memcg)
 {

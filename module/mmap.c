@@ -242,8 +242,8 @@ static XALLOC_GET_POLICY(arena_get_policy)
 #endif
 
 /*
- * The core dump code calls this. It dumps a mapping that has a name whatever coredump_filter says, so
- * only mappings to be dumped have one. /proc/PID/maps shows the name of the file, not this one.
+ * The core dump code calls this. It dumps a mapping that has a name whatever coredump_filter says,
+ * so only mappings to be dumped have one. /proc/PID/maps shows the name of the file, not this one.
  */
 static const char *arena_name(struct vm_area_struct *vma)
 {

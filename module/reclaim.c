@@ -3,8 +3,8 @@
  * Reclaim: memory that nobody has any more, until it is given back or granted again.
  *
  * Abandoned pages leave when nobody refers to their memory; those that cannot are in quarantine.
- * A worker releases pages that were freed lazily (lazy.c), unless a grant, a trim or a shrinker ends
- * them first.
+ * A worker releases pages that were freed lazily (lazy.c), unless a grant, a trim or a shrinker
+ * ends them first.
  * Segments with idle memory go as soon as nobody refers to them; those that cannot are the rest. A
  * worker looks at both, ever less often while nothing new comes.
  *
@@ -352,8 +352,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_reclaim_trim);
  * @err: the error
  *
  * Lazy pages end in every case. For want of offsets, only memory that nobody refers to any more is
- * given back besides. For want of budget or memory, the whole reserve is given back, too. What a mount's budget refuses is -ENOSPC as
- * well.
+ * given back besides. For want of budget or memory, the whole reserve is given back, too. What a
+ * mount's budget refuses is -ENOSPC as well.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again.
  * Return: whether it is worth to try again.
@@ -770,8 +770,8 @@ static XALLOC_LRU_WALK(take_one)
 }
 
 /*
- * Releases the oldest lazy pages, about @nr_segments of them, and gives back idle memory of the rest.
- * Returns how much went back, in segments, rounded up.
+ * Releases the oldest lazy pages, about @nr_segments of them, and gives back idle memory of the
+ * rest. Returns how much went back, in segments, rounded up.
  */
 static u32 drop_lazy(struct xalloc_arena *arena, u32 nr_segments)
 {

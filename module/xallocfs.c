@@ -389,8 +389,8 @@ static int xallocfs_parse_param(struct fs_context *fc, struct fs_parameter *para
 }
 
 /*
- * Anybody can be root of a user namespace. So a mount there needs an open /dev/xalloc: the mode of that
- * file decides who may use xalloc.
+ * Anybody can be root of a user namespace. So a mount there needs an open /dev/xalloc: the mode of
+ * that file decides who may use xalloc.
  */
 static int xallocfs_get_tree(struct fs_context *fc)
 {
