@@ -397,7 +397,9 @@ static int check_freeable(struct xalloc_client *client, u32 first, u32 end)
 	int err = check_freeable_once(client, first, end), i;
 
 	for (i = 0; i < NR_WAITS && err == -EBUSY; i++) {
-		if (schedule_timeout_killable(msecs_to_jiffies(10 << i)))
+		/* A late wake-up of something else, such as a lock, ends this sleep early, too. */
+		schedule_timeout_killable(msecs_to_jiffies(10 << i));
+		if (fatal_signal_pending(current))
 			return -EINTR;
 		err = check_freeable_once(client, first, end);
 	}
