@@ -100,8 +100,8 @@ static int try_free(struct kunit *test)
 }
 
 /*
- * A page that was freed lazily, of which a grant wants the middle. That takes two records; without
- * them the grant has other memory.
+ * A grant wants the middle of a page that was freed lazily. That takes two records. Without them
+ * the grant has other memory.
  */
 static void prepare_lazy(struct kunit *test)
 {
@@ -207,7 +207,7 @@ static void prepare_granted_file(struct kunit *test)
 	fx_fill(fx->arena, 0, 70);
 }
 
-/* A hole in the middle of a page, of which two are made. */
+/* A hole in the middle of a page makes two pages of it. */
 static int try_punch(struct kunit *test)
 {
 	struct fixture *fx = test->priv;

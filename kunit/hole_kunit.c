@@ -209,7 +209,7 @@ static void failed_fallocate_keeps_the_segments_that_it_filled(struct kunit *tes
 	struct xalloc_arena *arena = fx_make_name(test, 0);
 	struct fixture *fx = test->priv;
 
-	/* 33 attempts for each segment, the first of which is for a huge page. */
+	/* 33 attempts for each segment. The first one is for a huge page. */
 	fx_backing_no_huge = true;
 	fx_backing_countdown = 33 + 10;
 	KUNIT_EXPECT_EQ(test, fallocate(fx->file, 0, 0, FX_MIB(4)), -ENOSPC);
@@ -268,7 +268,7 @@ static void touch_past_the_end_is_refused(struct kunit *test)
 	expect_slices(test, 32);
 }
 
-/* What truncate() does first. It waits for whoever gives memory to a segment. */
+/* What truncate() does first. It waits while a task gives memory to a segment. */
 static void cut_off(struct xalloc_arena *arena)
 {
 	i_size_write(arena->mapping->host, 0);

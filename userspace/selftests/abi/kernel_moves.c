@@ -388,18 +388,6 @@ static const char *do_move(struct __test_metadata *_metadata, moves *self)
 	return node == 2 ? NULL : "to another node: this machine has one";
 }
 
-/* Writes to a file of sysfs. Returns 0 or the negative errno. */
-static int write_errno(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), err;
-
-	if (fd < 0)
-		return -errno;
-	err = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-	close(fd);
-	return err;
-}
-
 /* Whether the kernel has said so since the last call. */
 static bool log_says(int log, const char *text)
 {

@@ -54,17 +54,6 @@ FIXTURE_TEARDOWN(lazy)
 	close(self->device);
 }
 
-static int free_lazily(int arena, uint64_t offset, uint64_t bytes)
-{
-	struct xalloc_range range = { .offset = offset, .bytes = bytes };
-	struct xalloc_ioc_free arg = {
-		.size = sizeof(arg), .flags = XALLOC_FREE_LAZY | XALLOC_FREE_RANGES, .nr = 1,
-		.offsets = (uintptr_t)&range,
-	};
-
-	return call(arena, XALLOC_IOC_FREE, &arg);
-}
-
 static int grant_at(int arena, unsigned int slice, unsigned int nr_slices, uint32_t flags)
 {
 	struct xalloc_page_grant page = {

@@ -317,16 +317,9 @@ static void need_lazily_freed(int device)
 
 	require(map);
 	for (i = 0; i < 5; i++) {
-		uint64_t offset;
-		struct xalloc_ioc_free arg = {
-			.size = sizeof(arg), .flags = XALLOC_FREE_LAZY, .nr = 1,
-			.offsets = (uintptr_t)&offset,
-		};
-
 		require(grant_page(arena, 40 * MIB / XALLOC_SLICE_BYTES, 0, &page) == 1);
-		offset = page.offset;
-		memset(map + offset, 1, 40 * MIB);
-		require(call(arena, XALLOC_IOC_FREE, &arg) == 1);
+		memset(map + page.offset, 1, 40 * MIB);
+		require(free_lazily(arena, page.offset, 0) == 1);
 		require(stat_of(arena).lazy_bytes == 40 * MIB);
 		use_plain(54 * MIB);
 	}

@@ -209,18 +209,6 @@ TEST_F(page_cache, fault_maps_nothing_that_is_free)
 	close(arena);
 }
 
-/* Writes to a file of sysfs. Returns 0 or the negative errno. */
-static int write_errno(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC), err;
-
-	if (fd < 0)
-		return -errno;
-	err = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-	close(fd);
-	return err;
-}
-
 /* The kernel would try without end to move what is in the block. */
 TEST_F(page_cache, blocks_of_memory_do_not_go_offline)
 {

@@ -131,11 +131,6 @@ static bool do_free_lazily(struct storm *s)
 {
 	struct place *place = any_place(s);
 	struct page *page = any_page(s, place);
-	struct xalloc_range range;
-	struct xalloc_ioc_free arg = {
-		.size = sizeof(arg), .flags = XALLOC_FREE_LAZY | XALLOC_FREE_RANGES, .nr = 1,
-		.offsets = (uintptr_t)&range,
-	};
 	uint32_t kept;
 	int rc;
 
@@ -143,9 +138,8 @@ static bool do_free_lazily(struct storm *s)
 		return false;
 	check_words(place, page);
 	kept = below(s, page->nr_slices);
-	range.offset = page->offset + kept * XALLOC_SLICE_BYTES;
-	range.bytes = (page->nr_slices - kept) * XALLOC_SLICE_BYTES;
-	rc = call(place->fd, XALLOC_IOC_FREE, &arg);
+	rc = free_lazily(place->fd, page->offset + kept * XALLOC_SLICE_BYTES,
+			 (page->nr_slices - kept) * XALLOC_SLICE_BYTES);
 	/* A dma-buf may have it. */
 	require(rc == 1 || (rc == -EBUSY && kept));
 	if (rc != 1)

@@ -205,6 +205,17 @@ int free_page(int arena, uint64_t offset)
 	return free_batch(arena, &offset, 1);
 }
 
+int free_lazily(int arena, uint64_t offset, uint64_t bytes)
+{
+	struct xalloc_range range = { .offset = offset, .bytes = bytes };
+	struct xalloc_ioc_free arg = {
+		.size = sizeof(arg), .flags = XALLOC_FREE_LAZY | XALLOC_FREE_RANGES, .nr = 1,
+		.offsets = (uintptr_t)&range,
+	};
+
+	return call(arena, XALLOC_IOC_FREE, &arg);
+}
+
 int grant_segments(int arena, int most, int *error)
 {
 	int nr;
@@ -453,6 +464,17 @@ bool kernel_has_kasan(void)
 bool times_are_judged(void)
 {
 	return is_long_run() && !kernel_has_kasan();
+}
+
+int write_errno(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return -errno;
+	err = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+	close(fd);
+	return err;
 }
 
 bool write_text(const char *path, const char *text)

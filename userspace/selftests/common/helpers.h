@@ -103,6 +103,9 @@ int free_batch(int arena, const uint64_t *offsets, uint32_t nr);
 int free_range(int arena, uint64_t offset, uint64_t bytes);
 int free_page(int arena, uint64_t offset);
 
+/* A range of slices; of no bytes: the whole page. Returns 1, or the negative errno. */
+int free_lazily(int arena, uint64_t offset, uint64_t bytes);
+
 /* Grants pages of one segment each until one is refused; returns how many came. */
 int grant_segments(int arena, int most, int *error);
 
@@ -199,6 +202,9 @@ bool kernel_has_kasan(void);
 bool times_are_judged(void);
 
 bool write_text(const char *path, const char *text);
+
+/* Writes to a file of sysfs. Returns 0 or the negative errno. */
+int write_errno(const char *path, const char *text);
 
 /* First number in the file, -1 where it cannot be read. */
 long long read_number(const char *path);
