@@ -456,7 +456,8 @@ struct xalloc_ioc_free {
  * is refused for want of memory, budget or offsets, or by XALLOC_IOC_TRIM. To the caller the pages
  * are freed: what they contained must not be used, and to free them again is ENOENT. A grant is
  * served from such pages first. If it takes one of them, or a part of one, its memory need neither
- * be mapped nor, without XALLOC_PAGE_ZERO, be zeroed again.
+ * be mapped nor, without XALLOC_PAGE_ZERO, be zeroed again. A page of more than 64 MiB is freed as
+ * without this flag.
  */
 #define XALLOC_FREE_LAZY (1U << 1)
 
