@@ -229,7 +229,8 @@ TEST_F_TIMEOUT(policy, fragmented_memory, TEST_TIMEOUT_LONG)
 	/* With what is whole again, both have huge pages. */
 	EXPECT_EQ(1, grant_page(huge, 1, 0, NULL));
 	EXPECT_EQ(1, grant_page(preferred, 32, XALLOC_PAGE_CONTIG, NULL));
-	EXPECT_EQ(stat.small_bytes, stat_of(preferred).small_bytes);
+	/* Not more pieces than before. A piece that was idle may have gone meanwhile. */
+	EXPECT_GE(stat.small_bytes, stat_of(preferred).small_bytes);
 	close(huge);
 	close(preferred);
 	EXPECT_TRUE(total_restore());
