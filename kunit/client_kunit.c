@@ -19,10 +19,10 @@ static u32 list(struct kunit *test, u32 flags, u64 client_id, u64 *offset,
 	return nr;
 }
 
-static int adopt_at(struct xalloc_client *client, u32 slice)
+static int claim_at(struct xalloc_client *client, u32 slice)
 {
 	u64 offset = slice * (u64)XALLOC_SLICE_BYTES;
-	int rc = xalloc_client_adopt(client, &offset, 1);
+	int rc = xalloc_client_claim(client, &offset, 1);
 
 	return rc == 1 ? 0 : rc;
 }
@@ -61,7 +61,7 @@ static void any_client_frees_the_arenas_page(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
 }
 
-static void orphan_is_adopted_by_one(struct kunit *test)
+static void orphan_is_claimed_by_one(struct kunit *test)
 {
 	struct xalloc_client *dead, *heir, *late;
 
@@ -71,19 +71,19 @@ static void orphan_is_adopted_by_one(struct kunit *test)
 	late = fx_make_client(test);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, XALLOC_PAGE_ARENA), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 4, 0), 4);
-	KUNIT_EXPECT_EQ(test, adopt_at(heir, 0), -EBUSY);
-	KUNIT_EXPECT_EQ(test, adopt_at(dead, 0), -EBUSY);
-	KUNIT_EXPECT_EQ(test, adopt_at(late, 4), -EBUSY);
+	KUNIT_EXPECT_EQ(test, claim_at(heir, 0), -EBUSY);
+	KUNIT_EXPECT_EQ(test, claim_at(dead, 0), -EBUSY);
+	KUNIT_EXPECT_EQ(test, claim_at(late, 4), -EBUSY);
 	fx_drop_client(test, dead);
-	KUNIT_EXPECT_EQ(test, adopt_at(heir, 1), -ENOENT);
-	KUNIT_EXPECT_EQ(test, adopt_at(heir, 128), -ERANGE);
-	KUNIT_EXPECT_EQ(test, adopt_at(heir, 0), 0);
-	KUNIT_EXPECT_EQ(test, adopt_at(late, 0), -EBUSY);
+	KUNIT_EXPECT_EQ(test, claim_at(heir, 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, claim_at(heir, 128), -ERANGE);
+	KUNIT_EXPECT_EQ(test, claim_at(heir, 0), 0);
+	KUNIT_EXPECT_EQ(test, claim_at(late, 0), -EBUSY);
 	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
 	/* It is still the arena's: it outlives this client too. */
 	fx_drop_client(test, heir);
 	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
-	KUNIT_EXPECT_EQ(test, adopt_at(late, 0), 0);
+	KUNIT_EXPECT_EQ(test, claim_at(late, 0), 0);
 	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
 }
 
@@ -369,7 +369,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(kill_ends_the_zeroing),
 	KUNIT_CASE(arenas_page_outlives_its_client),
 	KUNIT_CASE(any_client_frees_the_arenas_page),
-	KUNIT_CASE(orphan_is_adopted_by_one),
+	KUNIT_CASE(orphan_is_claimed_by_one),
 	KUNIT_CASE(orphans_go_with_the_arena),
 	KUNIT_CASE(list_tells_of_each_page_once),
 	KUNIT_CASE(held_page_stays_when_it_is_freed),

@@ -223,15 +223,15 @@ int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *
 EXPORT_SYMBOL_IF_KUNIT(xalloc_client_free);
 
 /**
- * xalloc_client_adopt() - take orphans over, in order, as far as they can be had
+ * xalloc_client_claim() - take orphans over, in order, as far as they can be had
  * @client: who takes them over
  * @offsets: where they begin, in bytes
  * @nr: entries in @offsets, at least 1
  *
  * Context: Process context, may sleep.
- * Return: the number adopted, at least 1, or the error of the first.
+ * Return: the number claimed, at least 1, or the error of the first.
  */
-int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr)
+int xalloc_client_claim(struct xalloc_client *client, const u64 *offsets, u32 nr)
 {
 	struct xalloc_arena *arena = client->arena;
 	int err = 0;
@@ -241,11 +241,11 @@ int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr
 		return -EINTR;
 	for (i = 0; i < nr; i++) {
 		err = fatal_signal_pending(current) ? -EINTR :
-						      xalloc_page_adopt(client, offsets[i]);
+						      xalloc_page_claim(client, offsets[i]);
 		if (err)
 			break;
 	}
 	mutex_unlock(&arena->lock);
 	return i ? i : err;
 }
-EXPORT_SYMBOL_IF_KUNIT(xalloc_client_adopt);
+EXPORT_SYMBOL_IF_KUNIT(xalloc_client_claim);

@@ -525,7 +525,7 @@ void xalloc_page_take_over(struct xalloc_client *client, struct xalloc_page *pag
 int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices);
 int xalloc_page_check_limits(const struct xalloc_arena *arena, u32 nr_more);
 int xalloc_page_zero(struct xalloc_arena *arena, struct xalloc_page *page);
-int xalloc_page_adopt(struct xalloc_client *client, u64 offset);
+int xalloc_page_claim(struct xalloc_client *client, u64 offset);
 struct xalloc_page *xalloc_page_at(struct xalloc_arena *arena, u64 offset);
 struct xalloc_page *xalloc_page_around(struct xalloc_arena *arena, u32 slice);
 struct xalloc_page *xalloc_page_next(struct xalloc_arena *arena, u32 slice);
@@ -587,7 +587,7 @@ void xalloc_client_grant_finish(struct xalloc_client *client, struct list_head *
 				bool keep);
 int xalloc_client_free(struct xalloc_client *client, const struct xalloc_range *ranges, u32 nr,
 		       bool lazily);
-int xalloc_client_adopt(struct xalloc_client *client, const u64 *offsets, u32 nr);
+int xalloc_client_claim(struct xalloc_client *client, const u64 *offsets, u32 nr);
 
 /* file.c. A file on an arena has its client as private data. */
 struct file *xalloc_file_create(const struct xalloc_arena_config *config);

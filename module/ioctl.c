@@ -28,7 +28,7 @@ union call_args {
 	struct xalloc_ioc_meta meta;
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
-	struct xalloc_ioc_adopt adopt;
+	struct xalloc_ioc_claim claim;
 	struct xalloc_ioc_export export;
 	struct xalloc_ioc_dump dump;
 };
@@ -77,7 +77,7 @@ static long ioctl_info(struct file *file, union call_args *args, void __user *us
 	info->arena_bytes_max = xalloc_arena_bytes_max();
 	info->features = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? XALLOC_FEATURE_PMD : 0;
 	/* Until heaps that are shared have shown what they need. */
-	info->unstable = BIT_ULL(_IOC_NR(XALLOC_IOC_LIST)) | BIT_ULL(_IOC_NR(XALLOC_IOC_ADOPT)) |
+	info->unstable = BIT_ULL(_IOC_NR(XALLOC_IOC_LIST)) | BIT_ULL(_IOC_NR(XALLOC_IOC_CLAIM)) |
 			 BIT_ULL(_IOC_NR(XALLOC_IOC_META));
 	return respond(user, args, sizeof(*info));
 }
@@ -444,20 +444,20 @@ static long ioctl_free(struct file *file, union call_args *args, void __user *us
 	return rc;
 }
 
-static long ioctl_adopt(struct file *file, union call_args *args, void __user *user)
+static long ioctl_claim(struct file *file, union call_args *args, void __user *user)
 {
-	const struct xalloc_ioc_adopt *adopt = &args->adopt;
+	const struct xalloc_ioc_claim *claim = &args->claim;
 	u64 *offsets;
 	long rc;
 
-	rc = check_batch(file, adopt->flags, adopt->nr, adopt->pad);
+	rc = check_batch(file, claim->flags, claim->nr, claim->pad);
 	if (rc)
 		return rc;
-	offsets = memdup_user(u64_to_user_ptr(adopt->offsets),
-			      array_size(adopt->nr, sizeof(*offsets)));
+	offsets = memdup_user(u64_to_user_ptr(claim->offsets),
+			      array_size(claim->nr, sizeof(*offsets)));
 	if (IS_ERR(offsets))
 		return PTR_ERR(offsets);
-	rc = xalloc_client_adopt(file->private_data, offsets, adopt->nr);
+	rc = xalloc_client_claim(file->private_data, offsets, claim->nr);
 	kfree(offsets);
 	return rc;
 }
@@ -562,7 +562,7 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENAS, ioctl_attach),
 	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENAS, ioctl_limit),
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENAS, ioctl_list),
-	CALL(XALLOC_IOC_ADOPT, xalloc_ioc_adopt, offsets, ON_ARENA, ioctl_adopt),
+	CALL(XALLOC_IOC_CLAIM, xalloc_ioc_claim, offsets, ON_ARENA, ioctl_claim),
 	CALL(XALLOC_IOC_EXPORT, xalloc_ioc_export, bytes, ON_ARENAS, ioctl_export),
 	CALL(XALLOC_IOC_FORK_PREPARE, xalloc_ioc_fork_prepare, flags, ON_ARENAS,
 	     ioctl_fork_prepare),

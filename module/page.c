@@ -7,7 +7,7 @@
  * belongs to exactly one record, and no other slice does.
  *
  *	granted		on its client's list, counted; if it is the arena's, then also when the
- *			client is gone: on the list of arena->orphans, until somebody adopts it
+ *			client is gone: on the list of arena->orphans, until somebody claims it
  *	lazy		freed lazily (lazy.c): nobody's, counted as granted, on the list of
  *			arena->lazy
  *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
@@ -494,14 +494,14 @@ struct xalloc_page *xalloc_page_around(struct xalloc_arena *arena, u32 slice)
 }
 
 /**
- * xalloc_page_adopt() - take a page over from a client that is gone
+ * xalloc_page_claim() - take a page over from a client that is gone
  * @client: who takes it over
  * @offset: where the page begins, in bytes
  *
  * Context: arena->lock held. Does not allocate.
  * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EBUSY if the page's client lives.
  */
-int xalloc_page_adopt(struct xalloc_client *client, u64 offset)
+int xalloc_page_claim(struct xalloc_client *client, u64 offset)
 {
 	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page *page = xalloc_page_at(arena, offset);

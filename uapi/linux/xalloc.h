@@ -39,7 +39,7 @@
  * pages where the kernel has them at hand and the budgets have room, else of pieces of 64 KiB; all
  * of it belongs to the arena. A touch for which memory cannot be had is SIGBUS. ftruncate() and
  * fallocate() with FALLOC_FL_PUNCH_HOLE give memory back, a huge page only as a whole: a part of
- * one is zeroed. They are EBUSY as above. GRANT, FREE, ADOPT and RESERVE are not for such a file
+ * one is zeroed. They are EBUSY as above. GRANT, FREE, CLAIM and RESERVE are not for such a file
  * (EOPNOTSUPP).
  *
  * Every call takes one structure whose first member is its size in bytes, as the
@@ -68,7 +68,7 @@
  *			nothing of an arena is mapped at the address
  *	EPERM		freed or exported page belongs to another client; the caller may not set
  *			this arena's limit, or whether it is dumped
- *	EBUSY		adopted page has a client that lives; more is committed than a new limit
+ *	EBUSY		claimed page has a client that lives; more is committed than a new limit
  *			allows; a dma-buf holds a page that is to be freed in part; somebody
  *			refers to memory at the offset where a page is to be, or to memory of the
  *			empty file in which an arena is to be created; a file to attach to is empty
@@ -108,7 +108,7 @@
 #define XALLOC_SLICE_BYTES (64UL << 10)
 #define XALLOC_SEGMENT_BYTES (2UL << 20)
 
-/* Most entries in one XALLOC_IOC_GRANT, _FREE, _LIST or _ADOPT. */
+/* Most entries in one XALLOC_IOC_GRANT, _FREE, _LIST or _CLAIM. */
 #define XALLOC_BATCH_MAX 256
 
 #define XALLOC_IOC_MAGIC 0xD8
@@ -557,7 +557,7 @@ struct xalloc_ioc_limit {
  * struct xalloc_page_info - a granted page
  * @offset: offset of the page in the arena, in bytes
  * @tag: the number that came with its grant
- * @client_id: id of the client that was granted it or has adopted it
+ * @client_id: id of the client that was granted it or has claimed it
  * @nr_slices: length of the run, in slices
  * @flags: XALLOC_PAGE_ARENA, XALLOC_PAGE_ORPHAN
  */
@@ -601,20 +601,20 @@ struct xalloc_ioc_list {
 #define XALLOC_IOC_LIST _IOWR(XALLOC_IOC_MAGIC, 0x16, struct xalloc_ioc_list)
 
 /**
- * struct xalloc_ioc_adopt - take orphans over
- * @size: sizeof(struct xalloc_ioc_adopt)
+ * struct xalloc_ioc_claim - take orphans over
+ * @size: sizeof(struct xalloc_ioc_claim)
  * @flags: must be zero
  * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
  * @pad: must be zero
  * @offsets: pointer to an array of __u64, each the offset of a page
  *
- * On an arena. An adopted page has this client, and is the arena's as before. Of several
- * who adopt the same page one alone succeeds. Adopts in the order of the array and stops
- * at the first entry that cannot be adopted.
+ * On an arena. A claimed page has this client, and is the arena's as before. Of several
+ * who claim the same page one alone succeeds. Claims in the order of the array and stops
+ * at the first entry that cannot be claimed.
  *
- * Returns the number of pages adopted, at least 1, or the error of the first entry.
+ * Returns the number of pages claimed, at least 1, or the error of the first entry.
  */
-struct xalloc_ioc_adopt {
+struct xalloc_ioc_claim {
 	__u32 size;
 	__u32 flags;
 	__u32 nr;
@@ -622,7 +622,7 @@ struct xalloc_ioc_adopt {
 	__aligned_u64 offsets;
 };
 
-#define XALLOC_IOC_ADOPT _IOWR(XALLOC_IOC_MAGIC, 0x17, struct xalloc_ioc_adopt)
+#define XALLOC_IOC_CLAIM _IOWR(XALLOC_IOC_MAGIC, 0x17, struct xalloc_ioc_claim)
 
 /**
  * struct xalloc_ioc_export - export a range as a dma-buf

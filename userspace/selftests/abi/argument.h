@@ -19,7 +19,7 @@ union argument {
 	struct xalloc_ioc_attach attach;
 	struct xalloc_ioc_limit limit;
 	struct xalloc_ioc_list list;
-	struct xalloc_ioc_adopt adopt;
+	struct xalloc_ioc_claim claim;
 	struct xalloc_ioc_export export;
 	struct xalloc_ioc_attach_at attach_at;
 	struct xalloc_ioc_fork_prepare fork_prepare;

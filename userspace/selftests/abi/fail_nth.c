@@ -120,18 +120,18 @@ FIXTURE_VARIANT_ADD(fail_nth, list)
 	.act = act_list,
 };
 
-static int act_adopt(struct scene *scene)
+static int act_claim(struct scene *scene)
 {
-	struct xalloc_ioc_adopt arg = {
+	struct xalloc_ioc_claim arg = {
 		.size = sizeof(arg), .nr = 1, .offsets = (uintptr_t)&scene->orphan,
 	};
 
-	return call(scene->arena, XALLOC_IOC_ADOPT, &arg);
+	return call(scene->arena, XALLOC_IOC_CLAIM, &arg);
 }
 
-FIXTURE_VARIANT_ADD(fail_nth, adopt)
+FIXTURE_VARIANT_ADD(fail_nth, claim)
 {
-	.act = act_adopt,
+	.act = act_claim,
 };
 
 static int act_export(struct scene *scene)

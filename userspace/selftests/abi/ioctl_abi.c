@@ -98,10 +98,10 @@ static const struct abi_call {
 		.on_arena = true, .plain = 1,
 	},
 	{
-		.name = "ADOPT", .cmd = XALLOC_IOC_ADOPT,
-		.bytes = sizeof(struct xalloc_ioc_adopt),
-		.flags_at = offsetof(struct xalloc_ioc_adopt, flags),
-		.pad_at = offsetof(struct xalloc_ioc_adopt, pad),
+		.name = "CLAIM", .cmd = XALLOC_IOC_CLAIM,
+		.bytes = sizeof(struct xalloc_ioc_claim),
+		.flags_at = offsetof(struct xalloc_ioc_claim, flags),
+		.pad_at = offsetof(struct xalloc_ioc_claim, pad),
 		/* The client of the fixture's page lives. */
 		.on_arena = true, .plain = -EBUSY, .no_results = true,
 	},
@@ -209,9 +209,9 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		arg->export.offset = offset;
 		arg->export.bytes = XALLOC_SLICE_BYTES;
 		break;
-	case XALLOC_IOC_ADOPT:
-		arg->adopt.nr = 1;
-		arg->adopt.offsets = (uintptr_t)one_offset;
+	case XALLOC_IOC_CLAIM:
+		arg->claim.nr = 1;
+		arg->claim.offsets = (uintptr_t)one_offset;
 		break;
 	case XALLOC_IOC_ATTACH_AT:
 		arg->attach_at.address = mapped_at;
@@ -540,7 +540,7 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	};
 	struct xalloc_ioc_grant grant = { .size = sizeof(grant), .nr = 1 };
 	struct xalloc_ioc_free release = { .size = sizeof(release), .nr = 1 };
-	struct xalloc_ioc_adopt adopt = { .size = sizeof(adopt), .nr = 1 };
+	struct xalloc_ioc_claim claim = { .size = sizeof(claim), .nr = 1 };
 	struct xalloc_ioc_list list = { .size = sizeof(list), .nr = 1 };
 	size_t i;
 
@@ -549,13 +549,13 @@ TEST_F(ioctl_abi, bad_array_pointer_is_efault)
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		grant.pages = bad[i];
 		release.offsets = bad[i];
-		adopt.offsets = bad[i];
+		claim.offsets = bad[i];
 		list.pages = bad[i];
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_GRANT, &grant, "%#" PRIx64,
 			    (uint64_t)bad[i]);
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_FREE, &release, "%#" PRIx64,
 			    (uint64_t)bad[i]);
-		expect_call(-EFAULT, self->arena, XALLOC_IOC_ADOPT, &adopt, "%#" PRIx64,
+		expect_call(-EFAULT, self->arena, XALLOC_IOC_CLAIM, &claim, "%#" PRIx64,
 			    (uint64_t)bad[i]);
 		expect_call(-EFAULT, self->arena, XALLOC_IOC_LIST, &list, "%#" PRIx64,
 			    (uint64_t)bad[i]);

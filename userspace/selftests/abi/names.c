@@ -200,11 +200,11 @@ TEST_F(names, arena_outlives_its_processes)
 	EXPECT_EQ(333, pages[1].tag);
 	EXPECT_EQ(-1, pattern_mismatch(map + pages[0].offset, 40 * XALLOC_SLICE_BYTES, 1));
 	EXPECT_EQ(-1, pattern_mismatch(map + pages[1].offset, XALLOC_SLICE_BYTES, 3));
-	EXPECT_EQ(1, adopt(fd, pages[0].offset));
+	EXPECT_EQ(1, claim(fd, pages[0].offset));
 	EXPECT_EQ(1, free_page(fd, pages[1].offset));
 	munmap(map, ARENA_BYTES);
 	close(fd);
-	/* Adopted or not, it is the arena's. */
+	/* Claimed or not, it is the arena's. */
 	fd = name_open(NAME, O_RDONLY);
 	EXPECT_EQ(1, list_all(fd, 0, pages, 4));
 	close(fd);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Description: clients that share an arena: attached for writing or for reading, pages that are
- * the arena's and outlive their client, the list of pages, adopting, the limit.
+ * the arena's and outlive their client, the list of pages, claiming, the limit.
  */
 #include "selftest.h"
 #include "sharing.h"
@@ -88,7 +88,7 @@ TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)
 	EXPECT_EQ(EACCES, errno);
 	EXPECT_EQ(-EBADF, grant_page(reader, 1, 0, NULL));
 	EXPECT_EQ(-EBADF, free_page(reader, page.offset));
-	EXPECT_EQ(-EBADF, adopt(reader, page.offset));
+	EXPECT_EQ(-EBADF, claim(reader, page.offset));
 	EXPECT_EQ(-EBADF, arena_limit(reader, 0));
 	EXPECT_EQ(-EBADF, reserve_set(reader, 0, 0));
 	EXPECT_EQ(-EBADF, arena_trim(reader, 0, NULL));
@@ -186,7 +186,7 @@ static void fill_and_wait(int arena, int ready)
 	pause();
 }
 
-TEST_F(ownership, orphans_of_a_killed_process_are_found_and_adopted)
+TEST_F(ownership, orphans_of_a_killed_process_are_found_and_claimed)
 {
 	unsigned char *map = arena_map(self->arena, ARENA_BYTES);
 	struct xalloc_page_info infos[10];
@@ -206,7 +206,7 @@ TEST_F(ownership, orphans_of_a_killed_process_are_found_and_adopted)
 	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
 	offset = 0;
 	EXPECT_EQ(10, list_some(self->arena, 0, 0, &offset, infos, 10));
-	EXPECT_EQ(-EBUSY, adopt(self->arena, infos[1].offset));
+	EXPECT_EQ(-EBUSY, claim(self->arena, infos[1].offset));
 	kill(pid, SIGKILL);
 	EXPECT_EQ(256 + SIGKILL, child_status(pid));
 
@@ -222,8 +222,8 @@ TEST_F(ownership, orphans_of_a_killed_process_are_found_and_adopted)
 		EXPECT_EQ(infos[0].client_id, infos[i].client_id);
 		EXPECT_EQ(-1, pattern_mismatch(map + infos[i].offset, 20 * XALLOC_SLICE_BYTES,
 					       infos[i].tag));
-		EXPECT_EQ(1, adopt(self->arena, infos[i].offset));
-		EXPECT_EQ(-EBUSY, adopt(other, infos[i].offset));
+		EXPECT_EQ(1, claim(self->arena, infos[i].offset));
+		EXPECT_EQ(-EBUSY, claim(other, infos[i].offset));
 	}
 	offset = 0;
 	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
@@ -292,9 +292,9 @@ TEST_F(ownership, list_arguments)
 	offset = 0;
 	EXPECT_EQ(-EINVAL, list_some(self->arena, 0, 0, &offset, infos, 0));
 	EXPECT_EQ(-EINVAL, list_some(self->arena, 0, 0, &offset, infos, XALLOC_BATCH_MAX + 1));
-	EXPECT_EQ(-EINVAL, adopt(self->arena, 1));
-	EXPECT_EQ(-ERANGE, adopt(self->arena, ARENA_BYTES));
-	EXPECT_EQ(-ENOENT, adopt(self->arena, 0));
+	EXPECT_EQ(-EINVAL, claim(self->arena, 1));
+	EXPECT_EQ(-ERANGE, claim(self->arena, ARENA_BYTES));
+	EXPECT_EQ(-ENOENT, claim(self->arena, 0));
 	/* A flag that only the answer of LIST has. */
 	EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, XALLOC_PAGE_ORPHAN, NULL));
 }

@@ -107,10 +107,10 @@ static void give(unsigned long cmd)
 		arg->list.nr = 1;
 		arg->list.pages = (uintptr_t)&given.info;
 		break;
-	case XALLOC_IOC_ADOPT:
-		arg->size = sizeof(arg->adopt);
-		arg->adopt.nr = 1;
-		arg->adopt.offsets = (uintptr_t)&given.offset;
+	case XALLOC_IOC_CLAIM:
+		arg->size = sizeof(arg->claim);
+		arg->claim.nr = 1;
+		arg->claim.offsets = (uintptr_t)&given.offset;
 		break;
 	case XALLOC_IOC_EXPORT:
 		arg->size = sizeof(arg->export);
@@ -269,7 +269,7 @@ TEST_F(refusals, good_arguments_are_accepted)
 		give(row->cmd);
 		rc = call(fd, row->cmd, &given.arg);
 		/* There is no orphan. */
-		EXPECT_TRUE(rc >= 0 || (row->cmd == XALLOC_IOC_ADOPT && rc == -EBUSY)) {
+		EXPECT_TRUE(rc >= 0 || (row->cmd == XALLOC_IOC_CLAIM && rc == -EBUSY)) {
 			TH_LOG("%s: %d", row->call, rc);
 		}
 		if (row->cmd == XALLOC_IOC_ARENA_CREATE || row->cmd == XALLOC_IOC_ATTACH ||

@@ -106,7 +106,7 @@ static void free_some(struct worker *w)
 }
 
 /* What a process that was killed has left behind: its own from then on, as what it was granted. */
-static void adopt_some(struct worker *w)
+static void claim_some(struct worker *w)
 {
 	struct xalloc_page_info orphans[4];
 	uint64_t offset = 0;
@@ -117,7 +117,7 @@ static void adopt_some(struct worker *w)
 	nr = list_some(w->arena, XALLOC_LIST_ORPHANS, 0, &offset, orphans, ARRAY_SIZE(orphans));
 	require(nr >= 0);
 	for (i = 0; i < nr; i++) {
-		rc = adopt(w->arena, orphans[i].offset);
+		rc = claim(w->arena, orphans[i].offset);
 		/* Another one was first, and may have freed it since. */
 		require(rc == 1 || rc == -EBUSY || rc == -ENOENT);
 		if (rc != 1)
@@ -149,7 +149,7 @@ static void work(int inherited, int ready, int stop, uint32_t seed)
 			free_some(&w);
 			break;
 		case 1:
-			adopt_some(&w);
+			claim_some(&w);
 			break;
 		default:
 			grant_some(&w);

@@ -239,14 +239,14 @@ static bool do_leave(struct storm *s)
 	return rc == 1;
 }
 
-static bool do_adopt(struct storm *s)
+static bool do_claim(struct storm *s)
 {
 	struct xalloc_page_info info;
 	uint64_t offset = below(s, ARENA_BYTES);
 
 	if (list_some(s->shared.fd, XALLOC_LIST_ORPHANS, 0, &offset, &info, 1) != 1)
 		return false;
-	if (adopt(s->shared.fd, info.offset) != 1)
+	if (claim(s->shared.fd, info.offset) != 1)
 		return false;
 	/* Others may free a page of the arena, too. */
 	free_page(s->shared.fd, info.offset);
@@ -449,7 +449,7 @@ static const struct {
 	{ "a file", do_file, 3 },
 	{ "LIST", do_list, 4 },
 	{ "GRANT for the arena", do_leave, 2 },
-	{ "ADOPT", do_adopt, 3 },
+	{ "CLAIM", do_claim, 3 },
 	{ "RESERVE", do_reserve, 2 },
 	{ "TRIM", do_trim, 4 },
 	{ "LIMIT", do_limit, 2 },

@@ -49,15 +49,15 @@ int list_all(int arena, uint32_t flags, struct xalloc_page_info *pages, int nr)
 	return seen;
 }
 
-int adopt(int arena, uint64_t offset)
+int claim(int arena, uint64_t offset)
 {
-	struct xalloc_ioc_adopt arg = {
+	struct xalloc_ioc_claim arg = {
 		.size = sizeof(arg),
 		.nr = 1,
 		.offsets = (uintptr_t)&offset,
 	};
 
-	return call(arena, XALLOC_IOC_ADOPT, &arg);
+	return call(arena, XALLOC_IOC_CLAIM, &arg);
 }
 
 int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, uint64_t tag, uint64_t *offset)

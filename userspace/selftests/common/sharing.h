@@ -25,7 +25,7 @@ int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
 int list_all(int arena, uint32_t flags, struct xalloc_page_info *pages, int nr);
 
 /* Returns 1, or the negative errno. */
-int adopt(int arena, uint64_t offset);
+int claim(int arena, uint64_t offset);
 
 /* A page with a tag. Returns 1, or the negative errno. */
 int grant_tagged(int arena, uint32_t nr_slices, uint32_t flags, uint64_t tag, uint64_t *offset);
