@@ -23,7 +23,6 @@ union call_args {
 	struct xalloc_ioc_reserve reserve;
 	struct xalloc_ioc_trim trim;
 	struct xalloc_ioc_attach attach;
-	struct xalloc_ioc_attach_at attach_at;
 	struct xalloc_ioc_fork_prepare fork_prepare;
 	struct xalloc_ioc_meta meta;
 	struct xalloc_ioc_limit limit;
@@ -187,29 +186,49 @@ static long ioctl_arena_create_named(struct file *file, union call_args *args, v
 }
 
 /* Opens another file of the arena of @file; the rest of what is responded is filled in. */
-static long respond_attached(void __user *user, union call_args *args, u32 size, struct file *file,
-			     u32 flags, u64 *arena_id, u64 *client_id)
+static long respond_attached(void __user *user, union call_args *args, struct file *file)
 {
+	struct xalloc_ioc_attach *attach = &args->attach;
 	struct xalloc_client *client;
 	struct file *arena_file;
 	int err, fd;
 
 	/* Can the answer be written? The open may take the heir of a copy, who owns all pages. */
-	err = respond(user, args, size);
+	err = respond(user, args, sizeof(*attach));
 	if (err)
 		return err;
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	arena_file = xalloc_file_attach(file, flags & XALLOC_ATTACH_RDONLY ? O_RDONLY : O_RDWR);
+	arena_file = xalloc_file_attach(file, attach->flags & XALLOC_ATTACH_RDONLY ?
+						      O_RDONLY : O_RDWR);
 	if (IS_ERR(arena_file)) {
 		put_unused_fd(fd);
 		return PTR_ERR(arena_file);
 	}
 	client = arena_file->private_data;
-	*arena_id = client->arena->id;
-	*client_id = client->id;
-	return respond_file(user, args, size, fd, arena_file);
+	attach->arena_id = client->arena->id;
+	attach->client_id = client->id;
+	return respond_file(user, args, sizeof(*attach), fd, arena_file);
+}
+
+static long attach_mapped(union call_args *args, void __user *user)
+{
+	struct xalloc_ioc_attach *attach = &args->attach;
+	struct file *mapped;
+	bool writable;
+	u64 offset;
+	long rc;
+
+	mapped = xalloc_mmap_find(attach->address, &writable, &offset);
+	if (IS_ERR(mapped))
+		return PTR_ERR(mapped);
+	attach->offset = offset;
+	rc = -EBADF;
+	if (attach->flags & XALLOC_ATTACH_RDONLY || writable)
+		rc = respond_attached(user, args, mapped);
+	fput(mapped);
+	return rc;
 }
 
 static long ioctl_attach(struct file *file, union call_args *args, void __user *user)
@@ -219,35 +238,28 @@ static long ioctl_attach(struct file *file, union call_args *args, void __user *
 
 	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
 		return -EOPNOTSUPP;
+	if (attach->address)
+		return attach_mapped(args, user);
 	if (!(attach->flags & XALLOC_ATTACH_RDONLY) && !(file->f_mode & FMODE_WRITE))
 		return -EBADF;
 	/* Who has opened the file of an arena that is just being created is to try again. */
 	if (xalloc_hole_is_filled(client->arena) && !i_size_read(file_inode(file)))
 		return -EBUSY;
-	return respond_attached(user, args, sizeof(*attach), file, attach->flags,
-				&attach->arena_id, &attach->client_id);
+	attach->offset = 0;
+	return respond_attached(user, args, file);
 }
 
-static long ioctl_attach_at(struct file *file, union call_args *args, void __user *user)
+static long ioctl_device_attach(struct file *file, union call_args *args, void __user *user)
 {
-	struct xalloc_ioc_attach_at *attach = &args->attach_at;
-	struct file *mapped;
-	bool writable;
-	u64 offset;
-	long rc;
-
-	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
+	if (args->attach.flags & ~XALLOC_ATTACH_RDONLY)
 		return -EOPNOTSUPP;
-	mapped = xalloc_mmap_find(attach->address, &writable, &offset);
-	if (IS_ERR(mapped))
-		return PTR_ERR(mapped);
-	attach->offset = offset;
-	rc = -EBADF;
-	if (attach->flags & XALLOC_ATTACH_RDONLY || writable)
-		rc = respond_attached(user, args, sizeof(*attach), mapped, attach->flags,
-				      &attach->arena_id, &attach->client_id);
-	fput(mapped);
-	return rc;
+	return args->attach.address ? attach_mapped(args, user) : -EINVAL;
+}
+
+/* An arena that another process has. */
+static long ioctl_foreign_attach(struct file *file, union call_args *args, void __user *user)
+{
+	return args->attach.address ? ioctl_attach(file, args, user) : -ESTALE;
 }
 
 static long ioctl_fork_prepare(struct file *file, union call_args *args, void __user *user)
@@ -554,12 +566,13 @@ static const struct call calls[] = {
 	     ioctl_arena_create),
 	CALL(XALLOC_IOC_ARENA_CREATE, xalloc_ioc_arena_create, client_id, ON_ARENAS,
 	     ioctl_arena_create_named),
-	CALL(XALLOC_IOC_ATTACH_AT, xalloc_ioc_attach_at, offset, ON_ALL, ioctl_attach_at),
 	CALL(XALLOC_IOC_GRANT, xalloc_ioc_grant, pages, ON_ARENA, ioctl_grant),
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, ioctl_free),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
 	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENAS, ioctl_trim),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, client_id, ON_ARENAS, ioctl_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_ARENAS, ioctl_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_DEVICE, ioctl_device_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_FOREIGN, ioctl_foreign_attach),
 	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENAS, ioctl_limit),
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENAS, ioctl_list),
 	CALL(XALLOC_IOC_CLAIM, xalloc_ioc_claim, offsets, ON_ARENA, ioctl_claim),

@@ -54,7 +54,8 @@
  *			page at the offset where one is to be
  *	ESTALE		the descriptor is that of another process: &XALLOC_ARENA_FORK
  *	EINVAL		a structure shorter than its first version; a size, a count or
- *			an alignment that no arena could take; padding that is not zero
+ *			an alignment that no arena could take; padding that is not zero;
+ *			XALLOC_IOC_ATTACH without an address on the device
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
  *	EOPNOTSUPP	a flag that this kernel does not know, or that this arena's policy
  *			cannot serve; a call that is not for a file that is used as a file
@@ -277,8 +278,8 @@ struct xalloc_ioc_arena_create {
  *
  * A descriptor of such an arena serves the process (the address space) that opened it. In
  * another, which inherited it or was sent it, its calls and mmap() are ESTALE, but for
- * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH_AT. With the latter, or, for reading, by opening
- * /proc/self/fd/N again, a child that has a copy gets a descriptor of it; the first one for
+ * XALLOC_IOC_INFO and XALLOC_IOC_ATTACH with an address. By that address, or, for reading, by
+ * opening /proc/self/fd/N again, a child that has a copy gets a descriptor of it; the first one for
  * writing is the client to whom all pages of the copy belong. The mappings that the child has
  * inherited are mappings of that client, and keep nothing of the parent's. A process that has
  * no copy gets ESTALE from that open.
@@ -305,32 +306,6 @@ struct xalloc_ioc_arena_create {
 
 #define XALLOC_IOC_ARENA_CREATE \
 	_IOWR(XALLOC_IOC_MAGIC, 0x02, struct xalloc_ioc_arena_create)
-
-/**
- * struct xalloc_ioc_attach_at - become a client of the arena that is mapped at an address
- * @size: sizeof(struct xalloc_ioc_attach_at)
- * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a shared mapping of a descriptor that was
- *	open for writing
- * @address: in this process; in a mapping of an arena, not of a dma-buf
- * @arena_id: out: id of the arena
- * @client_id: out: id of the client that the returned descriptor is
- * @offset: out: offset in the arena of what is mapped at @address
- *
- * On the device and on arenas. For a child of fork (XALLOC_ARENA_FORK), and for a library
- * whose descriptors were closed by the program around it.
- *
- * Returns the descriptor, close-on-exec.
- */
-struct xalloc_ioc_attach_at {
-	__u32 size;
-	__u32 flags;
-	__aligned_u64 address;
-	__aligned_u64 arena_id;
-	__aligned_u64 client_id;
-	__aligned_u64 offset;
-};
-
-#define XALLOC_IOC_ATTACH_AT _IOWR(XALLOC_IOC_MAGIC, 0x03, struct xalloc_ioc_attach_at)
 
 /**
  * struct xalloc_page_grant - one page to grant
@@ -509,22 +484,30 @@ struct xalloc_ioc_trim {
 #define XALLOC_IOC_TRIM _IOWR(XALLOC_IOC_MAGIC, 0x13, struct xalloc_ioc_trim)
 
 /**
- * struct xalloc_ioc_attach - become another client of the same arena
+ * struct xalloc_ioc_attach - become another client of an arena
  * @size: sizeof(struct xalloc_ioc_attach)
  * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a descriptor open for writing
+ * @address: zero: of the arena of this descriptor. Else of the arena that this process has mapped
+ *	there, with whatever descriptor; not by a dma-buf
  * @arena_id: out: id of the arena
  * @client_id: out: id of the client that the returned descriptor is
+ * @offset: out: offset in the arena of what is mapped at @address; zero without an address
  *
- * On an arena. For those who share it: pages, and their end, then belong to each alone. EBUSY on a
- * file of xallocfs that is empty, in which its creator may be about to create an arena.
+ * On an arena, for processes that share it: pages, and their end, then belong to each alone. With
+ * @address also on the device, and on a descriptor that gives ESTALE otherwise: for a child of fork
+ * (XALLOC_ARENA_FORK), and for a library whose descriptors were closed by the program around it.
+ * For writing, what is mapped must be a shared mapping of a descriptor that was open for writing.
+ * EBUSY on a file of xallocfs that is empty, in which its creator may be about to create an arena.
  *
  * Returns the descriptor, close-on-exec.
  */
 struct xalloc_ioc_attach {
 	__u32 size;
 	__u32 flags;
+	__aligned_u64 address;
 	__aligned_u64 arena_id;
 	__aligned_u64 client_id;
+	__aligned_u64 offset;
 };
 
 /* The new descriptor maps with PROT_READ only, is granted nothing and changes nothing. */

@@ -102,7 +102,7 @@ static int use_fd(struct xalloc_arena *arena, int fd)
  */
 static int attach(struct xalloc_arena *arena, int old)
 {
-	struct xalloc_ioc_attach_at arg = { .size = sizeof(arg), .address = arena->base };
+	struct xalloc_ioc_attach arg = { .size = sizeof(arg), .address = arena->base };
 	bool is_own = is_of(old, &arena->file);
 	struct xalloc_ioc_info info;
 	int device = is_own ? old : open_device(&info);
@@ -110,7 +110,7 @@ static int attach(struct xalloc_arena *arena, int old)
 
 	if (device < 0)
 		return device;
-	fd = call(device, XALLOC_IOC_ATTACH_AT, &arg);
+	fd = call(device, XALLOC_IOC_ATTACH, &arg);
 	/* Whoever has taken the number of ours since keeps it. */
 	if (!is_own)
 		xl_os_close(device);

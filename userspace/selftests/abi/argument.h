@@ -21,7 +21,6 @@ union argument {
 	struct xalloc_ioc_list list;
 	struct xalloc_ioc_claim claim;
 	struct xalloc_ioc_export export;
-	struct xalloc_ioc_attach_at attach_at;
 	struct xalloc_ioc_fork_prepare fork_prepare;
 	struct xalloc_ioc_meta meta;
 	struct xalloc_ioc_dump dump;

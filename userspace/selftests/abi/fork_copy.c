@@ -81,7 +81,7 @@ TEST_F(fork_copy, several_mappings_are_one_copy)
 	ASSERT_NE(NULL, other);
 	ASSERT_EQ(1, grant_page(self->arena, 2 * SEGMENT_SLICES, 0, NULL));
 	EXPECT_EQ(0, in_child({
-		struct xalloc_ioc_attach_at one, two;
+		struct xalloc_ioc_attach one, two;
 		int fd = attach_at(self->device, map, 0, &one);
 		int fd2 = attach_at(self->device, other, 0, &two);
 
@@ -136,7 +136,7 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 					  100 + i, &offsets[i]));
 	EXPECT_EQ(0, in_child({
 		struct xalloc_page_info pages[4];
-		struct xalloc_ioc_attach_at arg;
+		struct xalloc_ioc_attach arg;
 		int reader = attach_at(self->device, map, XALLOC_ATTACH_RDONLY, NULL);
 		int fd = attach_at(self->device, map, 0, &arg);
 		int other = attach_at(self->device, map, 0, NULL);
@@ -167,7 +167,7 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 /* A structure that can be read and not written: the call fails, and the copy is as it was. */
 TEST_F(fork_copy, attach_that_cannot_be_told_leaves_the_copy)
 {
-	struct xalloc_ioc_attach_at *arg = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
+	struct xalloc_ioc_attach *arg = mmap(NULL, KPAGE_BYTES, PROT_READ | PROT_WRITE,
 						MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned char *map = self->map;
 
@@ -177,7 +177,7 @@ TEST_F(fork_copy, attach_that_cannot_be_told_leaves_the_copy)
 	arg->address = (uintptr_t)map;
 	EXPECT_EQ(0, in_child({
 		require(!mprotect(arg, KPAGE_BYTES, PROT_READ));
-		require(call(self->device, XALLOC_IOC_ATTACH_AT, arg) == -EFAULT);
+		require(call(self->device, XALLOC_IOC_ATTACH, arg) == -EFAULT);
 		require(map[0] == 6);
 		require(stat_of(attach_at(self->device, map, 0, NULL)).pages == 1);
 	}));
@@ -259,7 +259,7 @@ TEST_F(fork_copy, attach_at_refuses)
 
 	ASSERT_NE(NULL, seen);
 	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
-	EXPECT_EQ(-ENOENT, attach_at(self->device, NULL, 0, NULL));
+	EXPECT_EQ(-EINVAL, attach_at(self->device, NULL, 0, NULL));
 	EXPECT_EQ(-ENOENT, attach_at(self->device, &reader, 0, NULL));
 	EXPECT_EQ(-ENOENT, attach_at(self->device, (void *)(1UL << 63), 0, NULL));
 	EXPECT_EQ(-EOPNOTSUPP, attach_at(self->device, self->map, 2, NULL));
@@ -289,7 +289,7 @@ TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 {
 	int arena = arena_create(self->device, ARENA_BYTES, 0), again;
 	unsigned char *map = arena_map(arena, ARENA_BYTES);
-	struct xalloc_ioc_attach_at arg;
+	struct xalloc_ioc_attach arg;
 
 	ASSERT_NE(NULL, map);
 	ASSERT_EQ(1, grant_page(arena, 1, XALLOC_PAGE_ARENA, NULL));

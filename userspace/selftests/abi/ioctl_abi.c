@@ -81,7 +81,7 @@ static const struct abi_call {
 		.bytes = sizeof(struct xalloc_ioc_attach),
 		.flags_at = offsetof(struct xalloc_ioc_attach, flags),
 		.flags = XALLOC_ATTACH_RDONLY,
-		.on_arena = true,
+		.on_device = true, .on_arena = true,
 	},
 	{
 		.name = "LIMIT", .cmd = XALLOC_IOC_LIMIT,
@@ -110,13 +110,6 @@ static const struct abi_call {
 		.bytes = sizeof(struct xalloc_ioc_export),
 		.flags_at = offsetof(struct xalloc_ioc_export, flags),
 		.on_arena = true, .no_results = true,
-	},
-	{
-		.name = "ATTACH_AT", .cmd = XALLOC_IOC_ATTACH_AT,
-		.bytes = sizeof(struct xalloc_ioc_attach_at),
-		.flags_at = offsetof(struct xalloc_ioc_attach_at, flags),
-		.flags = XALLOC_ATTACH_RDONLY,
-		.on_device = true, .on_arena = true,
 	},
 	{
 		.name = "FORK_PREPARE", .cmd = XALLOC_IOC_FORK_PREPARE,
@@ -213,8 +206,8 @@ static void argument_fill(const struct abi_call *which, union argument *arg, uin
 		arg->claim.nr = 1;
 		arg->claim.offsets = (uintptr_t)one_offset;
 		break;
-	case XALLOC_IOC_ATTACH_AT:
-		arg->attach_at.address = mapped_at;
+	case XALLOC_IOC_ATTACH:
+		arg->attach.address = mapped_at;
 		break;
 	case XALLOC_IOC_META:
 		arg->meta.bytes = KPAGE_BYTES;
@@ -234,7 +227,6 @@ static int effect_undo(const struct abi_call *which, int arena, int rc, uint64_t
 	switch (which->cmd) {
 	case XALLOC_IOC_ARENA_CREATE:
 	case XALLOC_IOC_ATTACH:
-	case XALLOC_IOC_ATTACH_AT:
 	case XALLOC_IOC_EXPORT:
 	case XALLOC_IOC_META:
 		if (rc >= 0)

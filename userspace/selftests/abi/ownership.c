@@ -149,7 +149,7 @@ TEST_F(ownership, reading_leads_to_reading_alone)
 	expect_reads_only(_metadata, attach(reader, XALLOC_ATTACH_RDONLY, NULL), self->device,
 			  "ATTACH");
 	expect_reads_only(_metadata, attach_at(self->device, seen, XALLOC_ATTACH_RDONLY, NULL),
-			  self->device, "ATTACH_AT");
+			  self->device, "ATTACH by address");
 	expect_reads_only(_metadata, fd_reopen(reader, O_RDONLY), self->device, "/proc/self/fd");
 	expect_reads_only(_metadata, map_reopen(seen, ARENA_BYTES, O_RDONLY), self->device,
 			  "/proc/self/map_files");

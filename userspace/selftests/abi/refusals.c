@@ -116,10 +116,6 @@ static void give(unsigned long cmd)
 		arg->size = sizeof(arg->export);
 		arg->export.bytes = XALLOC_SLICE_BYTES;
 		break;
-	case XALLOC_IOC_ATTACH_AT:
-		arg->size = sizeof(arg->attach_at);
-		arg->attach_at.address = (uintptr_t)maps[MAPPED];
-		break;
 	case XALLOC_IOC_FORK_PREPARE:
 		arg->size = sizeof(arg->fork_prepare);
 		break;
@@ -138,7 +134,7 @@ static void spoil(const struct wrong *wrong)
 	/* The machines that run this put the low bytes first. */
 	memcpy((unsigned char *)&given + wrong->at, &wrong->value, wrong->bytes);
 	if (given.map)
-		given.arg.attach_at.address = (uintptr_t)maps[given.map - 1];
+		given.arg.attach.address = (uintptr_t)maps[given.map - 1];
 }
 
 /* An arena whose process is gone, and its descriptor here. */
@@ -245,7 +241,7 @@ TEST_F(refusals, arena_of_another_process)
 	const struct refusal *row;
 
 	for (row = refusals; row < refusals + ARRAY_SIZE(refusals); row++) {
-		if (row->cmd == XALLOC_IOC_INFO || row->cmd == XALLOC_IOC_ATTACH_AT)
+		if (row->cmd == XALLOC_IOC_INFO)
 			continue;
 		give(row->cmd);
 		EXPECT_EQ(-ESTALE, call(self->fds[FOREIGN], row->cmd, &given.arg)) {
@@ -273,8 +269,7 @@ TEST_F(refusals, good_arguments_are_accepted)
 			TH_LOG("%s: %d", row->call, rc);
 		}
 		if (row->cmd == XALLOC_IOC_ARENA_CREATE || row->cmd == XALLOC_IOC_ATTACH ||
-		    row->cmd == XALLOC_IOC_EXPORT || row->cmd == XALLOC_IOC_ATTACH_AT ||
-		    row->cmd == XALLOC_IOC_META)
+		    row->cmd == XALLOC_IOC_EXPORT || row->cmd == XALLOC_IOC_META)
 			close(rc);
 		/* For the calls that name it. */
 		if (row->cmd == XALLOC_IOC_FREE)

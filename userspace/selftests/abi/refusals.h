@@ -10,8 +10,7 @@
  * one at 64 KiB, and nobody one behind; READER, the same arena opened for reading; SMALL, an arena
  * of small pieces; LIMITED, all of whose limit is committed, and FULL, all of whose offsets are
  * granted; FAMILY, an arena with XALLOC_ARENA_FORK; PLAIN, a new file of xallocfs, and NAMED, one
- * in which an arena was created. The page that GRANT is asked for has one slice; what ATTACH_AT is
- * asked for is where ARENA is mapped.
+ * in which an arena was created. The page that GRANT is asked for has one slice.
  */
 
 REFUSAL(INFO, DEVICE, EINVAL, "pad is not zero", ARG(info, pad, 1))
@@ -99,6 +98,12 @@ REFUSAL(TRIM, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 REFUSAL(ATTACH, ARENA, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
 REFUSAL(ATTACH, PLAIN, EBUSY, "the file is empty", NOTHING)
 REFUSAL(ATTACH, READER, EBADF, "for writing, by a descriptor that is not open for it", NOTHING)
+REFUSAL(ATTACH, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
+REFUSAL(ATTACH, DEVICE, EINVAL, "address is 0", NOTHING)
+REFUSAL(ATTACH, DEVICE, ENOENT, "no arena is mapped at the address", ARG(attach, address, 1))
+REFUSAL(ATTACH, DEVICE, ENOENT, "a dma-buf is mapped at the address", EXPORTED)
+REFUSAL(ATTACH, DEVICE, EBADF, "for writing, what a read-only descriptor has mapped",
+	READ_ONLY)
 
 REFUSAL(LIMIT, ARENA, EOPNOTSUPP, "an unknown flag", ARG(limit, flags, 1))
 REFUSAL(LIMIT, READER, EBADF, "the descriptor is not open for writing", NOTHING)
@@ -143,12 +148,6 @@ REFUSAL(EXPORT, ARENA, EFBIG, "1 TiB or more", ARG(export, bytes, 1ULL << 50))
 REFUSAL(EXPORT, ARENA, EPERM, "another client's page", ARG(export, offset, XALLOC_SLICE_BYTES))
 REFUSAL(EXPORT, ARENA, ENOENT, "a part of the range is in no page",
 	ARG(export, offset, 2 * XALLOC_SLICE_BYTES))
-
-REFUSAL(ATTACH_AT, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach_at, flags, 2))
-REFUSAL(ATTACH_AT, DEVICE, ENOENT, "no arena is mapped there", ARG(attach_at, address, 0))
-REFUSAL(ATTACH_AT, DEVICE, ENOENT, "a dma-buf is mapped there", EXPORTED)
-REFUSAL(ATTACH_AT, DEVICE, EBADF, "for writing, what a read-only descriptor has mapped",
-	READ_ONLY)
 
 REFUSAL(FORK_PREPARE, FAMILY, EOPNOTSUPP, "an unknown flag", ARG(fork_prepare, flags, 2))
 REFUSAL(FORK_PREPARE, ARENA, EOPNOTSUPP, "an arena without XALLOC_ARENA_FORK", NOTHING)

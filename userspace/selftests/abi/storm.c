@@ -453,7 +453,7 @@ static const struct {
 	{ "RESERVE", do_reserve, 2 },
 	{ "TRIM", do_trim, 4 },
 	{ "LIMIT", do_limit, 2 },
-	{ "ATTACH, ATTACH_AT", do_attach, 4 },
+	{ "ATTACH", do_attach, 4 },
 	{ "mmap", do_map, 6 },
 	{ "mmap of the status page", do_status, 1 },
 	{ "vmsplice", do_pin, 8 },

@@ -2,14 +2,14 @@
 #include "sharing.h"
 
 int attach_at(int fd, const volatile void *address, uint32_t flags,
-	      struct xalloc_ioc_attach_at *arg)
+	      struct xalloc_ioc_attach *arg)
 {
-	struct xalloc_ioc_attach_at own = {
+	struct xalloc_ioc_attach own = {
 		.size = sizeof(own),
 		.flags = flags,
 		.address = (uintptr_t)address,
 	};
-	int rc = call(fd, XALLOC_IOC_ATTACH_AT, &own);
+	int rc = call(fd, XALLOC_IOC_ATTACH, &own);
 
 	if (arg)
 		*arg = own;

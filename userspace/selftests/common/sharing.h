@@ -15,7 +15,7 @@
  * the negative errno; @arg, which may be NULL, is filled in.
  */
 int attach_at(int fd, const volatile void *address, uint32_t flags,
-	      struct xalloc_ioc_attach_at *arg);
+	      struct xalloc_ioc_attach *arg);
 
 /* One call. Returns how many pages it listed, or the negative errno. *@offset is where to go on. */
 int list_some(int arena, uint32_t flags, uint64_t client_id, uint64_t *offset,
