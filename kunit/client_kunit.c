@@ -27,49 +27,47 @@ static int claim_at(struct xalloc_client *client, u32 slice)
 	return rc == 1 ? 0 : rc;
 }
 
-static void arenas_page_outlives_its_client(struct kunit *test)
+static void persistent_page_outlives_its_client(struct kunit *test)
 {
-	struct xalloc_arena *arena = fx_make_arena(test, 4, 0);
+	struct xalloc_arena *arena = fx_make_persistent(test, 4);
 	struct xalloc_client *dead = fx_make_client(test), *heir = fx_make_client(test);
 
-	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, XALLOC_PAGE_ARENA), 0);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, 0), 4);
-	fx_fill(arena, 0, 8);
-	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, 0), 0);
+	fx_fill(arena, 0, 4);
 	fx_drop_client(test, dead);
 	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
 	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 0));
 	KUNIT_EXPECT_FALSE(test, fx_is_zero(arena, 0, 4));
-	/* What was the client's alone can be granted again, the other cannot. */
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 28, 0), 4);
 	KUNIT_EXPECT_EQ(test, fx_free_at(heir, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_free_at(heir, 0), -ENOENT);
 	FX_EXPECT_ALIVE(test, 1, 28, 1, 0);
 }
 
-static void any_client_frees_the_arenas_page(struct kunit *test)
+static void any_client_frees_a_persistent_page(struct kunit *test)
 {
 	struct xalloc_client *one, *two;
 
-	fx_make_arena(test, 4, 0);
+	fx_make_persistent(test, 4);
 	one = fx_make_client(test);
 	two = fx_make_client(test);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(one, 4, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(one, 4, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(one, 4, 0), 4);
-	KUNIT_EXPECT_EQ(test, fx_free_at(two, 4), -EPERM);
 	KUNIT_EXPECT_EQ(test, fx_free_at(two, 0), 0);
 	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+	KUNIT_EXPECT_EQ(test, xalloc_page_hold(two, two, 4 * XALLOC_SLICE_BYTES,
+					       XALLOC_SLICE_BYTES), 0);
 }
 
 static void orphan_is_claimed_by_one(struct kunit *test)
 {
 	struct xalloc_client *dead, *heir, *late;
 
-	fx_make_arena(test, 4, 0);
+	fx_make_persistent(test, 4);
 	dead = fx_make_client(test);
 	heir = fx_make_client(test);
 	late = fx_make_client(test);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 4, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(heir, 4, 0), 4);
 	KUNIT_EXPECT_EQ(test, claim_at(heir, 0), -EBUSY);
 	KUNIT_EXPECT_EQ(test, claim_at(dead, 0), -EBUSY);
@@ -80,11 +78,11 @@ static void orphan_is_claimed_by_one(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, claim_at(heir, 0), 0);
 	KUNIT_EXPECT_EQ(test, claim_at(late, 0), -EBUSY);
 	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
-	/* It is still the arena's: it outlives this client too. */
+	/* A claimed page outlives this client, too. */
 	fx_drop_client(test, heir);
-	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
 	KUNIT_EXPECT_EQ(test, claim_at(late, 0), 0);
-	FX_EXPECT_ALIVE(test, 1, 4, 1, 0);
+	FX_EXPECT_ALIVE(test, 2, 8, 1, 0);
 }
 
 static void orphans_go_with_the_arena(struct kunit *test)
@@ -93,9 +91,9 @@ static void orphans_go_with_the_arena(struct kunit *test)
 	struct xalloc_client *dead;
 	struct folio *folio;
 
-	fx_make_arena(test, 4, 0);
+	fx_make_persistent(test, 4);
 	dead = fx_make_client(test);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 40, XALLOC_PAGE_ARENA), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 40, 0), 0);
 	folio = fx_pin(test, 1);
 	fx_drop_client(test, dead);
 	FX_EXPECT_ALIVE(test, 1, 40, 2, 0);
@@ -114,7 +112,7 @@ static void list_tells_of_each_page_once(struct kunit *test)
 	struct xalloc_page_info infos[3];
 	u32 i, nr, nr_seen = 0;
 
-	end = fx_make_arena(test, 4, 0)->nr_segments * (u64)XALLOC_SEGMENT_BYTES;
+	end = fx_make_persistent(test, 4)->nr_segments * (u64)XALLOC_SEGMENT_BYTES;
 	clients[0] = fx_make_client(test);
 	clients[1] = fx_make_client(test);
 	dead = fx_make_client(test);
@@ -122,7 +120,6 @@ static void list_tells_of_each_page_once(struct kunit *test)
 	for (i = 0; i < 30; i++) {
 		struct xalloc_page_grant grant = {
 			.nr_slices = 1 + i % 3,
-			.flags = i % 2 ? XALLOC_PAGE_ARENA : 0,
 			.tag = 1000 + i,
 		};
 
@@ -140,18 +137,18 @@ static void list_tells_of_each_page_once(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, infos[i].client_id,
 					at % 5 ? clients[at % 2]->id : dead_id);
 			KUNIT_EXPECT_EQ(test, infos[i].flags,
-					(at % 2 ? XALLOC_PAGE_ARENA : 0) |
-					(at % 5 ? 0 : XALLOC_PAGE_ORPHAN));
+					at % 5 ? 0 : XALLOC_PAGE_ORPHAN);
 			nr_seen++;
 		}
 	} while (nr);
 	KUNIT_EXPECT_EQ(test, offset, end);
-	/* Of the six of the dead three were its own. */
-	KUNIT_EXPECT_EQ(test, nr_seen, 27);
+	KUNIT_EXPECT_EQ(test, nr_seen, 30);
 
+	/* The dead client had six pages. */
 	offset = 0;
 	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, 0, &offset, infos, 3), 3);
 	KUNIT_EXPECT_EQ(test, infos[0].client_id, dead_id);
+	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, 0, &offset, infos, 3), 3);
 	KUNIT_EXPECT_EQ(test, list(test, XALLOC_LIST_ORPHANS, 0, &offset, infos, 3), 0);
 	KUNIT_EXPECT_EQ(test, offset, end);
 	offset = 0;
@@ -214,19 +211,18 @@ static void held_page_outlives_its_client(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, 0), 32);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 32, XALLOC_PAGE_ARENA), 64);
 	KUNIT_ASSERT_EQ(test, hold(holder, dead, 0, 1), 0);
 	fx_drop_client(test, dead);
-	FX_EXPECT_ALIVE(test, 2, 64, 2, 0);
+	FX_EXPECT_ALIVE(test, 1, 32, 1, 0);
 	KUNIT_EXPECT_TRUE(test, fx_faults_in(arena, 0));
 	KUNIT_EXPECT_EQ(test, fx_free_at(holder, 0), -ENOENT);
 	/* A pin that the holder leaves behind is waited for. */
 	folio = fx_pin(test, 0);
 	fx_drop_client(test, holder);
-	FX_EXPECT_ALIVE(test, 1, 32, 2, 1);
+	FX_EXPECT_ALIVE(test, 0, 0, 1, 1);
 	KUNIT_EXPECT_FALSE(test, fx_faults_in(arena, 0));
 	fx_unpin(test, folio);
-	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_committed == 1));
+	KUNIT_EXPECT_TRUE(test, fx_wait_for(fx_seen(test).nr_committed == 0));
 }
 
 static void hold_is_refused(struct kunit *test)
@@ -239,7 +235,7 @@ static void hold_is_refused(struct kunit *test)
 	holder = fx_make_client(test);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 0);
 	KUNIT_EXPECT_EQ(test, fx_grant_at(other, 4, 0), 4);
-	KUNIT_EXPECT_EQ(test, fx_grant_at(other, 4, XALLOC_PAGE_ARENA), 8);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 4, 0), 8);
 	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 0, 0), -EINVAL);
 	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 1, XALLOC_SLICE_BYTES), -EINVAL);
 	KUNIT_EXPECT_EQ(test, xalloc_page_hold(holder, client, 0, XALLOC_SLICE_BYTES + 1), -EINVAL);
@@ -367,8 +363,8 @@ static void kill_ends_the_zeroing(struct kunit *test)
 static struct kunit_case cases[] = {
 	KUNIT_CASE(kill_ends_the_freeing),
 	KUNIT_CASE(kill_ends_the_zeroing),
-	KUNIT_CASE(arenas_page_outlives_its_client),
-	KUNIT_CASE(any_client_frees_the_arenas_page),
+	KUNIT_CASE(persistent_page_outlives_its_client),
+	KUNIT_CASE(any_client_frees_a_persistent_page),
 	KUNIT_CASE(orphan_is_claimed_by_one),
 	KUNIT_CASE(orphans_go_with_the_arena),
 	KUNIT_CASE(list_tells_of_each_page_once),

@@ -15,13 +15,12 @@ static const struct copy_row copies[] = {
 
 XALLOC_KUNIT_ROWS(copies, copy_row);
 
-/* Pages of one slice, of several segments, of two clients, of the arena, with a hole between. */
+/* Pages of one slice, of several segments, of two clients, with a hole between. */
 static const struct {
 	u32 nr_slices;
-	u32 flags;
 	bool freed;
 } pages[] = {
-	{ 1 }, { 5, 0, true }, { 31, XALLOC_PAGE_ARENA }, { 70 }, { 1, 0, true }, { 33 },
+	{ 1 }, { 5, true }, { 31 }, { 70 }, { 1, true }, { 33 },
 };
 
 static void fill_arena(struct kunit *test, struct xalloc_arena *arena)
@@ -35,7 +34,6 @@ static void fill_arena(struct kunit *test, struct xalloc_arena *arena)
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		struct xalloc_page_grant grant = {
 			.nr_slices = pages[i].nr_slices,
-			.flags = pages[i].flags,
 			.tag = 1000 + i,
 		};
 
@@ -66,6 +64,7 @@ static void expect_same(struct kunit *test, struct xalloc_arena *to, struct xall
 	unsigned long slice;
 	u32 i;
 
+	KUNIT_EXPECT_EQ(test, to->persists, from->persists);
 	KUNIT_EXPECT_EQ(test, to->nr_pages, from->nr_pages);
 	KUNIT_EXPECT_EQ(test, to->nr_granted_slices, from->nr_granted_slices);
 	xa_for_each(&from->pages, slice, page) {
@@ -73,7 +72,6 @@ static void expect_same(struct kunit *test, struct xalloc_arena *to, struct xall
 		KUNIT_ASSERT_NOT_NULL(test, copy);
 		KUNIT_EXPECT_EQ(test, copy->nr_slices, page->nr_slices);
 		KUNIT_EXPECT_EQ(test, copy->tag, page->tag);
-		KUNIT_EXPECT_EQ(test, copy->of_arena, page->of_arena);
 		for (i = 0; i < page->nr_slices; i++)
 			KUNIT_ASSERT_EQ(test, memcmp(fx_slice_memory(to, slice + i),
 						     fx_slice_memory(from, slice + i),
@@ -117,6 +115,7 @@ static void copy_of_a_copy(struct kunit *test)
 	struct xalloc_client *child, *grandchild;
 	u64 nr_changes;
 
+	arena->persists = true;
 	fill_arena(test, arena);
 	child = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(child, arena), 0);

@@ -188,6 +188,15 @@ struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limi
 	return fx_make_arena_by(test, nr_segments, limit_segments, XALLOC_POLICY_HUGE);
 }
 
+/* An arena whose pages outlive their clients. */
+struct xalloc_arena *fx_make_persistent(struct kunit *test, u32 nr_segments)
+{
+	struct xalloc_arena *arena = fx_make_arena(test, nr_segments, 0);
+
+	arena->persists = true;
+	return arena;
+}
+
 /* An arena of 32 segments that can be copied, on the kernel's own backing. */
 struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy)
 {

@@ -63,6 +63,7 @@ struct file *fx_create_file(u64 arena_bytes, u64 limit_bytes);
 struct xalloc_arena *fx_make_arena_by(struct kunit *test, u32 nr_segments, u32 limit_segments,
 				      u32 policy);
 struct xalloc_arena *fx_make_arena(struct kunit *test, u32 nr_segments, u32 limit_segments);
+struct xalloc_arena *fx_make_persistent(struct kunit *test, u32 nr_segments);
 struct xalloc_arena *fx_make_unmappable(struct kunit *test, u32 nr_segments, u32 limit_segments);
 struct xalloc_arena *fx_make_family(struct kunit *test, u32 limit_segments, u32 policy);
 struct file *fx_open_name(struct kunit *test, const char *name);

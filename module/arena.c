@@ -204,6 +204,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(err);
 	}
 	arena->fills_holes = config->fills_holes;
+	arena->persists = config->persists || config->fills_holes;
 	arena->is_dumped = config->is_dumped;
 	xalloc_reclaim_start(arena);
 	return arena;
@@ -239,6 +240,7 @@ int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_
 		arena->limit_slices = limit_slices(config->limit_bytes, config->arena_bytes, false);
 		arena->policy = config->policy;
 		arena->node = config->node;
+		arena->persists = config->persists;
 		arena->is_dumped = config->is_dumped;
 		/* Last: pairs with xalloc_hole_is_filled(). */
 		smp_store_release(&arena->fills_holes, false);
@@ -263,6 +265,7 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 	if (!arena)
 		return NULL;
 	arena->backing = from->backing;
+	arena->persists = from->persists;
 	arena->is_dumped = READ_ONCE(from->is_dumped);
 	arena->family = from->family;
 	xalloc_family_get(arena->family);

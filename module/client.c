@@ -56,7 +56,7 @@ void xalloc_client_destroy(struct xalloc_client *client)
 	mutex_lock(&arena->lock);
 	xalloc_page_unhold(client);
 	while ((page = list_first_entry_or_null(&client->pages, struct xalloc_page, link))) {
-		if (page->of_arena) {
+		if (arena->persists) {
 			page->client = &arena->orphans;
 			list_move_tail(&page->link, &arena->orphans.pages);
 		} else {

@@ -147,7 +147,7 @@ int xalloc_page_free(struct xalloc_client *client, u64 offset, bool lazily)
 	page = xalloc_page_at(arena, offset);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
-	if (page->client != client && !page->of_arena)
+	if (!xalloc_page_is_open_to(page, client))
 		return -EPERM;
 	if (page->nr_holds) {
 		xalloc_page_end(arena, page);
@@ -181,7 +181,7 @@ static int check_page(const struct xalloc_client *client, const struct xalloc_pa
 {
 	if (!xalloc_page_is_owned(client->arena, page))
 		return -ENOENT;
-	return page->client != client && !page->of_arena ? -EPERM : 0;
+	return xalloc_page_is_open_to(page, client) ? 0 : -EPERM;
 }
 
 /*

@@ -26,7 +26,7 @@ static int hold_pages(struct xalloc_client *holder, const struct xalloc_client *
 		page = xalloc_page_around(arena, slice);
 		if (!page || !xalloc_page_is_owned(arena, page))
 			return -ENOENT;
-		if (page->client != owner && !page->of_arena)
+		if (!xalloc_page_is_open_to(page, owner))
 			return -EPERM;
 		if (nr_room && nr == nr_room)
 			return -EAGAIN;

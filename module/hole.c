@@ -150,9 +150,10 @@ static int fill(struct xalloc_arena *arena, u32 index, u32 slices, u32 *filled)
 	return err;
 }
 
-/* For an arena with grants: grants the slices among @slices that are in no page to the arena. */
-static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
+/* For an arena with grants: grants the slices among @slices that are in no page. */
+static int grant_free(struct xalloc_client *client, u32 index, u32 slices)
 {
+	struct xalloc_arena *arena = client->arena;
 	struct xalloc_page_grant grant;
 	struct xalloc_segment *seg;
 	LIST_HEAD(granted);
@@ -170,14 +171,14 @@ static int grant_free(struct xalloc_arena *arena, u32 index, u32 slices)
 			return 0;
 		first = __ffs(slices);
 		grant = (struct xalloc_page_grant){
-			.flags = XALLOC_PAGE_AT | XALLOC_PAGE_ARENA | XALLOC_PAGE_ZERO,
+			.flags = XALLOC_PAGE_AT | XALLOC_PAGE_ZERO,
 			.offset = ((u64)index * XALLOC_SLICES_PER_SEGMENT + first) *
 				  XALLOC_SLICE_BYTES,
 			.nr_slices = ffz((unsigned long)slices >> first),
 		};
-		rc = xalloc_client_grant(&arena->orphans, &grant, 1, &granted);
+		rc = xalloc_client_grant(client, &grant, 1, &granted);
 		if (rc > 0)
-			xalloc_client_grant_finish(&arena->orphans, &granted, true);
+			xalloc_client_grant_finish(client, &granted, true);
 		/* -EEXIST: another client was granted some of these slices meanwhile. */
 		else if (rc != -EEXIST)
 			return rc;
@@ -228,7 +229,7 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
 
 /**
  * xalloc_hole_fill() - give memory to slices that have none
- * @arena: the arena
+ * @client: to whom the slices are granted, in an arena with grants
  * @first: the first of the slices
  * @end: the slice after the last one
  *
@@ -240,8 +241,9 @@ static int fill_locked(struct xalloc_arena *arena, u32 index, u32 slices)
  * Return: 0, or as from xalloc_segment_populate(), or -EHWPOISON if memory is broken; in an arena
  * with grants also -EBUSY, if somebody refers to memory of a client that is gone.
  */
-int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
+int xalloc_hole_fill(struct xalloc_client *client, u32 first, u32 end)
 {
+	struct xalloc_arena *arena = client->arena;
 	u32 index = first / XALLOC_SLICES_PER_SEGMENT, last = (end - 1) / XALLOC_SLICES_PER_SEGMENT;
 	int err = check_room(arena, first, end);
 
@@ -249,7 +251,7 @@ int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end)
 		u32 slices = slices_between(index, first, end);
 
 		err = xalloc_hole_is_filled(arena) ? fill_locked(arena, index, slices) :
-						     grant_free(arena, index, slices);
+						     grant_free(client, index, slices);
 		cond_resched();
 	}
 	return err;
@@ -342,7 +344,7 @@ static int check_pages(struct xalloc_client *client, const struct xalloc_segment
 		/* Another task is freeing the page, or it was freed while a dma-buf holds it. */
 		if (!page || !xalloc_page_is_owned(client->arena, page))
 			return -EBUSY;
-		if (page->client != client && !page->of_arena)
+		if (!xalloc_page_is_open_to(page, client))
 			return -EPERM;
 		if (page->nr_holds)
 			return -EBUSY;

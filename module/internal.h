@@ -290,6 +290,7 @@ struct xalloc_arena {
 	bool dying;			/* no client will come any more */
 	bool fills_holes;		/* see hole.c; cleared once, also read without lock */
 	bool is_dumped;			/* new mappings are in core files; no lock */
+	bool persists;			/* pages outlive their clients; any writer may free them */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
@@ -321,6 +322,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
+	bool persists;		/* pages outlive their clients; any writer may free them */
 	bool is_dumped;		/* mappings are in core files */
 	struct xalloc_budget *budget;	/* of the file system, or NULL */
 	bool fills_holes;	/* writes and touches commit memory (hole.c) */
@@ -342,7 +344,6 @@ struct xalloc_arena_config {
  * @freed_at: jiffies, of a page that is freed lazily
  * @granted: false until the client was told, and while it is freed
  * @to_zero: to be zeroed before that
- * @of_arena: XALLOC_PAGE_ARENA: it stays when @client goes, and everybody may free it
  */
 struct xalloc_page {
 	struct xalloc_client *client;
@@ -356,7 +357,6 @@ struct xalloc_page {
 	unsigned long freed_at;
 	bool granted;
 	bool to_zero;
-	bool of_arena;
 };
 
 /* Whether somebody was told of it and did not free it. */
@@ -365,6 +365,13 @@ static inline bool xalloc_page_is_owned(const struct xalloc_arena *arena,
 {
 	return page->granted && page->client && page->client != &arena->exported &&
 	       page->client != &arena->lazy;
+}
+
+/* Whether @client may free, split and export @page, which has an owner. */
+static inline bool xalloc_page_is_open_to(const struct xalloc_page *page,
+					  const struct xalloc_client *client)
+{
+	return page->client == client || client->arena->persists;
 }
 
 static inline u32 xalloc_page_first_segment(const struct xalloc_page *page)
@@ -433,7 +440,7 @@ static inline int xalloc_backing_nr_refs(struct folio *folio)
 }
 
 /* hole.c */
-int xalloc_hole_fill(struct xalloc_arena *arena, u32 first, u32 end);
+int xalloc_hole_fill(struct xalloc_client *client, u32 first, u32 end);
 int xalloc_hole_touch(struct xalloc_arena *arena, pgoff_t kpage);
 void xalloc_hole_zero(struct xalloc_arena *arena, u64 from, u64 to);
 int xalloc_hole_punch(struct xalloc_client *client, u64 from, u64 to);

@@ -123,7 +123,8 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 {
 	bool on_node = create->flags & XALLOC_ARENA_NODE;
 
-	if (create->flags & ~(XALLOC_ARENA_NODE | XALLOC_ARENA_FORK | XALLOC_ARENA_DUMP))
+	if (create->flags & ~(XALLOC_ARENA_NODE | XALLOC_ARENA_FORK | XALLOC_ARENA_DUMP |
+			      XALLOC_ARENA_PERSIST))
 		return -EOPNOTSUPP;
 	if (on_node ? create->node > INT_MAX : create->node)
 		return -EINVAL;
@@ -133,9 +134,18 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 		.policy = create->policy,
 		.node = on_node ? create->node : NUMA_NO_NODE,
 		.fork = create->flags & XALLOC_ARENA_FORK,
+		.persists = create->flags & XALLOC_ARENA_PERSIST,
 		.is_dumped = create->flags & XALLOC_ARENA_DUMP,
 	};
 	return 0;
+}
+
+static u32 flags_of(const struct xalloc_arena *arena)
+{
+	return (arena->node == NUMA_NO_NODE ? 0 : XALLOC_ARENA_NODE) |
+	       (arena->family ? XALLOC_ARENA_FORK : 0) |
+	       (READ_ONCE(arena->is_dumped) ? XALLOC_ARENA_DUMP : 0) |
+	       (arena->persists ? XALLOC_ARENA_PERSIST : 0);
 }
 
 static long ioctl_arena_create(struct file *file, union call_args *args, void __user *user)
@@ -209,6 +219,8 @@ static long respond_attached(void __user *user, union call_args *args, struct fi
 	client = arena_file->private_data;
 	attach->arena_id = client->arena->id;
 	attach->client_id = client->id;
+	attach->arena_flags = flags_of(client->arena);
+	attach->pad = 0;
 	return respond_file(user, args, sizeof(*attach), fd, arena_file);
 }
 
@@ -253,7 +265,7 @@ static long ioctl_device_attach(struct file *file, union call_args *args, void _
 {
 	if (args->attach.flags & ~XALLOC_ATTACH_RDONLY)
 		return -EOPNOTSUPP;
-	return args->attach.address ? attach_mapped(args, user) : -EINVAL;
+	return args->attach.address ? attach_mapped(args, user) : -ENOTTY;
 }
 
 /* An arena that another process has. */
@@ -359,8 +371,7 @@ static int check_grant(const struct xalloc_arena *arena, const struct xalloc_pag
 	u32 arena_slices = arena->nr_segments * XALLOC_SLICES_PER_SEGMENT;
 	bool contig = grant->flags & XALLOC_PAGE_CONTIG;
 
-	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA |
-			     XALLOC_PAGE_AT) ||
+	if (grant->flags & ~(XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_AT) ||
 	    (contig && arena->policy == XALLOC_POLICY_SMALL))
 		return -EOPNOTSUPP;
 	if (!grant->nr_slices || grant->align_slices & (grant->align_slices - 1))
@@ -570,9 +581,9 @@ static const struct call calls[] = {
 	CALL(XALLOC_IOC_FREE, xalloc_ioc_free, offsets, ON_ARENA, ioctl_free),
 	CALL(XALLOC_IOC_RESERVE, xalloc_ioc_reserve, high_bytes, ON_ARENA, ioctl_reserve),
 	CALL(XALLOC_IOC_TRIM, xalloc_ioc_trim, trimmed_bytes, ON_ARENAS, ioctl_trim),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_ARENAS, ioctl_attach),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_DEVICE, ioctl_device_attach),
-	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, offset, ON_FOREIGN, ioctl_foreign_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, pad, ON_ARENAS, ioctl_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, pad, ON_DEVICE, ioctl_device_attach),
+	CALL(XALLOC_IOC_ATTACH, xalloc_ioc_attach, pad, ON_FOREIGN, ioctl_foreign_attach),
 	CALL(XALLOC_IOC_LIMIT, xalloc_ioc_limit, limit_bytes, ON_ARENAS, ioctl_limit),
 	CALL(XALLOC_IOC_LIST, xalloc_ioc_list, pages, ON_ARENAS, ioctl_list),
 	CALL(XALLOC_IOC_CLAIM, xalloc_ioc_claim, offsets, ON_ARENA, ioctl_claim),

@@ -303,24 +303,21 @@ void xalloc_page_uncount(struct xalloc_arena *arena, const struct xalloc_page *p
 	xalloc_count(XALLOC_NR_PAGES, -1);
 }
 
-static void init_record(struct xalloc_page *page, struct xalloc_client *client, u64 tag,
-			bool of_arena)
+static void init_record(struct xalloc_page *page, struct xalloc_client *client, u64 tag)
 {
 	page->client = client;
 	page->client_id = client->id;
 	page->tag = tag;
 	page->nr = ++client->arena->nr_grants;
-	page->of_arena = of_arena;
 }
 
-static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 tag, u32 nr_slices,
-					     bool of_arena)
+static struct xalloc_page *alloc_page_record(struct xalloc_client *client, u64 tag, u32 nr_slices)
 {
 	struct xalloc_page *page = kzalloc(sizeof(*page), GFP_KERNEL_ACCOUNT);
 
 	if (!page)
 		return NULL;
-	init_record(page, client, tag, of_arena);
+	init_record(page, client, tag);
 	page->nr_slices = nr_slices;
 	INIT_LIST_HEAD(&page->link);
 	return page;
@@ -366,8 +363,7 @@ int xalloc_page_grant(struct xalloc_client *client, struct xalloc_page_grant *gr
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	page = alloc_page_record(client, grant->tag, grant->nr_slices,
-				 grant->flags & XALLOC_PAGE_ARENA);
+	page = alloc_page_record(client, grant->tag, grant->nr_slices);
 	if (!page)
 		return -ENOMEM;
 	page->slice = grant->offset / XALLOC_SLICE_BYTES;
@@ -409,7 +405,7 @@ void xalloc_page_take_over(struct xalloc_client *client, struct xalloc_page *pag
 	struct xalloc_segment *seg;
 	unsigned long index;
 
-	init_record(page, client, grant->tag, grant->flags & XALLOC_PAGE_ARENA);
+	init_record(page, client, grant->tag);
 	page->granted = false;
 	page->to_zero = grant->flags & XALLOC_PAGE_ZERO;
 	grant->offset = (u64)page->slice * XALLOC_SLICE_BYTES;
@@ -557,8 +553,7 @@ u32 xalloc_page_list(struct xalloc_arena *arena, const struct xalloc_ioc_list *w
 			.tag = page->tag,
 			.client_id = page->client_id,
 			.nr_slices = page->nr_slices,
-			.flags = (page->of_arena ? XALLOC_PAGE_ARENA : 0) |
-				 (page->client == &arena->orphans ? XALLOC_PAGE_ORPHAN : 0),
+			.flags = page->client == &arena->orphans ? XALLOC_PAGE_ORPHAN : 0,
 		};
 	}
 	*next = (u64)arena->nr_segments * XALLOC_SEGMENT_BYTES;
@@ -604,7 +599,7 @@ int xalloc_page_copy(struct xalloc_client *heir, const struct xalloc_page *from)
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	page = alloc_page_record(heir, from->tag, from->nr_slices, from->of_arena);
+	page = alloc_page_record(heir, from->tag, from->nr_slices);
 	if (!page)
 		return -ENOMEM;
 	page->slice = from->slice;
@@ -647,7 +642,7 @@ int xalloc_page_grant_idle(struct xalloc_arena *arena, u32 slice, u32 nr_slices)
 	int err;
 
 	lockdep_assert_held(&arena->lock);
-	page = alloc_page_record(&arena->orphans, 0, nr_slices, true);
+	page = alloc_page_record(&arena->orphans, 0, nr_slices);
 	if (!page)
 		return -ENOMEM;
 	page->slice = slice;

@@ -93,7 +93,9 @@ static ssize_t write_slice(struct xalloc_arena *arena, loff_t pos, size_t bytes,
 	struct folio *folio;
 	ssize_t rc;
 
-	rc = xalloc_hole_is_filled(arena) ? xalloc_hole_fill(arena, slice, slice + 1) : 0;
+	/* In a file that is used as a file, all memory is the arena's. */
+	rc = xalloc_hole_is_filled(arena) ?
+		     xalloc_hole_fill(&arena->orphans, slice, slice + 1) : 0;
 	if (rc)
 		return file_error(rc);
 	folio = xalloc_segment_get_folio(arena, slice);
@@ -289,8 +291,9 @@ loff_t xalloc_llseek(struct file *file, loff_t offset, int whence)
 }
 
 /* The inode is locked. */
-static int allocate(struct xalloc_arena *arena, struct inode *inode, u64 from, u64 to, bool grow)
+static int allocate(struct xalloc_client *client, struct inode *inode, u64 from, u64 to, bool grow)
 {
+	struct xalloc_arena *arena = client->arena;
 	u64 bytes = i_size_read(inode);
 	int err = 0;
 
@@ -300,7 +303,7 @@ static int allocate(struct xalloc_arena *arena, struct inode *inode, u64 from, u
 	if (grow)
 		err = inode_newsize_ok(inode, to);
 	if (!err)
-		err = file_error(xalloc_hole_fill(arena, from / XALLOC_SLICE_BYTES,
+		err = file_error(xalloc_hole_fill(client, from / XALLOC_SLICE_BYTES,
 						  DIV_ROUND_UP_ULL(to, XALLOC_SLICE_BYTES)));
 	if (!err && grow)
 		err = xalloc_hole_set_size(arena, to);
@@ -347,7 +350,7 @@ long xalloc_fallocate(struct file *file, int mode, loff_t offset, loff_t bytes)
 	if (!err && mode & FALLOC_FL_PUNCH_HOLE)
 		err = punch(file->private_data, inode, offset, offset + bytes);
 	else if (!err)
-		err = allocate(arena, inode, offset, offset + bytes, !mode);
+		err = allocate(file->private_data, inode, offset, offset + bytes, !mode);
 	inode_unlock(inode);
 	return err;
 }

@@ -51,7 +51,7 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 		tally->nr_lazy_slices += page->nr_slices, tally->nr_clientless++;
 	else if (page->client_id != page->client->id)
 		return false;
-	if ((page->client == &arena->orphans && !page->of_arena) ||
+	if ((page->client == &arena->orphans && !arena->persists) ||
 	    (page->client == &arena->exported && !page->nr_holds) ||
 	    (page->client == &arena->lazy && (page->nr_holds || !page->granted)))
 		return false;

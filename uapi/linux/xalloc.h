@@ -9,23 +9,22 @@
  * first touch of a mapped offset never allocates. A file that is used as a file is the exception:
  * see below.
  *
- * A client is one open file description on an arena. A page belongs to the client
- * that was granted it and is gone when that client is, unless it was granted to the
- * arena: then it stays as an orphan. A client is gone when its last descriptor is closed
- * and the last mapping that was made by a descriptor of it is removed. Duplicates of a
- * descriptor (dup, fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one,
- * and so does opening /proc/self/fd/N again, which works only for reading; for writing it is
- * EACCES. So nobody can turn a descriptor for reading into one for writing. Whoever may map
- * an arena may read all of it, and write all of it unless the descriptor is open for reading
- * only.
+ * A client is one open file description on an arena. A page belongs to the client that was granted
+ * it. When that client goes, the page goes too, or, in an arena that was created with
+ * XALLOC_ARENA_PERSIST, stays as an orphan. A client goes when its last descriptor is closed and the
+ * last mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup, fork,
+ * SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
+ * /proc/self/fd/N again, which works only for reading; for writing it is EACCES. So nobody can turn
+ * a descriptor for reading into one for writing. Whoever may map an arena may read all of it, and
+ * write all of it unless the descriptor is open for reading only.
  *
  * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
  * There names, owners and modes are as in any directory, and no file can be executed. Opening a
- * file makes a client, as XALLOC_IOC_ATTACH does. The arena keeps the pages that are its own until
- * its name is gone and nobody has it open, mapped or exported.
+ * file makes a client, as XALLOC_IOC_ATTACH does. The arena, with its orphans, lives until its name
+ * is gone and nobody has it open, mapped or exported.
  *
  * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
- * as zeros. fallocate() grants those slices of a range that are in no page, as pages of the arena.
+ * as zeros. fallocate() grants those slices of a range that are in no page to the client that calls it.
  * With FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it;
  * MADV_REMOVE does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with
  * EBUSY, and nothing has changed, if somebody refers to memory that would go, or to the huge page
@@ -54,8 +53,7 @@
  *			page at the offset where one is to be
  *	ESTALE		the descriptor is that of another process: &XALLOC_ARENA_FORK
  *	EINVAL		a structure shorter than its first version; a size, a count or
- *			an alignment that no arena could take; padding that is not zero;
- *			XALLOC_IOC_ATTACH without an address on the device
+ *			an alignment that no arena could take; padding that is not zero
  *	E2BIG		a structure with non-zero bytes past what this kernel knows
  *	EOPNOTSUPP	a flag that this kernel does not know, or that this arena's policy
  *			cannot serve; a call that is not for a file that is used as a file
@@ -226,7 +224,7 @@ struct xalloc_status {
 /**
  * struct xalloc_ioc_arena_create - create an arena
  * @size: sizeof(struct xalloc_ioc_arena_create)
- * @flags: XALLOC_ARENA_NODE, XALLOC_ARENA_FORK, XALLOC_ARENA_DUMP
+ * @flags: XALLOC_ARENA_NODE, XALLOC_ARENA_FORK, XALLOC_ARENA_DUMP, XALLOC_ARENA_PERSIST
  * @arena_bytes: size of the offset space; a multiple of XALLOC_SEGMENT_BYTES, at most
  *	&xalloc_ioc_info.arena_bytes_max
  * @limit_bytes: most memory to commit, a multiple of XALLOC_SEGMENT_BYTES; zero or
@@ -293,6 +291,12 @@ struct xalloc_ioc_arena_create {
  * XALLOC_IOC_DUMP changes this.
  */
 #define XALLOC_ARENA_DUMP (1U << 2)
+/*
+ * Pages stay when their client goes: they are orphans then, which XALLOC_IOC_LIST finds and
+ * XALLOC_IOC_CLAIM gives to another client. Any client that may write frees, splits and exports any
+ * page. The pages go when they are freed, or with the arena.
+ */
+#define XALLOC_ARENA_PERSIST (1U << 3)
 
 /* Huge pages of 2 MiB, on the node that was asked for, or ENOMEM at once. */
 #define XALLOC_POLICY_HUGE 0
@@ -310,8 +314,8 @@ struct xalloc_ioc_arena_create {
 /**
  * struct xalloc_page_grant - one page to grant
  * @nr_slices: in: length of the run, in slices; at least 1
- * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO, XALLOC_PAGE_ARENA, XALLOC_PAGE_AT; out: the
- *	same, but XALLOC_PAGE_ZERO if the page is all zeros
+ * @flags: in: XALLOC_PAGE_CONTIG, XALLOC_PAGE_ZERO, XALLOC_PAGE_AT; out: the same, but
+ *	XALLOC_PAGE_ZERO if the page is all zeros
  * @offset: out: offset of the page in the arena, in bytes; with XALLOC_PAGE_AT: in, a multiple
  *	of XALLOC_SLICE_BYTES
  * @tag: in: any number; kept with the page
@@ -336,17 +340,15 @@ struct xalloc_page_grant {
  * granted any of these slices since the kernel zeroed them.
  */
 #define XALLOC_PAGE_ZERO (1U << 1)
-/* The page is the arena's: it stays when its client goes, and any writer may free it. */
-#define XALLOC_PAGE_ARENA (1U << 2)
 /* In struct xalloc_page_info alone: the page's client is gone. */
-#define XALLOC_PAGE_ORPHAN (1U << 3)
+#define XALLOC_PAGE_ORPHAN (1U << 2)
 /*
  * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices, also one
  * that was freed while a dma-buf has it. EBUSY if nobody may be granted them yet: somebody refers
  * to memory of a page that was there, or hardware has broken some of it. EINVAL if @offset does not
  * fit @align_slices, or if a page with XALLOC_PAGE_CONTIG would lie in two segments.
  */
-#define XALLOC_PAGE_AT (1U << 4)
+#define XALLOC_PAGE_AT (1U << 3)
 
 /**
  * struct xalloc_ioc_grant - grant pages to this client
@@ -383,7 +385,7 @@ struct xalloc_range {
 };
 
 /**
- * struct xalloc_ioc_free - free pages, or parts of pages, of this client or of the arena
+ * struct xalloc_ioc_free - free pages, or parts of pages
  * @size: sizeof(struct xalloc_ioc_free)
  * @flags: XALLOC_FREE_RANGES, XALLOC_FREE_LAZY, or zero
  * @nr: entries in @offsets, 1 to XALLOC_BATCH_MAX
@@ -492,6 +494,8 @@ struct xalloc_ioc_trim {
  * @arena_id: out: id of the arena
  * @client_id: out: id of the client that the returned descriptor is
  * @offset: out: offset in the arena of what is mapped at @address; zero without an address
+ * @arena_flags: out: XALLOC_ARENA_* of the arena
+ * @pad: out: zero
  *
  * On an arena, for processes that share it: pages, and their end, then belong to each alone. With
  * @address also on the device, and on a descriptor that gives ESTALE otherwise: for a child of fork
@@ -508,6 +512,8 @@ struct xalloc_ioc_attach {
 	__aligned_u64 arena_id;
 	__aligned_u64 client_id;
 	__aligned_u64 offset;
+	__u32 arena_flags;
+	__u32 pad;
 };
 
 /* The new descriptor maps with PROT_READ only, is granted nothing and changes nothing. */
@@ -542,7 +548,7 @@ struct xalloc_ioc_limit {
  * @tag: the number that came with its grant
  * @client_id: id of the client that was granted it or has claimed it
  * @nr_slices: length of the run, in slices
- * @flags: XALLOC_PAGE_ARENA, XALLOC_PAGE_ORPHAN
+ * @flags: XALLOC_PAGE_ORPHAN, or zero
  */
 struct xalloc_page_info {
 	__aligned_u64 offset;
@@ -578,7 +584,7 @@ struct xalloc_ioc_list {
 	__aligned_u64 pages;
 };
 
-/* Only pages of the arena whose client is gone. */
+/* Only pages whose client is gone. */
 #define XALLOC_LIST_ORPHANS (1U << 0)
 
 #define XALLOC_IOC_LIST _IOWR(XALLOC_IOC_MAGIC, 0x16, struct xalloc_ioc_list)
@@ -591,9 +597,9 @@ struct xalloc_ioc_list {
  * @pad: must be zero
  * @offsets: pointer to an array of __u64, each the offset of a page
  *
- * On an arena. A claimed page has this client, and is the arena's as before. Of several
- * who claim the same page one alone succeeds. Claims in the order of the array and stops
- * at the first entry that cannot be claimed.
+ * On an arena. A claimed page belongs to this client until the client goes, too. Of several clients
+ * that claim the same page, one succeeds. Claims in the order of the array and stops at the first
+ * entry that cannot be claimed.
  *
  * Returns the number of pages claimed, at least 1, or the error of the first entry.
  */
@@ -612,8 +618,8 @@ struct xalloc_ioc_claim {
  * @size: sizeof(struct xalloc_ioc_export)
  * @flags: must be zero
  * @offset: where the range begins in the arena, a multiple of XALLOC_SLICE_BYTES
- * @bytes: its length, likewise, at least one slice; all of it must be in pages of this
- *	client or of the arena, and may begin and end inside of them
+ * @bytes: its length, likewise, at least one slice; all of it must be in pages that this client may
+ *	free, and may begin and end inside of them
  *
  * On an arena. The pages stay where they are, with their contents and their charge, until
  * the dma-buf and its mappings are gone: if one is freed before, or its client goes, it is

@@ -266,11 +266,11 @@ enum xalloc_pages {
  */
 #define XALLOC_ON_NODE (1U << 0)
 /*
- * What this process allocates stays in the arena when xalloc_arena_destroy() is called or
- * the process ends, for whoever has the arena or opens it later. What is kept so can be freed by
- * the calls of <linux/xalloc.h> alone, or goes when the arena does.
+ * What a process has allocated stays in the arena when the process calls xalloc_arena_destroy() or
+ * ends, for the processes that have the arena or open it later. What stays is freed by the calls of
+ * <linux/xalloc.h> alone, or goes with the arena.
  */
-#define XALLOC_KEEP (1U << 1)
+#define XALLOC_PERSIST (1U << 1)
 
 /**
  * struct xalloc_arena_config - what an arena shall be
@@ -281,7 +281,7 @@ enum xalloc_pages {
  * @path: a file to create, in a mounted file system of type xallocfs (/run/xalloc), with mode
  *	0600, which chmod(2) changes. The arena then lives until the file is removed and nobody
  *	has it open, mapped or exported. NULL: an arena without a name, as long as somebody has it
- * @flags: XALLOC_ON_NODE, XALLOC_KEEP
+ * @flags: XALLOC_ON_NODE, XALLOC_PERSIST
  * @pages: enum xalloc_pages
  * @node: with XALLOC_ON_NODE: the NUMA node to commit from
  * @reserved: zero
@@ -327,14 +327,14 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 /**
  * xalloc_arena_open() - open an arena with a name
  * @path: a file of an xallocfs in which there is an arena
- * @flags: XALLOC_KEEP, or 0
  *
  * The same arena in each process that opens it: what one writes the others see. Blocks are
  * passed on as offsets: xalloc_handle() where the block was allocated, xalloc_at() where it is
  * looked at. What the library knows of blocks is private to each process: heaps and counts
  * of blocks are this process's, and only the process that allocated a block may free or
  * resize it; in another one that aborts. The limit is the arena's, and all share it. The blocks
- * of a process that ends are gone, unless it has XALLOC_KEEP, also while others look at them.
+ * of a process that ends are gone, also while others look at them, unless the arena was created
+ * with XALLOC_PERSIST.
  *
  * A process may open an arena more than once, and then has it at several addresses.
  *
@@ -344,12 +344,11 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
  * &xalloc_arena_stat.limit_bytes is not known and given as the arena's size.
  */
 XALLOC_ATTR(warn_unused_result)
-struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags);
+struct xalloc_arena *xalloc_arena_open(const char *path);
 
 /**
  * xalloc_arena_from_fd() - have an arena whose descriptor was passed on
  * @fd: a descriptor of an arena, inherited or received by SCM_RIGHTS; stays the caller's
- * @flags: XALLOC_KEEP, or 0
  *
  * As xalloc_arena_open(). The result does not need @fd any more.
  *
@@ -358,7 +357,7 @@ struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags);
  * for one of the parent's that cannot be shared; EOPNOTSUPP with XALLOC_BACKEND=local.
  */
 XALLOC_ATTR(warn_unused_result)
-struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags);
+struct xalloc_arena *xalloc_arena_from_fd(int fd);
 
 /**
  * xalloc_arena_adopt() - have an arena of memory that is there already
@@ -384,7 +383,7 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size);
  * @arena: what xalloc_arena_create(), _open(), _from_fd() or _adopt() returned
  *
  * Of an arena that has a name or that others have, it ends this process's part alone; with
- * XALLOC_KEEP what its blocks hold stays. Memory that a device or the kernel still has pinned
+ * XALLOC_PERSIST what its blocks hold stays. Memory that a device or the kernel still has pinned
  * goes back when the last pin drops.
  *
  * Return: 0, or -errno: -EBUSY for the arena of the default heap.
@@ -543,7 +542,7 @@ int xalloc_stats_json(char *buffer, size_t size);
  * xalloc_report() - write what lives, in words
  * @fd: a descriptor open for writing
  *
- * How many blocks of each size class this process has, but for those of XALLOC_KEEP, and with
+ * How many blocks of each size class this process has, but for those of XALLOC_PERSIST, and with
  * XALLOC_OPTIONS=trace=N who allocated them. With leaks=1 the library does so at exit.
  *
  * Return: 0, or -errno of write().

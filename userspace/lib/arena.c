@@ -72,7 +72,7 @@ static int place(struct xl_process *p, struct xalloc_arena *arena)
 	return 0;
 }
 
-static struct xalloc_arena *arena_get(struct xl_process *p, bool keep)
+static struct xalloc_arena *arena_get(struct xl_process *p)
 {
 	struct xalloc_arena *arena = xl_meta_get(XL_POOL_ARENA, sizeof(*arena));
 
@@ -80,7 +80,6 @@ static struct xalloc_arena *arena_get(struct xl_process *p, bool keep)
 		return NULL;
 	memset(arena, 0, sizeof(*arena));
 	arena->backend = p->options.backend;
-	arena->keep = keep;
 	xl_list_init(&arena->heaps);
 	return arena;
 }
@@ -111,12 +110,13 @@ static struct xalloc_arena *arena_put(struct xalloc_arena *arena, int ret)
 
 struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config)
 {
-	struct xalloc_arena *arena = arena_get(p, config->flags & XALLOC_KEEP);
+	struct xalloc_arena *arena = arena_get(p);
 	int ret;
 
 	if (!arena)
 		return NULL;
 	arena->bytes = config->arena_bytes;
+	arena->persists = config->flags & XALLOC_PERSIST;
 	arena->chunk_bytes = config->chunk_bytes;
 	arena->limit_bytes = config->limit_bytes;
 	if (arena->limit_bytes > arena->bytes)
@@ -252,7 +252,7 @@ static int read_config(const struct xalloc_arena_config *from, struct xalloc_are
 		if (bytes[i])
 			return -E2BIG;
 	memcpy(config, from, from->size < sizeof(*config) ? from->size : sizeof(*config));
-	if (config->flags & ~(XALLOC_ON_NODE | XALLOC_KEEP) || config->reserved ||
+	if (config->flags & ~(XALLOC_ON_NODE | XALLOC_PERSIST) || config->reserved ||
 	    config->pages > XALLOC_PAGES_SMALL ||
 	    config->reserve_low_bytes > config->reserve_high_bytes ||
 	    (config->node && !(config->flags & XALLOC_ON_NODE)))
@@ -296,7 +296,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *from)
 	return arena;
 }
 
-struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags)
+struct xalloc_arena *xalloc_arena_from_fd(int fd)
 {
 	struct xl_process *p = xl_process_get();
 	struct xalloc_arena *arena;
@@ -304,12 +304,8 @@ struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags)
 
 	if (!p)
 		return NULL;
-	if (flags & ~XALLOC_KEEP) {
-		errno = EINVAL;
-		return NULL;
-	}
 	pthread_mutex_lock(&p->lock);
-	arena = arena_get(p, flags & XALLOC_KEEP);
+	arena = arena_get(p);
 	if (arena) {
 		if (arena->backend->attach)
 			ret = arena->backend->attach(arena, fd);
@@ -323,7 +319,7 @@ struct xalloc_arena *xalloc_arena_from_fd(int fd, unsigned int flags)
 	return arena;
 }
 
-struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags)
+struct xalloc_arena *xalloc_arena_open(const char *path)
 {
 	struct xl_process *p = xl_process_get();
 	struct xalloc_arena *arena;
@@ -337,7 +333,7 @@ struct xalloc_arena *xalloc_arena_open(const char *path, unsigned int flags)
 		errno = -fd;
 		return NULL;
 	}
-	arena = xalloc_arena_from_fd(fd, flags);
+	arena = xalloc_arena_from_fd(fd);
 	xl_os_close(fd);
 	return arena;
 }
@@ -364,7 +360,7 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
 		return NULL;
 	}
 	pthread_mutex_lock(&p->lock);
-	arena = arena_get(p, false);
+	arena = arena_get(p);
 	if (arena) {
 		arena->adopted = true;
 		arena->backend = &xl_adopted_backend;
@@ -407,7 +403,7 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 		return ret;
 	xl_chunks_leave(arena);
 	pthread_mutex_lock(&p->lock);
-	if (arena->keep) {
+	if (arena->persists) {
 		trim_heaps(p, arena);
 		arena->leaving = true;
 	}

@@ -314,7 +314,7 @@ static void count_all(struct xl_process *p, struct living *living)
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
 		/* What is to stay is no leak. */
-		if (arena->keep)
+		if (arena->persists)
 			continue;
 		for (heap = arena->heaps.next; heap != &arena->heaps; heap = heap->next)
 			count_heap(xl_entry(heap, struct xalloc_heap, link), living);

@@ -209,10 +209,12 @@ static int set_reserve(struct xalloc_arena *arena, const struct xalloc_arena_con
 
 static int device_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
 {
+	/* In the preload library the client that frees a page may be another one: see attach(). */
 	struct xalloc_ioc_arena_create arg = {
 		.size = sizeof(arg),
 		.flags = (config->flags & XALLOC_ON_NODE ? XALLOC_ARENA_NODE : 0) |
-			 (XL_PRELOAD ? XALLOC_ARENA_FORK : 0),
+			 (config->flags & XALLOC_PERSIST ? XALLOC_ARENA_PERSIST : 0) |
+			 (XL_PRELOAD ? XALLOC_ARENA_FORK | XALLOC_ARENA_PERSIST : 0),
 		.arena_bytes = arena->bytes,
 		.limit_bytes = arena->limit_bytes,
 		.policy = config->pages,
@@ -255,6 +257,7 @@ static int device_attach(struct xalloc_arena *arena, int fd)
 	if (fd < 0)
 		return fd;
 	arena->id = arg.arena_id;
+	arena->persists = arg.arena_flags & XALLOC_ARENA_PERSIST;
 	ret = xl_os_file_bytes(fd, &arena->bytes);
 	if (!ret)
 		ret = check_grants(fd);
@@ -274,8 +277,6 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 {
 	struct xalloc_page_grant page = {
 		.nr_slices = nr_slices,
-		/* The client that frees it may be another, see attach(). */
-		.flags = XL_PRELOAD || arena->keep ? XALLOC_PAGE_ARENA : 0,
 		.tag = tag,
 	};
 	struct xalloc_ioc_grant arg = {

@@ -263,7 +263,8 @@ static void scene_make(struct __test_metadata *_metadata, struct scene *scene, u
 {
 	struct xalloc_ioc_arena_create create = {
 		.size = sizeof(create),
-		.flags = flags,
+		/* For CLAIM, which needs an orphan. */
+		.flags = flags | XALLOC_ARENA_PERSIST,
 		.arena_bytes = ARENA_BYTES,
 		.policy = policy,
 	};
@@ -276,7 +277,7 @@ static void scene_make(struct __test_metadata *_metadata, struct scene *scene, u
 	scene->page = page.offset;
 	other = attach(scene->arena, 0, NULL);
 	ASSERT_LE(0, other);
-	ASSERT_EQ(1, grant_page(other, 1, XALLOC_PAGE_ARENA, &page));
+	ASSERT_EQ(1, grant_page(other, 1, 0, &page));
 	scene->orphan = page.offset;
 	close(other);
 }

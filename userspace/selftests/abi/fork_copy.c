@@ -132,8 +132,7 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 	int i;
 
 	for (i = 0; i < 3; i++)
-		ASSERT_EQ(1, grant_tagged(self->arena, 20 + i, i == 1 ? XALLOC_PAGE_ARENA : 0,
-					  100 + i, &offsets[i]));
+		ASSERT_EQ(1, grant_tagged(self->arena, 20 + i, 0, 100 + i, &offsets[i]));
 	EXPECT_EQ(0, in_child({
 		struct xalloc_page_info pages[4];
 		struct xalloc_ioc_attach arg;
@@ -147,17 +146,17 @@ TEST_F(fork_copy, first_descriptor_has_the_pages)
 			require(pages[i].offset == offsets[i] && pages[i].tag == 100U + i);
 			require(pages[i].nr_slices == 20U + i);
 			require(pages[i].client_id == arg.client_id);
-			require(pages[i].flags == (i == 1 ? XALLOC_PAGE_ARENA : 0));
+			require(!pages[i].flags);
 		}
 		require(free_page(reader, offsets[0]) == -EBADF);
 		require(free_page(other, offsets[0]) == -EPERM);
 		require(free_page(fd, offsets[0]) == 1);
 		require(grant_page(other, 32, 0, NULL) == 1);
-		/* The client's pages go with its last descriptor and mapping; the arena's stay. */
+		/* The client's pages go with its last descriptor and mapping. */
 		close(fd);
 		require(stat_of(other).pages == 3);
 		require(!munmap(map, ARENA_BYTES));
-		require(stat_of(other).pages == 2);
+		require(stat_of(other).pages == 1);
 	}));
 	EXPECT_EQ(3, stat_of(self->arena).pages);
 	for (i = 0; i < 3; i++)
@@ -259,7 +258,7 @@ TEST_F(fork_copy, attach_at_refuses)
 
 	ASSERT_NE(NULL, seen);
 	ASSERT_EQ(1, grant_page(self->arena, SEGMENT_SLICES, 0, NULL));
-	EXPECT_EQ(-EINVAL, attach_at(self->device, NULL, 0, NULL));
+	EXPECT_EQ(-ENOTTY, attach_at(self->device, NULL, 0, NULL));
 	EXPECT_EQ(-ENOENT, attach_at(self->device, &reader, 0, NULL));
 	EXPECT_EQ(-ENOENT, attach_at(self->device, (void *)(1UL << 63), 0, NULL));
 	EXPECT_EQ(-EOPNOTSUPP, attach_at(self->device, self->map, 2, NULL));
@@ -287,12 +286,12 @@ out:
 /* An arena that a fork does not copy, too. */
 TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 {
-	int arena = arena_create(self->device, ARENA_BYTES, 0), again;
+	int arena = arena_create_flags(self->device, ARENA_BYTES, 0, XALLOC_ARENA_PERSIST), again;
 	unsigned char *map = arena_map(arena, ARENA_BYTES);
 	struct xalloc_ioc_attach arg;
 
 	ASSERT_NE(NULL, map);
-	ASSERT_EQ(1, grant_page(arena, 1, XALLOC_PAGE_ARENA, NULL));
+	ASSERT_EQ(1, grant_page(arena, 1, 0, NULL));
 	map[5] = 5;
 	close(arena);
 	again = attach_at(self->device, map + XALLOC_SEGMENT_BYTES, 0, &arg);
@@ -338,13 +337,14 @@ static void leave_a_daemon(struct __test_metadata *_metadata, int device, bool m
 
 	ASSERT_EQ(0, pipe(ends));
 	EXPECT_EQ(0, in_child({
-		int arena = family_create(device, ARENA_BYTES, 4 * XALLOC_SEGMENT_BYTES);
+		int arena = arena_create_flags(device, ARENA_BYTES, 4 * XALLOC_SEGMENT_BYTES,
+					       XALLOC_ARENA_FORK | XALLOC_ARENA_PERSIST);
 		unsigned char *map = arena_map(arena, ARENA_BYTES);
 		pid_t parent = getpid();
 
 		require(map);
 		require(status_map(arena));
-		require(grant_page(arena, 2 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL) == 1);
+		require(grant_page(arena, 2 * SEGMENT_SLICES, 0, NULL) == 1);
 		map[0] = 5;
 		if (!fork()) {
 			while (getppid() == parent)

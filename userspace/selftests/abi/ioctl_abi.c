@@ -45,7 +45,8 @@ static const struct abi_call {
 		.name = "ARENA_CREATE", .cmd = XALLOC_IOC_ARENA_CREATE,
 		.bytes = sizeof(struct xalloc_ioc_arena_create),
 		.flags_at = offsetof(struct xalloc_ioc_arena_create, flags),
-		.flags = XALLOC_ARENA_NODE | XALLOC_ARENA_FORK | XALLOC_ARENA_DUMP,
+		.flags = XALLOC_ARENA_NODE | XALLOC_ARENA_FORK | XALLOC_ARENA_DUMP |
+			 XALLOC_ARENA_PERSIST,
 		.pad_at = offsetof(struct xalloc_ioc_arena_create, node),
 		.on_device = true,
 	},
@@ -404,8 +405,7 @@ TEST_F(ioctl_abi, unknown_flag_is_eopnotsupp)
 		}
 	}
 	for (bit = 0; bit < 32; bit++) {
-		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_ARENA |
-				 XALLOC_PAGE_AT))
+		if (1U << bit & (XALLOC_PAGE_CONTIG | XALLOC_PAGE_ZERO | XALLOC_PAGE_AT))
 			continue;
 		EXPECT_EQ(-EOPNOTSUPP, grant_page(self->arena, 1, 1U << bit, NULL)) {
 			TH_LOG("page flag bit %u", bit);

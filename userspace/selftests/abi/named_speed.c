@@ -60,7 +60,7 @@ static void fill(int told, uint64_t bytes)
 	uint32_t nr;
 	int fd;
 
-	fd = name_create(NAME, bytes);
+	fd = name_create_flags(NAME, bytes, XALLOC_ARENA_PERSIST);
 	map = arena_map(fd, bytes);
 	require(map);
 	while (left) {
@@ -68,8 +68,7 @@ static void fill(int told, uint64_t bytes)
 		if (nr > left)
 			nr = left;
 		start = now_us();
-		require(grant_tagged(fd, nr, XALLOC_PAGE_ARENA, tag_of(filled.nr_pages),
-				     &offset) == 1);
+		require(grant_tagged(fd, nr, 0, tag_of(filled.nr_pages), &offset) == 1);
 		filled.commit_us += now_us() - start;
 		pattern_fill(map + offset, nr * XALLOC_SLICE_BYTES, filled.nr_pages);
 		filled.nr_pages++;

@@ -177,13 +177,14 @@ TEST_F(names, arena_outlives_its_processes)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		fd = name_create(NAME, ARENA_BYTES);
+		fd = name_create_flags(NAME, ARENA_BYTES, XALLOC_ARENA_PERSIST);
 		map = arena_map(fd, ARENA_BYTES);
 		require(map);
-		require(grant_tagged(fd, 40, XALLOC_PAGE_ARENA, 111, &offset) == 1);
+		require(grant_tagged(fd, 40, 0, 111, &offset) == 1);
 		pattern_fill(map + offset, 40 * XALLOC_SLICE_BYTES, 1);
 		require(grant_tagged(fd, 3, 0, 222, &offset) == 1);
-		require(grant_tagged(fd, 1, XALLOC_PAGE_ARENA, 333, &offset) == 1);
+		require(free_page(fd, offset) == 1);
+		require(grant_tagged(fd, 1, 0, 333, &offset) == 1);
 		pattern_fill(map + offset, XALLOC_SLICE_BYTES, 3);
 		raise(SIGKILL);
 	}
@@ -204,7 +205,7 @@ TEST_F(names, arena_outlives_its_processes)
 	EXPECT_EQ(1, free_page(fd, pages[1].offset));
 	munmap(map, ARENA_BYTES);
 	close(fd);
-	/* Claimed or not, it is the arena's. */
+	/* A claimed page stays, too. */
 	fd = name_open(NAME, O_RDONLY);
 	EXPECT_EQ(1, list_all(fd, 0, pages, 4));
 	close(fd);
@@ -212,11 +213,11 @@ TEST_F(names, arena_outlives_its_processes)
 
 TEST_F(names, arena_outlives_its_name)
 {
-	int fd = name_create(NAME, ARENA_BYTES), other;
+	int fd = name_create_flags(NAME, ARENA_BYTES, XALLOC_ARENA_PERSIST), other;
 	unsigned char *map = arena_map(fd, ARENA_BYTES);
 
 	ASSERT_NE(NULL, map);
-	ASSERT_EQ(1, grant_page(fd, SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL));
+	ASSERT_EQ(1, grant_page(fd, SEGMENT_SLICES, 0, NULL));
 	pattern_fill(map, XALLOC_SEGMENT_BYTES, 8);
 	ASSERT_EQ(0, unlink(NAME));
 	EXPECT_EQ(-ENOENT, name_open(NAME, O_RDWR));
@@ -280,12 +281,12 @@ TEST_F(names, blocks_are_the_committed_memory)
 
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(0, committed_of(NAME));
-	ASSERT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
+	ASSERT_EQ(0, arena_create_flags(fd, ARENA_BYTES, 0, XALLOC_ARENA_PERSIST));
 	EXPECT_EQ(0, committed_of(NAME));
-	ASSERT_EQ(1, grant_page(fd, 1, XALLOC_PAGE_ARENA, &small));
+	ASSERT_EQ(1, grant_page(fd, 1, 0, &small));
 	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
 	EXPECT_EQ(2 * MIB, committed_of(NAME));
-	ASSERT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, &large));
+	ASSERT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, 0, &large));
 	EXPECT_EQ(stat_of(fd).committed_bytes, committed_of(NAME));
 	EXPECT_EQ(8 * MIB, committed_of(NAME));
 	/* By the descriptor too, and the size stays the arena's. */
@@ -323,7 +324,7 @@ TEST_F(names, names_are_those_of_a_file_system)
 	close(other);
 	/* Replaced by another, it lives on behind its descriptor. */
 	other = name_create(NAME, ARENA_BYTES);
-	ASSERT_EQ(1, grant_page(fd, 1, XALLOC_PAGE_ARENA, NULL));
+	ASSERT_EQ(1, grant_page(fd, 1, 0, NULL));
 	EXPECT_EQ(0, rename(NAME, OTHER "/inside"));
 	EXPECT_EQ(1, stat_of(fd).pages);
 	close(other);
@@ -354,8 +355,8 @@ TEST_F(names, file_without_a_name_is_given_one)
 	char path[40];
 
 	ASSERT_LE(0, fd);
-	EXPECT_EQ(0, arena_create(fd, ARENA_BYTES, 0));
-	EXPECT_EQ(1, grant_page(fd, 5, XALLOC_PAGE_ARENA, NULL));
+	EXPECT_EQ(0, arena_create_flags(fd, ARENA_BYTES, 0, XALLOC_ARENA_PERSIST));
+	EXPECT_EQ(1, grant_page(fd, 5, 0, NULL));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	EXPECT_EQ(0, linkat(AT_FDCWD, path, AT_FDCWD, NAME, AT_SYMLINK_FOLLOW));
 	close(fd);
@@ -424,15 +425,15 @@ TEST_F(names, creator_pays_whoever_opens)
 
 		require(!setrlimit(RLIMIT_MEMLOCK, &memlock));
 		require(name_create(NAME, ARENA_BYTES) >= 0);
-		require(name_create(OTHER, ARENA_BYTES) >= 0);
+		require(name_create_flags(OTHER, ARENA_BYTES, XALLOC_ARENA_PERSIST) >= 0);
 	}));
 	fd = name_open(NAME, O_RDWR);
 	ASSERT_LE(0, fd);
 	EXPECT_EQ(3, grant_segments(fd, 3, &error));
 	close(fd);
-	/* Pages of a client that is gone are charged no more; those of the arena are. */
+	/* Pages of a client that is gone are charged no more, except in an arena that persists. */
 	fd = name_open(OTHER, O_RDWR);
-	EXPECT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, XALLOC_PAGE_ARENA, NULL));
+	EXPECT_EQ(1, grant_page(fd, 3 * SEGMENT_SLICES, 0, NULL));
 	close(fd);
 	fd = name_open(NAME, O_RDWR);
 	EXPECT_EQ(1, grant_segments(fd, 4, &error));

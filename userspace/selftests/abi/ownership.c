@@ -74,7 +74,7 @@ TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)
 	unsigned char *map, *seen;
 
 	ASSERT_LE(0, reader);
-	ASSERT_EQ(1, grant_page(self->arena, 1, XALLOC_PAGE_ARENA, &page));
+	ASSERT_EQ(1, grant_page(self->arena, 1, 0, &page));
 	map = arena_map(self->arena, ARENA_BYTES);
 	seen = arena_map_at(reader, 0, ARENA_BYTES, PROT_READ);
 	ASSERT_NE(NULL, map);
@@ -164,7 +164,7 @@ TEST_F(ownership, reading_leads_to_reading_alone)
 	close(reader);
 }
 
-/* A child: a client of its own, five pages of the arena's and five of its own, then it waits. */
+/* A child: a client of its own, with five pages. Then it waits. */
 static void fill_and_wait(int arena, int ready)
 {
 	int own = attach(arena, 0, NULL), i;
@@ -173,12 +173,8 @@ static void fill_and_wait(int arena, int ready)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	require(own >= 0 && map);
-	for (i = 0; i < 10; i++) {
-		page = (struct xalloc_page_grant){
-			.nr_slices = 20,
-			.flags = i % 2 ? XALLOC_PAGE_ARENA : 0,
-			.tag = 100 + i,
-		};
+	for (i = 0; i < 5; i++) {
+		page = (struct xalloc_page_grant){ .nr_slices = 20, .tag = 100 + i };
 		require(grant_batch(own, &page, 1) == 1);
 		pattern_fill(map + page.offset, 20 * XALLOC_SLICE_BYTES, page.tag);
 	}
@@ -188,7 +184,8 @@ static void fill_and_wait(int arena, int ready)
 
 TEST_F(ownership, orphans_of_a_killed_process_are_found_and_claimed)
 {
-	unsigned char *map = arena_map(self->arena, ARENA_BYTES);
+	int arena = arena_create_flags(self->device, ARENA_BYTES, 0, XALLOC_ARENA_PERSIST);
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
 	struct xalloc_page_info infos[10];
 	uint64_t offset = 0, next;
 	int ready[2], other, i;
@@ -199,52 +196,55 @@ TEST_F(ownership, orphans_of_a_killed_process_are_found_and_claimed)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		fill_and_wait(self->arena, ready[1]);
+		fill_and_wait(arena, ready[1]);
 	close(ready[1]);
 	ASSERT_EQ(1, read(ready[0], &byte, 1));
-	EXPECT_EQ(10, stat_of(self->arena).pages);
-	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	EXPECT_EQ(5, stat_of(arena).pages);
+	EXPECT_EQ(0, list_some(arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
 	offset = 0;
-	EXPECT_EQ(10, list_some(self->arena, 0, 0, &offset, infos, 10));
-	EXPECT_EQ(-EBUSY, claim(self->arena, infos[1].offset));
+	EXPECT_EQ(5, list_some(arena, 0, 0, &offset, infos, 10));
+	EXPECT_EQ(-EBUSY, claim(arena, infos[1].offset));
 	kill(pid, SIGKILL);
 	EXPECT_EQ(256 + SIGKILL, child_status(pid));
 
-	EXPECT_EQ(5, stat_of(self->arena).pages);
+	EXPECT_EQ(5, stat_of(arena).pages);
 	offset = 0;
-	ASSERT_EQ(5, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	ASSERT_EQ(5, list_some(arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
 	EXPECT_EQ(ARENA_BYTES, offset);
-	other = attach(self->arena, 0, NULL);
+	other = attach(arena, 0, NULL);
 	for (i = 0; i < 5; i++) {
-		EXPECT_EQ(101 + 2 * i, infos[i].tag);
+		EXPECT_EQ(100 + i, infos[i].tag);
 		EXPECT_EQ(20, infos[i].nr_slices);
-		EXPECT_EQ(XALLOC_PAGE_ARENA | XALLOC_PAGE_ORPHAN, infos[i].flags);
+		EXPECT_EQ(XALLOC_PAGE_ORPHAN, infos[i].flags);
 		EXPECT_EQ(infos[0].client_id, infos[i].client_id);
 		EXPECT_EQ(-1, pattern_mismatch(map + infos[i].offset, 20 * XALLOC_SLICE_BYTES,
 					       infos[i].tag));
-		EXPECT_EQ(1, claim(self->arena, infos[i].offset));
+		EXPECT_EQ(1, claim(arena, infos[i].offset));
 		EXPECT_EQ(-EBUSY, claim(other, infos[i].offset));
 	}
 	offset = 0;
-	EXPECT_EQ(0, list_some(self->arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
+	EXPECT_EQ(0, list_some(arena, XALLOC_LIST_ORPHANS, 0, &offset, infos, 10));
 	next = 0;
-	EXPECT_EQ(5, list_some(self->arena, 0, client_id_of(self->arena), &next, infos, 10));
-	EXPECT_EQ(XALLOC_PAGE_ARENA, infos[0].flags);
+	EXPECT_EQ(5, list_some(arena, 0, client_id_of(arena), &next, infos, 10));
+	EXPECT_EQ(0, infos[0].flags);
 	for (i = 0; i < 5; i++)
 		EXPECT_EQ(1, free_page(other, infos[i].offset));
-	EXPECT_EQ(0, stat_of(self->arena).pages);
+	EXPECT_EQ(0, stat_of(arena).pages);
 	close(other);
 	close(ready[0]);
 	munmap(map, ARENA_BYTES);
+	close(arena);
 }
 
 TEST_F(ownership, orphans_go_with_the_last_descriptor)
 {
-	int other = attach(self->arena, 0, NULL);
+	int arena = arena_create_flags(self->device, ARENA_BYTES, 0, XALLOC_ARENA_PERSIST);
+	int other = attach(arena, 0, NULL);
 
-	ASSERT_EQ(1, grant_page(other, 70, XALLOC_PAGE_ARENA, NULL));
+	ASSERT_EQ(1, grant_page(other, 70, 0, NULL));
 	close(other);
-	EXPECT_EQ(1, stat_of(self->arena).pages);
+	EXPECT_EQ(1, stat_of(arena).pages);
+	close(arena);
 	/* The teardown expects that nothing is left. */
 }
 

@@ -99,7 +99,7 @@ REFUSAL(ATTACH, ARENA, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
 REFUSAL(ATTACH, PLAIN, EBUSY, "the file is empty", NOTHING)
 REFUSAL(ATTACH, READER, EBADF, "for writing, by a descriptor that is not open for it", NOTHING)
 REFUSAL(ATTACH, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
-REFUSAL(ATTACH, DEVICE, EINVAL, "address is 0", NOTHING)
+REFUSAL(ATTACH, DEVICE, ENOTTY, "address is 0", NOTHING)
 REFUSAL(ATTACH, DEVICE, ENOENT, "no arena is mapped at the address", ARG(attach, address, 1))
 REFUSAL(ATTACH, DEVICE, ENOENT, "a dma-buf is mapped at the address", EXPORTED)
 REFUSAL(ATTACH, DEVICE, EBADF, "for writing, what a read-only descriptor has mapped",

@@ -23,7 +23,7 @@ FIXTURE_SETUP(shared)
 {
 	self->device = device_setup(_metadata, &self->before);
 	unlink(NAME);
-	self->arena = name_create(NAME, ARENA_BYTES);
+	self->arena = name_create_flags(NAME, ARENA_BYTES, XALLOC_ARENA_PERSIST);
 	ASSERT_LE(0, self->arena);
 }
 
@@ -80,7 +80,6 @@ static void grant_some(struct worker *w)
 	memset(pages, 0, sizeof(pages));
 	for (i = 0; i < nr; i++) {
 		pages[i].nr_slices = 1 + random_next(&w->random) % 20;
-		pages[i].flags = random_next(&w->random) % 2 ? XALLOC_PAGE_ARENA : 0;
 		pages[i].tag = (uint64_t)getpid() << 32 | random_next(&w->random);
 	}
 	rc = nr ? grant_batch(w->arena, pages, nr) : 0;
@@ -173,7 +172,7 @@ static void expect_balance(struct __test_metadata *_metadata, int arena)
 		EXPECT_LE(end, pages[i].offset);
 		end = pages[i].offset + pages[i].nr_slices * XALLOC_SLICE_BYTES;
 		slices += pages[i].nr_slices;
-		EXPECT_EQ(XALLOC_PAGE_ARENA | XALLOC_PAGE_ORPHAN, pages[i].flags);
+		EXPECT_EQ(XALLOC_PAGE_ORPHAN, pages[i].flags);
 		EXPECT_EQ(1, free_page(arena, pages[i].offset));
 	}
 	EXPECT_EQ(stat.granted_bytes, slices * XALLOC_SLICE_BYTES);

@@ -229,12 +229,12 @@ static bool do_list(struct storm *s)
 			 ARRAY_SIZE(infos)) >= 0;
 }
 
-/* Leaves an orphan in the shared arena: a page of the arena whose client is gone. */
+/* Leaves an orphan in the shared arena. */
 static bool do_leave(struct storm *s)
 {
 	int fd = attach(s->shared.fd, 0, NULL), rc;
 
-	rc = grant_page(fd, 1 + below(s, 40), XALLOC_PAGE_ARENA, NULL);
+	rc = grant_page(fd, 1 + below(s, 40), 0, NULL);
 	close(fd);
 	return rc == 1;
 }
@@ -248,7 +248,7 @@ static bool do_claim(struct storm *s)
 		return false;
 	if (claim(s->shared.fd, info.offset) != 1)
 		return false;
-	/* Others may free a page of the arena, too. */
+	/* Others may free the page, too. */
 	free_page(s->shared.fd, info.offset);
 	return true;
 }
@@ -505,7 +505,7 @@ TEST(four_processes_make_all_calls)
 	ASSERT_NE(MAP_FAILED, (void *)nr_done);
 	ASSERT_TRUE(total_raise());
 	unlink(NAME);
-	fd = name_create(NAME, ARENA_BYTES);
+	fd = name_create_flags(NAME, ARENA_BYTES, XALLOC_ARENA_PERSIST);
 	ASSERT_LE(0, fd);
 	TH_LOG("seed %u", seed);
 	for (i = 0; i < NR_PROCESSES; i++) {

@@ -120,18 +120,23 @@ int fd_receive(int sock)
 	return fd;
 }
 
-int name_create(const char *path, uint64_t arena_bytes)
+int name_create_flags(const char *path, uint64_t arena_bytes, uint32_t flags)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), rc;
 
 	if (fd < 0)
 		return -errno;
-	rc = arena_create(fd, arena_bytes, 0);
+	rc = arena_create_flags(fd, arena_bytes, 0, flags);
 	if (!rc)
 		return fd;
 	close(fd);
 	unlink(path);
 	return rc;
+}
+
+int name_create(const char *path, uint64_t arena_bytes)
+{
+	return name_create_flags(path, arena_bytes, 0);
 }
 
 int name_open(const char *path, int flags)

@@ -54,7 +54,8 @@ int fork_prepare(int arena, uint32_t flags);
 void fd_send(int sock, int fd);
 int fd_receive(int sock);
 
-/* A new arena with a name. The descriptor, or the negative errno. */
+/* A new arena with a name; @flags are XALLOC_ARENA_*. The descriptor, or the negative errno. */
+int name_create_flags(const char *path, uint64_t arena_bytes, uint32_t flags);
 int name_create(const char *path, uint64_t arena_bytes);
 
 /* The descriptor, or the negative errno. */

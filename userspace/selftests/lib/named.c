@@ -47,7 +47,7 @@ static int meet(void *arg)
 	uint64_t offset;
 	char *ptr;
 
-	arena = job->fd < 0 ? xalloc_arena_open(NAME, 0) : xalloc_arena_from_fd(job->fd, 0);
+	arena = job->fd < 0 ? xalloc_arena_open(NAME) : xalloc_arena_from_fd(job->fd);
 	if (!arena || stats_of(arena).arena_bytes != BYTES)
 		return 1;
 	ptr = xalloc_at(arena, job->offset);
@@ -112,7 +112,7 @@ TEST_F(lib_named, a_block_is_the_same_for_who_opens_the_name)
 	/* What the other process had went with it. */
 	ASSERT_GT(3 * MIB, stats_of(arena).granted_bytes);
 	/* In the same process it is a second arena at other addresses, with the same id. */
-	again = xalloc_arena_open(NAME, 0);
+	again = xalloc_arena_open(NAME);
 	ASSERT_NE(NULL, again);
 	ASSERT_EQ(stats_of(arena).arena_id, stats_of(again).arena_id);
 	ASSERT_EQ(0, stats_of(again).nr_blocks);
@@ -138,7 +138,7 @@ TEST_F(lib_named, a_descriptor_is_enough_inherited_or_sent)
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
 	fd_send(pair[0], xalloc_arena_fd(arena));
 	fd = fd_receive(pair[1]);
-	received = xalloc_arena_from_fd(fd, 0);
+	received = xalloc_arena_from_fd(fd);
 	ASSERT_NE(NULL, received);
 	/* A client of its own: neither needs the other's descriptor. */
 	ASSERT_EQ(0, close(fd));
@@ -153,7 +153,7 @@ TEST_F(lib_named, a_descriptor_is_enough_inherited_or_sent)
 static int free_of_another(void *arg)
 {
 	struct job *job = arg;
-	struct xalloc_arena *arena = xalloc_arena_open(NAME, 0);
+	struct xalloc_arena *arena = xalloc_arena_open(NAME);
 
 	xalloc_free(xalloc_at(arena, job->offset));
 	return 0;
@@ -178,7 +178,7 @@ TEST_F(lib_named, a_block_of_another_process_cannot_be_freed)
 /* Leaves a block behind; @arg is where to say its offset. */
 static int leave_block(void *arg)
 {
-	struct xalloc_arena *arena = xalloc_arena_open(NAME, XALLOC_KEEP);
+	struct xalloc_arena *arena = xalloc_arena_open(NAME);
 	char *ptr = arena ? xalloc_heap_malloc(xalloc_heap_create(arena), 300000) : NULL;
 	uint64_t offset;
 
@@ -189,7 +189,7 @@ static int leave_block(void *arg)
 	return write(*(int *)arg, &offset, sizeof(offset)) != sizeof(offset);
 }
 
-TEST_F(lib_named, what_is_kept_outlives_arenas_and_processes)
+TEST_F(lib_named, what_persists_outlives_arenas_and_processes)
 {
 	uint64_t offset, killed = 0;
 	struct xalloc_arena *arena;
@@ -198,7 +198,7 @@ TEST_F(lib_named, what_is_kept_outlives_arenas_and_processes)
 	int pipes[2];
 
 	SKIP_LOCAL("keeps nothing");
-	arena = create_named(XALLOC_KEEP);
+	arena = create_named(XALLOC_PERSIST);
 	ASSERT_NE(NULL, arena);
 	heap = xalloc_heap_create(arena);
 	ptr = xalloc_heap_malloc(heap, 100000);
@@ -211,7 +211,7 @@ TEST_F(lib_named, what_is_kept_outlives_arenas_and_processes)
 	xalloc_free(xalloc_heap_malloc(heap, MIB));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	/* Nor what heap_destroy() has freed. */
-	arena = xalloc_arena_open(NAME, XALLOC_KEEP);
+	arena = xalloc_arena_open(NAME);
 	ASSERT_NE(NULL, arena);
 	ASSERT_EQ(2 * SLICE, stats_of(arena).granted_bytes);
 	heap = xalloc_heap_create(arena);
@@ -285,8 +285,6 @@ TEST_F(lib_named, what_means_nothing_is_einval)
 		ASSERT_EQ(NULL, create(configs[i]));
 		ASSERT_EQ(EINVAL, errno);
 	}
-	ASSERT_EQ(NULL, xalloc_arena_from_fd(0, XALLOC_ON_NODE));
-	ASSERT_EQ(EINVAL, errno);
 	/* A program that knows the first three members alone. */
 	arena = xalloc_arena_create(&first);
 	ASSERT_NE(NULL, arena);
@@ -314,12 +312,12 @@ TEST_F(lib_named, refusals_of_the_local_backend)
 	if (!is_local())
 		SKIP(return, "the device has all of this");
 	REFUSED(EOPNOTSUPP, .path = "/tmp/nothing-here");
-	REFUSED(EOPNOTSUPP, .flags = XALLOC_KEEP);
+	REFUSED(EOPNOTSUPP, .flags = XALLOC_PERSIST);
 	REFUSED(EOPNOTSUPP, .flags = XALLOC_ON_NODE);
 	REFUSED(EOPNOTSUPP, .pages = XALLOC_PAGES_SMALL);
 	REFUSED(EOPNOTSUPP, .reserve_high_bytes = 1);
-	REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_open("/tmp/nothing-here", 0));
-	REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_from_fd(0, 0));
+	REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_open("/tmp/nothing-here"));
+	REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_from_fd(0));
 	arena = create((struct xalloc_arena_config){ .pages = XALLOC_PAGES_HUGE_PREFERRED });
 	ASSERT_NE(NULL, arena);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
@@ -332,10 +330,10 @@ TEST_F(lib_named, refusals_of_the_device)
 
 	SKIP_LOCAL("refuses more");
 	unlink(NAME);
-	REFUSED_TO_ATTACH(ENOENT, xalloc_arena_open(NAME, 0));
-	REFUSED_TO_ATTACH(ENOTTY, xalloc_arena_open("/dev/null", 0));
-	REFUSED_TO_ATTACH(EBADF, xalloc_arena_from_fd(-1, 0));
-	REFUSED_TO_ATTACH(ENOTTY, xalloc_arena_from_fd(device_open(), 0));
+	REFUSED_TO_ATTACH(ENOENT, xalloc_arena_open(NAME));
+	REFUSED_TO_ATTACH(ENOTTY, xalloc_arena_open("/dev/null"));
+	REFUSED_TO_ATTACH(EBADF, xalloc_arena_from_fd(-1));
+	REFUSED_TO_ATTACH(ENOTTY, xalloc_arena_from_fd(device_open()));
 	REFUSED(ENOENT, .path = NAMES "/none/here");
 	REFUSED(ENOTTY, .path = "/tmp/lib-named-test");
 	ASSERT_EQ(-1, access("/tmp/lib-named-test", F_OK));
@@ -345,17 +343,17 @@ TEST_F(lib_named, refusals_of_the_device)
 	REFUSED(ENOMEM, .path = NAME, .arena_bytes = 1UL << 44);
 	ASSERT_EQ(-1, access(NAME, F_OK));
 	fd = open(NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	REFUSED_TO_ATTACH(EBUSY, xalloc_arena_open(NAME, 0));
+	REFUSED_TO_ATTACH(EBUSY, xalloc_arena_open(NAME));
 	REFUSED(EEXIST, .path = NAME);
 	/* A module of ABI 3 has arenas alone. */
 	if (!ftruncate(fd, 1))
-		REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_open(NAME, 0));
+		REFUSED_TO_ATTACH(EOPNOTSUPP, xalloc_arena_open(NAME));
 	ASSERT_EQ(0, access(NAME, F_OK));
 	close(fd);
 	arena = create_named(0);
 	ASSERT_NE(NULL, arena);
 	fd = open(NAME, O_RDONLY | O_CLOEXEC);
-	REFUSED_TO_ATTACH(EBADF, xalloc_arena_from_fd(fd, 0));
+	REFUSED_TO_ATTACH(EBADF, xalloc_arena_from_fd(fd));
 	close(fd);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	ASSERT_EQ(0, unlink(NAME));
