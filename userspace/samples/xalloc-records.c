@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../module/samples/xalloc_records.h"
+#include "xalloc_records.h"
 
 #define DEVICE "/dev/xalloc-records"
 
