@@ -9,7 +9,7 @@
 #ifndef XALLOC_PLACEMENT_MODEL_H
 #define XALLOC_PLACEMENT_MODEL_H
 
-#include "../module/placement.h"
+#include "placement.h"
 
 enum placement_model_slice {
 	MODEL_FREE,

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../module/placement.h"
+#include "placement.h"
 
 #define PER_SEGMENT XALLOC_SLICES_PER_SEGMENT
 

@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../../module/placement.h"
+#include "placement.h"
 #include "backend.h"
 #include "chunk.h"
 #include "os.h"

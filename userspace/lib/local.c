@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../../module/placement.h"
+#include "placement.h"
 #include "backend.h"
 #include "os.h"
 

@@ -12,7 +12,7 @@
 #include "placement.h"
 
 #ifdef __KERNEL__
-#include "internal.h"
+#include <linux/export.h>
 #else
 #define EXPORT_SYMBOL_IF_KUNIT(...)
 #endif
