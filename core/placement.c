@@ -1,4 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The calls of placement.h: queues, taking and giving, and the validator.
+ *
+ * placement.h has the words and the invariants. This file keeps those of queues:
+ *
+ *	when a call returns, each record is on the queue that queue_of() computes from it
+ *	a record for which needs_record() is false is dropped before the call returns
+ *
+ * So every change of a bitmap or a backing is followed by requeue(), and a change of a bitmap
+ * also by xalloc_tree_update_spans(). rebuild() computes all queues and spans anew instead.
+ *
+ * A call checks everything before it changes anything:
+ *
+ *	take	get_records() makes all records of the run and checks the bitmaps, so that
+ *		take_run() cannot fail
+ *	give	the whole run must be taken before the first slice becomes free
+ *
+ * A segment for which is_sound() is false is not used: mend() fences it and rebuilds the rest.
+ * The call goes on, and may find segments fenced that it comes to later.
+ */
 #include "placement_tree.h"
 
 #define WHOLE_HUGE (1ull << (XALLOC_QUEUE_WHOLE - 1))
@@ -6,7 +26,7 @@
 #define WHOLE_PIECES (WHOLE_HUGE << XALLOC_QUEUE_PIECES)
 #define PARTLY_PIECES (PARTLY_HUGE << XALLOC_QUEUE_PIECES)
 
-/* An aligned run is looked for in so many segments of each queue before others are tried. */
+/* How many segments of a queue are tried for an aligned run, before the next queue. */
 #define NR_PROBES 4
 
 #define NR_SORTS 4
@@ -28,7 +48,10 @@ static bool links_lead_back(const struct xalloc_placement *pl,
 	       (seg->next != seg || pl->head[seg->queue] == seg);
 }
 
-/* What is relied on when a segment that has been on a queue is taken from or changed. */
+/*
+ * Whether @seg says that it is on the queue where it belongs, and its neighbours there link back.
+ * Asked before a segment is taken from or changed.
+ */
 static bool is_sound(const struct xalloc_placement *pl, const struct xalloc_placement_segment *seg)
 {
 	return seg->queue == queue_of(seg) &&
@@ -68,7 +91,7 @@ static void queue_add(struct xalloc_placement *pl, struct xalloc_placement_segme
 	seg->queue = (uint8_t)queue;
 }
 
-/* Compute all that follows from bitmaps and backings anew. */
+/* Compute anew all that follows from bitmaps and backings: queues, spans, free slices. */
 static void rebuild(struct xalloc_placement *pl)
 {
 	struct xalloc_placement_segment *seg;
@@ -101,7 +124,7 @@ static void fence(struct xalloc_placement *pl, struct xalloc_placement_segment *
 	seg->free = 0;
 }
 
-/* Take @seg, which is not what it should be, out of use; NULL if one was to be there. */
+/* Fence the corrupt @seg (NULL: a queue marked non-empty was empty), then rebuild the rest. */
 static void mend(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
 {
 	if (seg)
@@ -109,7 +132,10 @@ static void mend(struct xalloc_placement *pl, struct xalloc_placement_segment *s
 	rebuild(pl);
 }
 
-/* To the queue where it belongs now, from the one where it soundly was. */
+/*
+ * Move @seg, which was sound before it changed, to the queue where it belongs now. If the head of
+ * that queue is corrupt, rebuild() puts @seg there.
+ */
 static void requeue(struct xalloc_placement *pl, struct xalloc_placement_segment *seg)
 {
 	uint32_t queue = queue_of(seg);
@@ -141,9 +167,11 @@ static void set_free(struct xalloc_placement *pl, struct xalloc_placement_segmen
 }
 
 /*
- * The tightest fit: partly used segments before whole ones, so that these can go back, and
- * pieces after the others of their sort. An aligned run of up to 32 slices is in every
- * segment whose longest run is nr + align - 1, so also in every whole one.
+ * Find the tightest fit. Partly used segments come before whole ones, so that the memory of whole
+ * ones can go back; in each sort, segments made of pieces come last.
+ *
+ * Alignments are up to a segment here. A free run of nr + align - 1 slices always has an aligned
+ * run of nr in it, and so has a whole segment. A shorter one may, so a few segments are tried.
  */
 static uint32_t find_on_queues(struct xalloc_placement *pl,
 			       const struct xalloc_placement_request *request)
@@ -197,7 +225,7 @@ static uint32_t find_tightest(struct xalloc_placement *pl,
 		if (bare != NONE)
 			return bare * PER_SEGMENT;
 	}
-	/* Without alignment there was a queue for whatever fits. */
+	/* Without alignment, a queue had whatever fits. */
 	slice = align > 1 ? xalloc_run_find_inside(pl, request, false) : NONE;
 	if (slice == NONE && !request->contig)
 		slice = xalloc_run_find_across(pl, request);
@@ -232,7 +260,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_init);
 
 /**
  * xalloc_placement_fini() - free the tables, whatever is taken
- * @pl: the placement; afterwards as xalloc_placement_init() leaves it, but for queues
+ * @pl: the placement; afterwards as xalloc_placement_init() leaves it, except for queues
  */
 void xalloc_placement_fini(struct xalloc_placement *pl)
 {
@@ -247,7 +275,7 @@ void xalloc_placement_fini(struct xalloc_placement *pl)
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_fini);
 
-/* Drop records that get_records() made and that nothing needs. */
+/* Drop the records that get_records() made for nothing. */
 static void drop_unneeded(struct xalloc_placement *pl, uint32_t first, uint32_t last)
 {
 	uint32_t s;
@@ -260,7 +288,7 @@ static void drop_unneeded(struct xalloc_placement *pl, uint32_t first, uint32_t 
 	}
 }
 
-/* A record for each segment of a run that was found, @last_seg's too; see that it is free. */
+/* Get a record for each segment of a run, of which @last_seg is the last; the run must be free. */
 static int get_records(struct xalloc_placement *pl, uint32_t slice, uint32_t nr,
 		       struct xalloc_placement_segment **last_seg)
 {
@@ -294,7 +322,7 @@ static void take_run(struct xalloc_placement *pl, uint32_t slice, uint32_t nr,
 		struct xalloc_placement_segment *seg = s < last ? find_record(pl, s) : last_seg;
 		uint32_t mask = xalloc_placement_mask(s, slice, nr);
 
-		if (seg->fenced)	/* since a moment ago, as the neighbour of another */
+		if (seg->fenced)	/* by mend(), for a segment of the run before this one */
 			seg->lost &= ~mask;
 		else
 			set_free(pl, seg, seg->free & ~mask);
@@ -320,7 +348,7 @@ static int take(struct xalloc_placement *pl, const struct xalloc_placement_reque
 		err = get_records(pl, found, nr, &last);
 		if (err != -EUCLEAN || mended)
 			break;
-		/* What misled is computed anew, so once is enough. */
+		/* mend() has computed anew what misled the search, so one more try is enough. */
 		mended = true;
 	}
 	if (err)
@@ -359,8 +387,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take);
  * @request: what run
  * @slice: where the first slice of the run is written
  *
- * For when memory for the run of xalloc_placement_take() could not be had. Looks at
- * every segment that has memory.
+ * For a caller that got no memory for the run of xalloc_placement_take(). Looks at every
+ * segment that has memory.
  *
  * Context: May sleep for memory.
  * Return: as xalloc_placement_take().
@@ -380,7 +408,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_take_frugal);
  *
  * Context: May sleep for memory.
  * Return: 0, or -ENOMEM with nothing changed, -EUCLEAN if part of the run is not free: then
- * the first segment where that is seen is out of use.
+ * the first segment with such a part is fenced.
  */
 int xalloc_placement_take_at(struct xalloc_placement *pl, uint32_t slice, uint32_t nr_slices)
 {
@@ -443,7 +471,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_give);
  * @backing: its memory; XALLOC_BACKING_BARE: it has none any more
  *
  * Context: May sleep for memory if no slice of the segment is taken and it was bare.
- * Return: 0, or, only then, -ENOMEM with nothing changed.
+ * Return: 0. If that memory is short, -ENOMEM with nothing changed.
  */
 int xalloc_placement_set_backing(struct xalloc_placement *pl, uint32_t segment,
 				 enum xalloc_placement_backing backing)
@@ -471,8 +499,8 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_set_backing);
  * @pl: the placement
  * @segment: the segment, which has memory or a taken slice
  *
- * Its free slices are free no more, and those that are taken will not be when they are
- * given. Computes the queues and the tree anew.
+ * Its free slices cannot be taken any more. Its taken slices can be given, but do not become
+ * free. Computes the queues and the tree anew.
  *
  * Context: Does not allocate.
  */
@@ -518,7 +546,7 @@ uint32_t xalloc_placement_next_record(const struct xalloc_placement *pl, uint32_
 EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_next_record);
 
 /**
- * xalloc_placement_find_bare() - where a reserve is filled next
+ * xalloc_placement_find_bare() - the segment that a reserve fills next
  * @pl: the placement
  *
  * Return: the lowest segment that is whole and bare, or XALLOC_PLACEMENT_NONE.

@@ -2,8 +2,8 @@
 /*
  * Placement: which slices of an arena's offset space are free.
  *
- * Plain C, one source for the module and for user space: no memory of the arena is
- * touched, nothing sleeps but what allocates tables, and the caller does the locking.
+ * Plain C, one source for the module and for user space. It never touches memory of the
+ * arena, sleeps only to allocate tables, and leaves the locking to the caller.
  * A slice is named by its number from the start of the arena; segment s holds the
  * slices s * 32 to s * 32 + 31.
  *
@@ -13,8 +13,8 @@
  *
  *	free	slices that can be taken, a bitmap
  *	lost	slices that are neither free nor taken: those of a fenced segment
- *	backing	what memory it has, says the caller. Without any, a segment that has a
- *		record is one whose slices were just taken and that gets memory next
+ *	backing	what memory it has, as the caller said. A segment with a record and
+ *		without memory has slices that were just taken, and gets memory next
  *
  * Queues. A segment with a free slice is on the queue of its kind (order-4 pieces, or
  * all else) and of its longest free run, which is 32 for a whole one; a segment without
@@ -29,7 +29,7 @@
  * What is proved by xalloc_placement_is_valid():
  *
  *	free & lost == 0, and lost == 0 unless the segment is fenced, when free == 0
- *	a record is not that of a segment that needs none
+ *	each record is that of a segment that needs one
  *	a segment is on the queue that its bitmap and its backing say, and on no other
  *	a queue is a ring whose links lead back, and its bit is set while it has a head
  *	each node has something below it, and its span and its counts are those of its halves
@@ -70,7 +70,7 @@
 /* No slice, no segment. */
 #define XALLOC_PLACEMENT_NONE (~0u)
 
-/* Most segments in one placement: 2^30 slices, so that the sum of two numbers of them fits. */
+/* Most segments in one placement: 2^30 slices, so that the sum of two such numbers fits. */
 #define XALLOC_PLACEMENT_SEGMENTS_MAX (1u << 25)
 
 enum xalloc_placement_backing {
@@ -79,7 +79,7 @@ enum xalloc_placement_backing {
 	XALLOC_BACKING_PIECES,	/* order-4 folios */
 };
 
-/* A queue is a kind and a longest run; those of pieces come after the others. */
+/* A queue is for one kind and one longest run; those of pieces come after the others. */
 enum xalloc_placement_queue {
 	XALLOC_QUEUE_NONE = 0,
 	XALLOC_QUEUE_WHOLE = 32,
@@ -114,20 +114,20 @@ struct xalloc_placement_segment {
 	bool fenced;
 };
 
-/* Below a node of level 1 are segments, else nodes; at level 0 nothing but one segment. */
+/* Children of a node of level 1 are segments, others are nodes. A root of level 0 is a segment. */
 union xalloc_placement_child {
 	struct xalloc_placement_node *node;
 	struct xalloc_placement_segment *segment;
 };
 
-/* Free slices of a block, which ends with the arena where the arena ends inside it. */
+/* Free slices of a block, up to the end of the arena if that is inside of the block. */
 struct xalloc_placement_span {
 	uint32_t left;
 	uint32_t right;
 	uint32_t longest;
 };
 
-/* The block of 2^level segments from a multiple of that on. */
+/* A block of 2^level segments, which begins at a multiple of 2^level. */
 struct xalloc_placement_node {
 	struct xalloc_placement_node *parent;
 	union xalloc_placement_child child[2];
@@ -147,7 +147,7 @@ struct xalloc_placement {
 	union xalloc_placement_child root;
 };
 
-/* Supplied by the program that placement is part of: zeroed memory, or NULL. */
+/* The program that placement is built into supplies both. The memory is zeroed; NULL: none. */
 void *xalloc_placement_alloc(size_t bytes);
 void xalloc_placement_free(void *table);
 

@@ -1,4 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Searches of the tree for free runs.
+ *
+ * placement.h has the words and the invariants. Here:
+ *
+ *	a search changes nothing
+ *	the blocks of the tree are visited from low to high, so the first run that fits is the
+ *	lowest
+ *	xalloc_run_find_inside() and next_run() enter no block in which every run is too short,
+ *	as its span says
+ *
+ * A run is found by spans, which are wrong if the placement is damaged. So whoever takes the run
+ * looks at the bitmaps before that: get_records() in placement.c.
+ */
 #include "placement_tree.h"
 
 /**
@@ -19,7 +33,7 @@ uint32_t xalloc_run_find_inside(const struct xalloc_placement *pl,
 	do {
 		uint64_t first, end;
 
-		/* Where no other block within this one begins at a multiple of align. */
+		/* Enter the block, unless no slice in it is a multiple of align. */
 		while (cur.level && cur.at.node &&
 		       cur.at.node->span.longest >= request->nr_slices) {
 			first = align_up((uint64_t)cur.first * PER_SEGMENT, align);
@@ -45,12 +59,13 @@ uint32_t xalloc_run_find_inside(const struct xalloc_placement *pl,
 }
 
 /*
- * Free runs of the whole arena, each as long as it goes. Those that touch no end of a segment
- * are left out: whoever asks found no place inside a segment, or wants more than one has.
+ * The free runs of the arena from low to high, each as long as it goes. Runs that touch no end of
+ * their segment are left out, because each caller has looked inside of segments before, or wants
+ * more than a segment has.
  */
 struct runs {
 	struct cursor cur;
-	uint32_t start;		/* of a run that reaches the cursor, or where the last one ended */
+	uint32_t start;		/* of the run that reaches the cursor, or the end of the last run */
 	bool done;
 };
 
@@ -122,7 +137,7 @@ uint32_t xalloc_run_find_across(const struct xalloc_placement *pl,
 	return NONE;
 }
 
-/* Records of segments below @segment. */
+/* How many segments below @segment have a record. */
 static uint32_t count_records_below(const struct xalloc_placement *pl, uint32_t segment)
 {
 	union xalloc_placement_child at = pl->root;
@@ -141,7 +156,7 @@ static uint32_t count_records_below(const struct xalloc_placement *pl, uint32_t 
 	return nr;
 }
 
-/* The best run so far, and in how many segments it lies that have no memory. */
+/* The best run so far, and how many segments without memory it lies in. */
 struct best {
 	uint32_t slice;
 	uint32_t nr_bare;
@@ -164,7 +179,7 @@ static void try_run(struct best *best, const struct xalloc_placement *pl, uint64
 }
 
 /*
- * The run over the fewest segments without memory, the lowest such run.
+ * Find the run that lies in the fewest segments without memory; of several, the lowest.
  *
  * Of the runs that begin in one segment the first one ends lowest; where that is not at the
  * start of the segment, the segment is partly used and has memory. Moved on by a segment, or

@@ -1,9 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The tree of records: its records and nodes are made and freed here, and its spans computed.
+ *
+ * placement.h has the words and the invariants. This file keeps those of the tree:
+ *
+ *	a node exists while there is a record below it
+ *	nr_records and table_bytes change when a record or a node comes or goes
+ *	a node's span is that of its halves, once the caller has called
+ *	xalloc_tree_update_spans() for each bitmap that it changed
+ *
+ * A record is whole when it is made and when it is dropped. Slices without a record are free too,
+ * so neither changes a span. (xalloc_placement_fini() drops records that are not whole; no node
+ * is left then.)
+ */
 #include "placement_tree.h"
 
 /*
- * Of a node whose block begins with segment @first and whose halves are of @level. If the first
- * half is missing, something is in the second, so the arena does not end before that.
+ * The span of @node, whose block begins with segment @first and whose halves are of @level. The
+ * arena never ends inside the first half: if that has no record, the second half has one.
  */
 static struct xalloc_placement_span join_halves(const struct xalloc_placement *pl,
 						const struct xalloc_placement_node *node,
@@ -33,7 +47,7 @@ static bool spans_equal(const struct xalloc_placement_span *a,
  * xalloc_tree_update_spans() - carry a change of a segment's bitmap up the tree
  * @pl: the placement
  * @seg: the segment
- * @all: up to the root, instead of as far as the change is seen
+ * @all: go up to the root, not only until a span stays as it is
  */
 void xalloc_tree_update_spans(struct xalloc_placement *pl,
 			      const struct xalloc_placement_segment *seg, bool all)
@@ -51,7 +65,7 @@ void xalloc_tree_update_spans(struct xalloc_placement *pl,
 	}
 }
 
-/* Remove @node and what is above it as far as nothing is below. */
+/* Remove @node if nothing is below it, and then in the same way what is above it. */
 static void drop_empty_nodes(struct xalloc_placement *pl, struct xalloc_placement_node *node)
 {
 	while (node && !node->child[0].node && !node->child[1].node) {
@@ -87,7 +101,7 @@ static struct xalloc_placement_node *create_node(struct xalloc_placement *pl,
  * @pl: the placement
  * @segment: the segment
  *
- * One that is made is bare and whole, so it does not belong there for long.
+ * A new record is bare and whole: the caller has to change that, or to drop the record.
  *
  * Context: May sleep for memory.
  * Return: the record, or NULL, with nothing changed, if memory is short.

@@ -106,7 +106,7 @@ static inline uint32_t nr_segments_in(const struct xalloc_placement *pl, uint32_
 	return size < pl->nr_segments - first ? size : pl->nr_segments - first;
 }
 
-/* Of what is at a link to @level, a block of @size slices. */
+/* The span of a block of @size slices, which is what a link to @level leads to. */
 static inline struct xalloc_placement_span span_of(union xalloc_placement_child at, uint32_t level,
 						   uint32_t size)
 {
@@ -122,7 +122,7 @@ static inline struct xalloc_placement_span span_of(union xalloc_placement_child 
 	return span;
 }
 
-/* A block of the tree, whatever is there; the blocks that are visited go up in number. */
+/* A block of the tree, and what is there: a node, a record, or nothing. It never goes back. */
 struct cursor {
 	union xalloc_placement_child at;
 	struct xalloc_placement_node *parent;
@@ -145,7 +145,7 @@ static inline void cursor_descend(struct cursor *cur)
 	cur->level--;
 }
 
-/* To the block that follows, as large as can be. Returns false if none does. */
+/* Go to the largest block that begins where this one ends. False: the arena ends there. */
 static inline bool cursor_skip(struct cursor *cur, const struct xalloc_placement *pl)
 {
 	while (cur->level < pl->nr_levels && cur->first >> cur->level & 1) {
@@ -159,7 +159,7 @@ static inline bool cursor_skip(struct cursor *cur, const struct xalloc_placement
 	return cur->first < pl->nr_segments;
 }
 
-/* The next record, from @cur on; NULL if none is left. Then @cur is there. */
+/* Go to the next record, from @cur on. NULL if none is left. */
 static inline struct xalloc_placement_segment *
 cursor_record(struct cursor *cur, const struct xalloc_placement *pl)
 {
@@ -173,7 +173,7 @@ cursor_record(struct cursor *cur, const struct xalloc_placement *pl)
 	}
 }
 
-/* To where @segment is, or to the block without a record that it is in. */
+/* Go to the record of @segment, or to the block without a record that it is in. */
 static inline void cursor_find(struct cursor *cur, const struct xalloc_placement *pl,
 			       uint32_t segment)
 {
