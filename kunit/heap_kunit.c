@@ -26,6 +26,21 @@ static void class_is_the_smallest_that_holds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, at, XALLOC_NR_CLASSES - 1);
 }
 
+static void aligned_class_is_the_smallest_that_fits(struct kunit *test)
+{
+	u32 class, wanted, alignment;
+
+	for (class = 0; class < XALLOC_NR_CLASSES; class++) {
+		u32 bytes = xalloc_class_bytes(class);
+
+		for (alignment = 1; alignment <= XALLOC_SLICE_BYTES; alignment *= 2) {
+			for (wanted = class; xalloc_class_bytes(wanted) % alignment;)
+				wanted++;
+			KUNIT_ASSERT_EQ(test, xalloc_class_of_aligned(bytes, alignment), wanted);
+		}
+	}
+}
+
 static void classes_waste_little(struct kunit *test)
 {
 	const struct xalloc_class_shape *shape;
@@ -654,6 +669,7 @@ static void destroy_frees_everything(struct kunit *test)
 
 static struct kunit_case cases[] = {
 	KUNIT_CASE(class_is_the_smallest_that_holds),
+	KUNIT_CASE(aligned_class_is_the_smallest_that_fits),
 	KUNIT_CASE(classes_waste_little),
 	KUNIT_CASE(reciprocals_divide),
 	KUNIT_CASE(every_class_serves),

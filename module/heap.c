@@ -184,20 +184,14 @@ void *xalloc_heap_alloc_aligned(struct xalloc_heap *heap, size_t bytes, size_t a
 				gfp_t gfp)
 {
 	void *block;
-	u32 class;
 
 	might_alloc(gfp);
 	if (!is_power_of_2(alignment) || alignment > XALLOC_HEAP_BLOCK_MAX)
 		return NULL;
-	if (bytes - 1 >= XALLOC_SLICE_BYTES || alignment > XALLOC_SLICE_BYTES) {
+	if (bytes - 1 >= XALLOC_SLICE_BYTES || alignment > XALLOC_SLICE_BYTES)
 		block = alloc_large(heap, bytes, alignment, gfp);
-	} else {
-		class = xalloc_class_of(max(bytes, alignment));
-		/* A slab begins at any such alignment; the last class is one. */
-		while (xalloc_class_shapes[class].block_bytes % alignment)
-			class++;
-		block = alloc_class(heap, class, gfp);
-	}
+	else
+		block = alloc_class(heap, xalloc_class_of_aligned(bytes, alignment), gfp);
 	if ((gfp & __GFP_ZERO) && block)
 		memset(block, 0, bytes);
 	return block;

@@ -80,17 +80,6 @@ void xalloc_slab_work_fini(void)
 
 static DEFINE_MUTEX(map_mutex);	/* protects the map, but for the replacing of slabs */
 
-static u32 class_bytes(u32 class)
-{
-	u32 doubling;
-
-	if (class < XALLOC_CLASSES_PER_DOUBLING)
-		return (class + 1) * XALLOC_CLASS_QUANTUM;
-	doubling = class / XALLOC_CLASSES_PER_DOUBLING - 1;
-	return (XALLOC_CLASSES_PER_DOUBLING + class % XALLOC_CLASSES_PER_DOUBLING + 1) *
-	       XALLOC_CLASS_QUANTUM << doubling;
-}
-
 /** xalloc_slab_classes_init() - compute the classes, once, at module init */
 void xalloc_slab_classes_init(void)
 {
@@ -100,7 +89,7 @@ void xalloc_slab_classes_init(void)
 		struct xalloc_class_shape *shape = &xalloc_class_shapes[class];
 		u32 bytes;
 
-		shape->block_bytes = class_bytes(class);
+		shape->block_bytes = xalloc_class_bytes(class);
 		do {
 			bytes = ++shape->nr_slices * XALLOC_SLICE_BYTES;
 			shape->nr_blocks = bytes / shape->block_bytes;

@@ -26,15 +26,8 @@
 #include <linux/xarray.h>
 
 #include "heap.h"
+#include "size_class.h"
 
-#define XALLOC_CLASS_QUANTUM 16
-#define XALLOC_CLASSES_PER_DOUBLING 8
-/* Sizes up to which classes are multiples of the quantum. */
-#define XALLOC_CLASS_LINEAR_BYTES (XALLOC_CLASS_QUANTUM * XALLOC_CLASSES_PER_DOUBLING)
-/* The last class is one slice. */
-#define XALLOC_NR_CLASSES \
-	(XALLOC_CLASSES_PER_DOUBLING *	\
-	 (const_ilog2(XALLOC_SLICE_BYTES / XALLOC_CLASS_LINEAR_BYTES) + 1))
 /* In the place of a class: one block, of slices; an empty slab without blocks. */
 #define XALLOC_CLASS_LARGE XALLOC_NR_CLASSES
 #define XALLOC_CLASS_NONE (XALLOC_NR_CLASSES + 1)
@@ -184,19 +177,6 @@ struct xalloc_slab_map {
 
 extern struct xalloc_class_shape xalloc_class_shapes[XALLOC_NR_CLASSES];
 extern struct xalloc_slab_map __rcu *xalloc_slab_map;
-
-/* The class of the smallest blocks that hold @bytes: 1 to XALLOC_SLICE_BYTES. */
-static inline u32 xalloc_class_of(size_t bytes)
-{
-	size_t last = bytes - 1;
-	u32 doubling;
-
-	if (last < XALLOC_CLASS_LINEAR_BYTES)
-		return last / XALLOC_CLASS_QUANTUM;
-	doubling = __fls(last) - const_ilog2(XALLOC_CLASS_LINEAR_BYTES);
-	/* The first class of a doubling is the eighth multiple and one more. */
-	return doubling * XALLOC_CLASSES_PER_DOUBLING + (last / XALLOC_CLASS_QUANTUM >> doubling);
-}
 
 /*
  * The record of the slab around an address, or NULL. Any address may be asked for: nothing

@@ -40,6 +40,7 @@
 #include <linux/xalloc.h>
 
 #include "os.h"
+#include "size_class.h"
 
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
@@ -94,10 +95,8 @@ static inline void xl_list_del(struct xl_list *entry)
 
 /* class.c: size classes */
 
-/* 16 to 128 in steps of 16, then XL_PER_DOUBLING steps to each doubling up to one slice. */
-#define XL_QUANTUM 16
-#define XL_PER_DOUBLING 8
-#define XL_NR_CLASSES (XL_PER_DOUBLING * (1 + 9))
+#define XL_QUANTUM XALLOC_CLASS_QUANTUM
+#define XL_NR_CLASSES XALLOC_NR_CLASSES
 /* Of large pages; follows the slab classes wherever classes are counted. */
 #define XL_CLASS_LARGE XL_NR_CLASSES
 

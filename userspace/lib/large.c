@@ -42,6 +42,8 @@
 /* So many extents of a list are looked at before the next list. */
 #define NR_PROBES 32
 
+#define LISTS_PER_DOUBLING 8
+
 static size_t kpages(size_t bytes)
 {
 	return (bytes - 1) / XL_KPAGE + 1;
@@ -51,10 +53,10 @@ static unsigned int list_of(size_t nr)
 {
 	unsigned int shift;
 
-	if (nr < XL_PER_DOUBLING)
+	if (nr < LISTS_PER_DOUBLING)
 		return nr;
 	shift = 63 - __builtin_clzll(nr) - 3;
-	return (shift + 1) * XL_PER_DOUBLING + (nr >> shift) % XL_PER_DOUBLING;
+	return (shift + 1) * LISTS_PER_DOUBLING + (nr >> shift) % LISTS_PER_DOUBLING;
 }
 
 static void add_free(struct xalloc_heap *heap, struct xl_extent *e)
