@@ -595,7 +595,8 @@ void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size);
  * Handles and dma-bufs
  *
  * A handle names memory by arena and offset, for other mappings of the same arena and for
- * the calls of <linux/xalloc.h>. A handle of a block is good as long as the block lives.
+ * the calls of <linux/xalloc.h>. A handle of a block is good as long as the block lives. It has no
+ * generation: a later block at the same offset has the same handle.
  */
 struct xalloc_block_handle {
 	uint64_t arena_id;
