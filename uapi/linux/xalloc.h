@@ -11,9 +11,9 @@
  *
  * A client is one open file description on an arena. A page belongs to the client that was granted
  * it. When that client goes, the page goes too, or, in an arena that was created with
- * XALLOC_ARENA_PERSIST, stays as an orphan. A client goes when its last descriptor is closed and the
- * last mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup, fork,
- * SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
+ * XALLOC_ARENA_PERSIST, stays as an orphan. A client goes when its last descriptor is closed and
+ * the last mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup,
+ * fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
  * /proc/self/fd/N again, which works only for reading; for writing it is EACCES. So nobody can turn
  * a descriptor for reading into one for writing. Whoever may map an arena may read all of it, and
  * write all of it unless the descriptor is open for reading only.
@@ -24,9 +24,9 @@
  * is gone and nobody has it open, mapped or exported.
  *
  * Calls for files work on arenas, too. What is in a page is data, all else is a hole, which reads
- * as zeros. fallocate() grants those slices of a range that are in no page to the client that calls it.
- * With FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it;
- * MADV_REMOVE does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with
+ * as zeros. fallocate() grants to its caller those slices of a range that are in no page. With
+ * FALLOC_FL_PUNCH_HOLE it frees the whole slices of a range and zeroes the rest of it; MADV_REMOVE
+ * does the same, except with XALLOC_ARENA_FORK. Unlike FREE, this is refused with
  * EBUSY, and nothing has changed, if somebody refers to memory that would go, or to the huge page
  * that contains it.
  *

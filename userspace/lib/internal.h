@@ -360,7 +360,7 @@ struct xalloc_arena {
 	struct xl_list heaps;
 	atomic_bool alive;
 	bool persists; /* XALLOC_PERSIST */
-	bool leaving; /* and what is granted stays so from now on */
+	bool leaving;  /* and what is granted stays so from now on */
 	const struct xl_backend *backend;
 	pthread_mutex_t lock;
 	atomic_int fd;       /* or -errno */

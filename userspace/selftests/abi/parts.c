@@ -64,7 +64,7 @@ FIXTURE_VARIANT_ADD(parts, persistent)
 };
 
 static void arena_make(struct __test_metadata *_metadata, int device, uint64_t bytes,
-		       const FIXTURE_VARIANT(parts) *variant)
+		       const FIXTURE_VARIANT(parts) * variant)
 {
 	struct xalloc_ioc_arena_create create = {
 		.size = sizeof(create),
