@@ -177,6 +177,10 @@ static struct inode *create_inode(struct super_block *sb, struct inode *dir, umo
 	inode->i_ino = get_next_ino();
 	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
 	simple_inode_init_ts(inode);
+	if (S_ISLNK(mode)) {
+		inode->i_op = &simple_symlink_inode_operations;
+		return inode;
+	}
 	if (S_ISDIR(mode)) {
 		inode->i_op = &dir_iops;
 		inode->i_fop = &simple_dir_operations;
@@ -196,15 +200,20 @@ static struct inode *create_inode(struct super_block *sb, struct inode *dir, umo
 	return inode;
 }
 
+/* The inode stays until simple_unlink() or simple_rmdir() removes the name. */
+static void add_inode(struct inode *dir, struct dentry *dentry, struct inode *inode)
+{
+	d_make_persistent(dentry, inode);
+	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
+}
+
 static int add(struct inode *dir, struct dentry *dentry, umode_t mode)
 {
 	struct inode *inode = create_inode(dir->i_sb, dir, mode);
 
 	if (!inode)
 		return -ENOMEM;
-	/* The inode stays until simple_unlink() or simple_rmdir() removes the name. */
-	d_make_persistent(dentry, inode);
-	inode_set_mtime_to_ts(dir, inode_set_ctime_current(dir));
+	add_inode(dir, dentry, inode);
 	return 0;
 }
 
@@ -223,6 +232,23 @@ static XALLOC_MKDIR_TYPE dir_mkdir(struct mnt_idmap *idmap, struct inode *dir,
 	return XALLOC_MKDIR_RESULT(err);
 }
 
+static int dir_symlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
+		       const char *target)
+{
+	struct inode *inode = create_inode(dir->i_sb, dir, S_IFLNK | 0777);
+
+	if (!inode)
+		return -ENOMEM;
+	inode->i_link = kstrdup(target, GFP_KERNEL_ACCOUNT);
+	if (!inode->i_link) {
+		iput(inode);
+		return -ENOMEM;
+	}
+	inode->i_size = strlen(target);
+	add_inode(dir, dentry, inode);
+	return 0;
+}
+
 static int dir_tmpfile(struct mnt_idmap *idmap, struct inode *dir, struct file *file, umode_t mode)
 {
 	struct inode *inode = create_inode(dir->i_sb, dir, mode | S_IFREG);
@@ -239,6 +265,7 @@ static const struct inode_operations dir_iops = {
 	.tmpfile = dir_tmpfile,
 	.link = simple_link,
 	.unlink = simple_unlink,
+	.symlink = dir_symlink,
 	.mkdir = dir_mkdir,
 	.rmdir = simple_rmdir,
 	.rename = simple_rename,
@@ -246,11 +273,19 @@ static const struct inode_operations dir_iops = {
 
 static void xallocfs_evict_inode(struct inode *inode)
 {
-	/* A directory has no arena. */
+	/* A directory and a symbolic link have no arena. */
 	if (inode->i_private)
 		xalloc_arena_destroy(inode->i_private);
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
+}
+
+/* After a grace period: a path that is being walked may still read the target of a link. */
+static void xallocfs_free_inode(struct inode *inode)
+{
+	if (S_ISLNK(inode->i_mode))
+		kfree(inode->i_link);
+	free_inode_nonrcu(inode);
 }
 
 static int xallocfs_show_options(struct seq_file *m, struct dentry *root)
@@ -290,6 +325,7 @@ static const struct super_operations super_ops = {
 	.statfs = xallocfs_statfs,
 	.drop_inode = inode_just_drop,
 	.evict_inode = xallocfs_evict_inode,
+	.free_inode = xallocfs_free_inode,
 	.show_options = xallocfs_show_options,
 };
 

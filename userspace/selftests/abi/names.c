@@ -6,6 +6,7 @@
 #include "selftest.h"
 #include "sharing.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -347,6 +348,43 @@ TEST_F(names, names_are_those_of_a_file_system)
 	EXPECT_LE(0, fd);
 	close(fd);
 	EXPECT_EQ(0, unlink(NAMES "/\n\x01\xff"));
+}
+
+TEST_F(names, symbolic_link_leads_to_its_target)
+{
+	char target[PATH_MAX], seen[PATH_MAX];
+	struct stat st;
+	int fd;
+
+	fd = name_create(NAME, ARENA_BYTES);
+	ASSERT_LE(0, fd);
+	/* By a path from the link's directory, and by a link to that link. */
+	ASSERT_EQ(0, symlink(strrchr(NAME, '/') + 1, OTHER));
+	ASSERT_EQ(0, symlink(OTHER, NAMES "/third"));
+	close(fd);
+	fd = name_open(NAMES "/third", O_RDWR);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(1, grant_page(fd, 1, 0, NULL));
+	close(fd);
+	ASSERT_EQ(0, lstat(OTHER, &st));
+	EXPECT_TRUE(S_ISLNK(st.st_mode));
+	EXPECT_EQ((off_t)strlen(strrchr(NAME, '/') + 1), st.st_size);
+	EXPECT_EQ(st.st_size, readlink(OTHER, seen, sizeof(seen)));
+	EXPECT_EQ(0, strncmp(seen, strrchr(NAME, '/') + 1, st.st_size));
+	/* A link lives without its target, and without a place to lead to. */
+	EXPECT_EQ(0, rename(OTHER, NAMES "/moved"));
+	EXPECT_EQ(-ENOENT, name_open(NAMES "/third", O_RDWR));
+	EXPECT_EQ(0, unlink(NAME));
+	EXPECT_EQ(-ENOENT, name_open(NAMES "/moved", O_RDWR));
+	EXPECT_EQ(0, unlink(NAMES "/moved"));
+	EXPECT_EQ(0, unlink(NAMES "/third"));
+	/* The longest target that a path can have. */
+	memset(target, 'x', sizeof(target));
+	target[sizeof(target) - 1] = 0;
+	ASSERT_EQ(0, symlink(target, OTHER));
+	EXPECT_EQ((ssize_t)strlen(target), readlink(OTHER, seen, sizeof(seen)));
+	EXPECT_EQ(0, memcmp(target, seen, strlen(target)));
+	EXPECT_EQ(0, unlink(OTHER));
 }
 
 TEST_F(names, file_without_a_name_is_given_one)
