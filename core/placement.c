@@ -10,7 +10,7 @@
  * So every change of a bitmap or a backing is followed by requeue(), and a change of a bitmap
  * also by xalloc_tree_update_spans(). rebuild() computes all queues and spans anew instead.
  *
- * A call checks everything before it changes anything:
+ * A call checks everything before it changes a bitmap:
  *
  *	take	get_records() makes all records of the run and checks the bitmaps, so that
  *		take_run() cannot fail
@@ -471,7 +471,7 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_placement_give);
  * @backing: its memory; XALLOC_BACKING_BARE: it has none any more
  *
  * Context: May sleep for memory if no slice of the segment is taken and it was bare.
- * Return: 0. If that memory is short, -ENOMEM with nothing changed.
+ * Return: 0, or -ENOMEM with nothing changed if there is no memory for the record.
  */
 int xalloc_placement_set_backing(struct xalloc_placement *pl, uint32_t segment,
 				 enum xalloc_placement_backing backing)

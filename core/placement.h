@@ -114,7 +114,10 @@ struct xalloc_placement_segment {
 	bool fenced;
 };
 
-/* Children of a node of level 1 are segments, others are nodes. A root of level 0 is a segment. */
+/*
+ * The children of a node of level 1 are segments, those of a higher node are nodes. An arena of one
+ * segment has no node: its root is the segment.
+ */
 union xalloc_placement_child {
 	struct xalloc_placement_node *node;
 	struct xalloc_placement_segment *segment;

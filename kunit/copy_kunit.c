@@ -64,7 +64,7 @@ static void expect_same(struct kunit *test, struct xalloc_arena *to, struct xall
 	unsigned long slice;
 	u32 i;
 
-	KUNIT_EXPECT_EQ(test, to->persists, from->persists);
+	KUNIT_EXPECT_EQ(test, to->pages_persist, from->pages_persist);
 	KUNIT_EXPECT_EQ(test, to->nr_pages, from->nr_pages);
 	KUNIT_EXPECT_EQ(test, to->nr_granted_slices, from->nr_granted_slices);
 	xa_for_each(&from->pages, slice, page) {
@@ -115,7 +115,7 @@ static void copy_of_a_copy(struct kunit *test)
 	struct xalloc_client *child, *grandchild;
 	u64 nr_changes;
 
-	arena->persists = true;
+	arena->pages_persist = true;
 	fill_arena(test, arena);
 	child = make_copy(test, arena, &nr_changes);
 	KUNIT_EXPECT_EQ(test, xalloc_copy_fill(child, arena), 0);

@@ -193,7 +193,7 @@ struct xalloc_arena *fx_make_persistent(struct kunit *test, u32 nr_segments)
 {
 	struct xalloc_arena *arena = fx_make_arena(test, nr_segments, 0);
 
-	arena->persists = true;
+	arena->pages_persist = true;
 	return arena;
 }
 

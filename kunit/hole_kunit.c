@@ -646,6 +646,25 @@ static void page_of_another_client_is_eperm(struct kunit *test)
 	FX_EXPECT_ALIVE(test, 1, 8, 1, 0);
 }
 
+/* A page of a client that lives, and one of a client that is gone. */
+static void persistent_pages_are_punched_by_any_client(struct kunit *test)
+{
+	struct xalloc_client *client = make_granted(test), *dead;
+	struct fixture *fx = test->priv;
+
+	fx->arena->pages_persist = true;
+	dead = fx_make_client(test);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(client, 32, 0), 0);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(fx_make_client(test), 8, 0), 32);
+	KUNIT_EXPECT_EQ(test, fx_grant_at(dead, 8, 0), 40);
+	fx_drop_client(test, dead);
+	FX_EXPECT_ALIVE(test, 3, 48, 2, 0);
+	KUNIT_EXPECT_EQ(test, punch(fx->file, 39 * SLICE, 41 * SLICE), 0);
+	FX_EXPECT_ALIVE(test, 3, 46, 2, 0);
+	KUNIT_EXPECT_EQ(test, punch(fx->file, 32 * SLICE, 48 * SLICE), 0);
+	FX_EXPECT_ALIVE(test, 1, 32, 1, 0);
+}
+
 static struct kunit_case cases[] = {
 	KUNIT_CASE_PARAM(fallocate_commits_huge_pages, fills_gen_params),
 	KUNIT_CASE_PARAM(fallocate_commits_pieces_without_huge_pages, fills_gen_params),
@@ -672,6 +691,7 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(fallocate_grants_what_is_between_pages),
 	KUNIT_CASE(arena_with_grants_does_not_grow),
 	KUNIT_CASE(page_of_another_client_is_eperm),
+	KUNIT_CASE(persistent_pages_are_punched_by_any_client),
 	{}
 };
 

@@ -80,15 +80,15 @@ static void free_arena(struct xalloc_arena *arena)
 }
 
 /* Whoever takes a zombie off the list is the one to free it. */
-static bool claim_zombie(struct xalloc_arena *arena)
+static bool take_zombie(struct xalloc_arena *arena)
 {
-	bool claimed;
+	bool taken;
 
 	spin_lock(&zombies_lock);
-	claimed = !list_empty(&arena->zombie);
+	taken = !list_empty(&arena->zombie);
 	list_del_init(&arena->zombie);
 	spin_unlock(&zombies_lock);
-	return claimed;
+	return taken;
 }
 
 static void arena_reap_work(struct work_struct *work)
@@ -96,7 +96,7 @@ static void arena_reap_work(struct work_struct *work)
 	struct xalloc_arena *arena = container_of(work, struct xalloc_arena, reap.work);
 
 	/* A living arena is on no list; it is freed with its inode. */
-	if (xalloc_reclaim_pass(arena) && claim_zombie(arena))
+	if (xalloc_reclaim_pass(arena) && take_zombie(arena))
 		free_arena(arena);
 }
 
@@ -204,7 +204,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
 		return ERR_PTR(err);
 	}
 	arena->fills_holes = config->fills_holes;
-	arena->persists = config->persists || config->fills_holes;
+	arena->pages_persist = config->pages_persist;
 	arena->is_dumped = config->is_dumped;
 	xalloc_reclaim_start(arena);
 	return arena;
@@ -240,7 +240,7 @@ int xalloc_arena_redefine(struct xalloc_arena *arena, const struct xalloc_arena_
 		arena->limit_slices = limit_slices(config->limit_bytes, config->arena_bytes, false);
 		arena->policy = config->policy;
 		arena->node = config->node;
-		arena->persists = config->persists;
+		arena->pages_persist = config->pages_persist;
 		arena->is_dumped = config->is_dumped;
 		/* Last: pairs with xalloc_hole_is_filled(). */
 		smp_store_release(&arena->fills_holes, false);
@@ -265,7 +265,7 @@ struct xalloc_arena *xalloc_arena_create_like(const struct xalloc_arena *from)
 	if (!arena)
 		return NULL;
 	arena->backing = from->backing;
-	arena->persists = from->persists;
+	arena->pages_persist = from->pages_persist;
 	arena->is_dumped = READ_ONCE(from->is_dumped);
 	arena->family = from->family;
 	xalloc_family_get(arena->family);
@@ -355,7 +355,7 @@ void xalloc_arena_destroy(struct xalloc_arena *arena)
 	/* The worker may free the arena, so not before the lock is let go entirely. */
 	if (!empty)
 		xalloc_reclaim_zombie(arena);
-	else if (claim_zombie(arena))
+	else if (take_zombie(arena))
 		free_arena(arena);
 }
 EXPORT_SYMBOL_IF_KUNIT(xalloc_arena_destroy);

@@ -33,14 +33,14 @@ EXPORT_SYMBOL_IF_KUNIT(xalloc_client_create);
 /* What has just been freed. */
 static void reclaim_new(struct xalloc_arena *arena)
 {
-	xalloc_reclaim_abandoned(arena);
+	xalloc_quarantine_abandoned(arena);
 	xalloc_reclaim_clean_soon(arena);
 	xalloc_reclaim_soon(arena);
 	xalloc_reclaim_lazy_soon(arena);
 }
 
 /**
- * xalloc_client_destroy() - destroy a client and free its pages, but for the arena's
+ * xalloc_client_destroy() - destroy a client, and free its pages or make them orphans
  * @client: the client
  *
  * Memory that somebody still refers to is granted to nobody until nobody does.
@@ -56,7 +56,7 @@ void xalloc_client_destroy(struct xalloc_client *client)
 	mutex_lock(&arena->lock);
 	xalloc_page_unhold(client);
 	while ((page = list_first_entry_or_null(&client->pages, struct xalloc_page, link))) {
-		if (arena->persists) {
+		if (arena->pages_persist) {
 			page->client = &arena->orphans;
 			list_move_tail(&page->link, &arena->orphans.pages);
 		} else {
@@ -83,7 +83,7 @@ static int grant_page(struct xalloc_client *client, struct xalloc_page_grant *gr
 	/* Try pages that were freed lazily first. */
 	if (!xalloc_lazy_grant(client, grant, granted))
 		return 0;
-	xalloc_reclaim_abandoned(client->arena);
+	xalloc_quarantine_abandoned(client->arena);
 	err = xalloc_page_grant(client, grant, true, granted);
 	/* Once for want of offsets, once for want of memory. */
 	for (i = 0; i < 2 && err && xalloc_reclaim_for(client->arena, err); i++)

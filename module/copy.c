@@ -130,7 +130,7 @@ static int free_slices(struct xalloc_client *heir, u32 index, u32 slices)
 
 	mutex_lock(&heir->arena->lock);
 	err = xalloc_page_free_slices(heir, index, slices);
-	xalloc_reclaim_abandoned(heir->arena);
+	xalloc_quarantine_abandoned(heir->arena);
 	mutex_unlock(&heir->arena->lock);
 	/* If records contradict each other, the heir keeps the page. */
 	return err == -EUCLEAN ? 0 : err;

@@ -123,14 +123,14 @@ static int free_hidden(struct xalloc_arena *arena, struct xalloc_page *page)
 
 /**
  * xalloc_page_free() - free a page
- * @client: the client that frees: the owner of the page, or any client if the page is the arena's
+ * @client: the client that frees: the owner, or any client if the pages of the arena persist
  * @offset: where the page begins, in bytes
  * @lazily: whether its memory stays for a while: see lazy.c
  *
  * The slices can be granted again at once. Memory that becomes idle is given back if nobody refers
  * to it, or kept in the arena's reserve. Broken memory must not be granted: a page with broken
- * memory is abandoned, and xalloc_reclaim_abandoned() handles it. If a fatal signal arrives while a
- * long page is freed, the rest of the page is abandoned, too.
+ * memory is abandoned, and xalloc_quarantine_abandoned() handles it. If a fatal signal arrives
+ * while a long page is freed, the rest of the page is abandoned, too.
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for a long page.
  * Return: 0, or -EINVAL, -ERANGE, -ENOENT, -EPERM, -EUCLEAN with nothing freed.

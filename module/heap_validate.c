@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Validation of heaps: prove what the heads of slab.h and slab.c claim.
+ * Validation of heaps: prove what the heads of slab.h and slab.c say.
  *
  * Built for kernels with KUnit alone. Allocates nothing. Nobody may use the heap meanwhile.
  */

@@ -65,7 +65,7 @@ static int try_hold(struct xalloc_client *holder, const struct xalloc_client *ow
 /**
  * xalloc_page_hold() - keep pages where they are, also when they are freed
  * @holder: on behalf of which client, that holds none yet
- * @owner: whose they must be, unless they are the arena's
+ * @owner: the client that must be allowed to free them
  * @offset: where the range that is wanted begins, in bytes
  * @bytes: its length; it may begin and end inside of pages
  *
@@ -91,7 +91,7 @@ int xalloc_page_hold(struct xalloc_client *holder, const struct xalloc_client *o
 	do {
 		rc = try_hold(holder, owner, slice, end);
 	} while (rc == -EAGAIN);
-	xalloc_reclaim_abandoned(arena);
+	xalloc_quarantine_abandoned(arena);
 	mutex_unlock(&arena->lock);
 	return rc;
 }

@@ -461,7 +461,7 @@ static int free_range(struct xalloc_client *client, u32 first, u32 end)
 			break;
 		xalloc_arena_breathe(arena);
 	}
-	xalloc_reclaim_abandoned(arena);
+	xalloc_quarantine_abandoned(arena);
 	xalloc_reclaim_soon(arena);
 	mutex_unlock(&arena->lock);
 	return err;

@@ -53,6 +53,7 @@
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/poll.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/user.h>
 #include <linux/seq_file.h>
 #include <linux/types.h>
@@ -260,7 +261,8 @@ struct xalloc_arena {
 	struct list_head granting;	/* pages that have their slices, and get memory */
 	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
-	struct xalloc_client orphans;	/* in the place of those who are gone; never counted */
+	/* In the place of clients that are gone; of a file that is used as a file, has all pages. */
+	struct xalloc_client orphans;
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
 	struct xalloc_client lazy;	/* likewise, of pages freed lazily: see lazy.c */
 	struct delayed_work lazy_work;
@@ -290,7 +292,7 @@ struct xalloc_arena {
 	bool dying;			/* no client will come any more */
 	bool fills_holes;		/* see hole.c; cleared once, also read without lock */
 	bool is_dumped;			/* new mappings are in core files; no lock */
-	bool persists;			/* pages outlive their clients; any writer may free them */
+	bool pages_persist;			/* pages outlive their clients; any writer may free them */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;
@@ -322,7 +324,7 @@ struct xalloc_arena_config {
 	u32 policy;		/* XALLOC_POLICY_* */
 	int node;		/* or NUMA_NO_NODE */
 	bool fork;		/* a child of fork gets a copy */
-	bool persists;		/* pages outlive their clients; any writer may free them */
+	bool pages_persist;		/* pages outlive their clients; any writer may free them */
 	bool is_dumped;		/* mappings are in core files */
 	struct xalloc_budget *budget;	/* of the file system, or NULL */
 	bool fills_holes;	/* writes and touches commit memory (hole.c) */
@@ -371,7 +373,7 @@ static inline bool xalloc_page_is_owned(const struct xalloc_arena *arena,
 static inline bool xalloc_page_is_open_to(const struct xalloc_page *page,
 					  const struct xalloc_client *client)
 {
-	return page->client == client || client->arena->persists;
+	return page->client == client || client->arena->pages_persist || client->arena->fills_holes;
 }
 
 static inline u32 xalloc_page_first_segment(const struct xalloc_page *page)
@@ -475,6 +477,19 @@ void xalloc_pool_fini(void);
 struct folio *xalloc_pool_take(const struct xalloc_arena *arena);
 void xalloc_pool_untake(struct folio *folio);
 
+/*
+ * Whether to stop for a fatal signal. An exiting task goes on: otherwise the memory that it leaves
+ * would only wait longer.
+ */
+static inline bool xalloc_is_killed(void)
+{
+	return fatal_signal_pending(current) && !(current->flags & PF_EXITING);
+}
+
+/* quarantine.c */
+void xalloc_quarantine_abandoned(struct xalloc_arena *arena);
+void xalloc_quarantine_reap(struct xalloc_arena *arena);
+
 /* reclaim.c */
 int xalloc_reclaim_module_init(void);
 void xalloc_reclaim_module_fini(void);
@@ -486,7 +501,6 @@ void xalloc_reclaim_fini(struct xalloc_arena *arena);
 u32 xalloc_reclaim(struct xalloc_arena *arena, u32 nr_reserve);
 u32 xalloc_reclaim_trim(struct xalloc_arena *arena, u32 nr_reserve);
 bool xalloc_reclaim_for(struct xalloc_arena *arena, int err);
-void xalloc_reclaim_abandoned(struct xalloc_arena *arena);
 void xalloc_reclaim_soon(struct xalloc_arena *arena);
 void xalloc_reclaim_lazy_soon(struct xalloc_arena *arena);
 bool xalloc_reclaim_pass(struct xalloc_arena *arena);

@@ -134,7 +134,7 @@ static int get_config(const struct xalloc_ioc_arena_create *create,
 		.policy = create->policy,
 		.node = on_node ? create->node : NUMA_NO_NODE,
 		.fork = create->flags & XALLOC_ARENA_FORK,
-		.persists = create->flags & XALLOC_ARENA_PERSIST,
+		.pages_persist = create->flags & XALLOC_ARENA_PERSIST,
 		.is_dumped = create->flags & XALLOC_ARENA_DUMP,
 	};
 	return 0;
@@ -145,7 +145,7 @@ static u32 flags_of(const struct xalloc_arena *arena)
 	return (arena->node == NUMA_NO_NODE ? 0 : XALLOC_ARENA_NODE) |
 	       (arena->family ? XALLOC_ARENA_FORK : 0) |
 	       (READ_ONCE(arena->is_dumped) ? XALLOC_ARENA_DUMP : 0) |
-	       (arena->persists ? XALLOC_ARENA_PERSIST : 0);
+	       (arena->pages_persist ? XALLOC_ARENA_PERSIST : 0);
 }
 
 static long ioctl_arena_create(struct file *file, union call_args *args, void __user *user)
@@ -220,7 +220,6 @@ static long respond_attached(void __user *user, union call_args *args, struct fi
 	attach->arena_id = client->arena->id;
 	attach->client_id = client->id;
 	attach->arena_flags = flags_of(client->arena);
-	attach->pad = 0;
 	return respond_file(user, args, sizeof(*attach), fd, arena_file);
 }
 
@@ -243,13 +242,21 @@ static long attach_mapped(union call_args *args, void __user *user)
 	return rc;
 }
 
+static int check_attach(const struct xalloc_ioc_attach *attach)
+{
+	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
+		return -EOPNOTSUPP;
+	return attach->pad ? -EINVAL : 0;
+}
+
 static long ioctl_attach(struct file *file, union call_args *args, void __user *user)
 {
 	struct xalloc_ioc_attach *attach = &args->attach;
 	const struct xalloc_client *client = file->private_data;
+	int err = check_attach(attach);
 
-	if (attach->flags & ~XALLOC_ATTACH_RDONLY)
-		return -EOPNOTSUPP;
+	if (err)
+		return err;
 	if (attach->address)
 		return attach_mapped(args, user);
 	if (!(attach->flags & XALLOC_ATTACH_RDONLY) && !(file->f_mode & FMODE_WRITE))
@@ -263,8 +270,10 @@ static long ioctl_attach(struct file *file, union call_args *args, void __user *
 
 static long ioctl_device_attach(struct file *file, union call_args *args, void __user *user)
 {
-	if (args->attach.flags & ~XALLOC_ATTACH_RDONLY)
-		return -EOPNOTSUPP;
+	int err = check_attach(&args->attach);
+
+	if (err)
+		return err;
 	return args->attach.address ? attach_mapped(args, user) : -ENOTTY;
 }
 

@@ -118,7 +118,7 @@ void xalloc_lazy_release_all(struct xalloc_arena *arena)
 
 	while (xalloc_lazy_release(arena, now, STEP_SLICES)) {
 		xalloc_arena_breathe(arena);
-		if (fatal_signal_pending(current) && !(current->flags & PF_EXITING))
+		if (xalloc_is_killed())
 			break;
 	}
 }
@@ -245,7 +245,7 @@ static bool take(struct xalloc_client *client, struct xalloc_page_grant *grant,
  *
  * Context: Process context, may sleep. arena->lock held; let go and taken again for many pages.
  * Return: 0, or -EAGAIN if neither a lazy page nor free slices with memory suit. Lazy pages that
- * would hinder the grant have ended then. The caller calls xalloc_reclaim_abandoned(), and then
+ * would hinder the grant have ended then. The caller calls xalloc_quarantine_abandoned(), and then
  * xalloc_page_grant().
  */
 int xalloc_lazy_grant(struct xalloc_client *client, struct xalloc_page_grant *grant,

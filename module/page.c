@@ -6,15 +6,15 @@
  * all of it, and a record in arena->pages. Every slice that the placement has as taken
  * belongs to exactly one record, and no other slice does.
  *
- *	granted		on its client's list, counted; if it is the arena's, then also when the
- *			client is gone: on the list of arena->orphans, until somebody claims it
+ *	granted		on its client's list, counted; in an arena whose pages persist, after the
+ *			client is gone on the list of arena->orphans, until a client claims it
  *	lazy		freed lazily (lazy.c): nobody's, counted as granted, on the list of
  *			arena->lazy
  *	exported	freed, or its client is gone, while a dma-buf holds it: still there for
  *			that one, counted as granted, on the list of arena->exported
  *	abandoned	its client is gone, or a dma-buf let go of it, or hardware has broken its
  *			memory, or a fatal signal ended its freeing: the slices stay taken, so that
- *			nobody is granted them, until nobody refers to the memory (reclaim.c)
+ *			nobody is granted them, until nobody refers to the memory (quarantine.c)
  *
  * free.c frees pages, and parts of pages.
  */
@@ -693,7 +693,7 @@ void xalloc_page_end(struct xalloc_arena *arena, struct xalloc_page *page)
  * @arena: the arena
  * @page: a page on the list of a client or of arena->exported, or on none while it is freed
  *
- * Its memory is given back by xalloc_reclaim_abandoned().
+ * Its memory is given back by xalloc_quarantine_abandoned().
  *
  * Context: arena->lock held. Neither allocates nor fails.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Validation: prove what the heads of arena.c, page.c and segment.c claim.
+ * Validation: prove what the heads of arena.c, page.c and segment.c say.
  *
  * Built for kernels with KUnit alone, where every test asks it after what it did.
  * It allocates nothing, so that it can be asked while allocations fail.
@@ -51,7 +51,7 @@ static bool page_is_valid(struct xalloc_arena *arena, struct tally *tally)
 		tally->nr_lazy_slices += page->nr_slices, tally->nr_clientless++;
 	else if (page->client_id != page->client->id)
 		return false;
-	if ((page->client == &arena->orphans && !arena->persists) ||
+	if ((page->client == &arena->orphans && !arena->pages_persist && !arena->fills_holes) ||
 	    (page->client == &arena->exported && !page->nr_holds) ||
 	    (page->client == &arena->lazy && (page->nr_holds || !page->granted)))
 		return false;
