@@ -261,7 +261,7 @@ struct xalloc_arena {
 	struct list_head granting;	/* pages that have their slices, and get memory */
 	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
-	/* In the place of clients that are gone; of a file that is used as a file, has all pages. */
+	/* In the place of clients that are gone. Has all pages of a file that is used as a file. */
 	struct xalloc_client orphans;
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
 	struct xalloc_client lazy;	/* likewise, of pages freed lazily: see lazy.c */
@@ -292,7 +292,7 @@ struct xalloc_arena {
 	bool dying;			/* no client will come any more */
 	bool fills_holes;		/* see hole.c; cleared once, also read without lock */
 	bool is_dumped;			/* new mappings are in core files; no lock */
-	bool pages_persist;			/* pages outlive their clients; any writer may free them */
+	bool pages_persist;		/* pages outlive their clients; any writer may free them */
 
 	u32 reserve_low;		/* marks, in segments */
 	u32 reserve_high;

@@ -10,10 +10,10 @@
  * see below.
  *
  * A client is one open file description on an arena. A page belongs to the client that was granted
- * it. When that client goes, the page goes too, or, in an arena that was created with
- * XALLOC_ARENA_PERSIST, stays as an orphan. A client goes when its last descriptor is closed and
- * the last mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup,
- * fork, SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
+ * it, and goes when that client goes. If the arena was created with XALLOC_ARENA_PERSIST, the page
+ * stays instead, as an orphan. A client goes when its last descriptor is closed and the last
+ * mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup, fork,
+ * SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
  * /proc/self/fd/N again, which works only for reading; for writing it is EACCES. So nobody can turn
  * a descriptor for reading into one for writing. Whoever may map an arena may read all of it, and
  * write all of it unless the descriptor is open for reading only.
@@ -65,8 +65,9 @@
  *	ENOENT		freed offset is not the start of a page: never granted, freed
  *			before, or inside a page; freed or exported range is not all in pages;
  *			nothing of an arena is mapped at the address
- *	EPERM		freed or exported page belongs to another client; the caller may not set
- *			this arena's limit, or whether it is dumped
+ *	EPERM		freed or exported page belongs to another client, in an arena without
+ *			XALLOC_ARENA_PERSIST; the caller may not set this arena's limit, or
+ *			whether it is dumped
  *	EBUSY		claimed page has a client that lives; more is committed than a new limit
  *			allows; a dma-buf holds a page that is to be freed in part; somebody
  *			refers to memory at the offset where a page is to be, or to memory of the
@@ -293,8 +294,9 @@ struct xalloc_ioc_arena_create {
 #define XALLOC_ARENA_DUMP (1U << 2)
 /*
  * Pages stay when their client goes: they are orphans then, which XALLOC_IOC_LIST finds and
- * XALLOC_IOC_CLAIM gives to another client. Any client that may write frees, splits and exports any
- * page. The pages go when they are freed, or with the arena.
+ * XALLOC_IOC_CLAIM gives to another client. Every client that is open for writing may free, split
+ * and export every page, also pages of clients that live. The pages go when they are freed, or with
+ * the arena. How long the arena lives does not depend on this flag.
  */
 #define XALLOC_ARENA_PERSIST (1U << 3)
 
@@ -340,7 +342,10 @@ struct xalloc_page_grant {
  * granted any of these slices since the kernel zeroed them.
  */
 #define XALLOC_PAGE_ZERO (1U << 1)
-/* In struct xalloc_page_info alone: the page's client is gone. */
+/*
+ * In struct xalloc_page_info alone: the page's client is gone. All pages of a file that is used as
+ * a file are listed as orphans.
+ */
 #define XALLOC_PAGE_ORPHAN (1U << 2)
 /*
  * The page is to be at @offset and nowhere else. EEXIST if a page has any of these slices, also one
@@ -393,9 +398,9 @@ struct xalloc_range {
  * @offsets: pointer to an array of __u64, each the offset of a page; with XALLOC_FREE_RANGES, of
  *	struct xalloc_range
  *
- * On an arena. Frees in the order of the array and stops at the first entry that
- * cannot be freed. All of an entry is freed or nothing of it, unless others free pages of the same
- * range at the same time.
+ * On an arena. A client frees its own pages, and in an arena with XALLOC_ARENA_PERSIST all pages.
+ * Frees in the order of the array and stops at the first entry that cannot be freed. All of an
+ * entry is freed or nothing of it, unless others free pages of the same range at the same time.
  *
  * A range with a length may begin and end inside of pages. What remains of such a page at either
  * end is a page by itself, with the tag and the client of the whole. The records of these pages
@@ -489,19 +494,21 @@ struct xalloc_ioc_trim {
  * struct xalloc_ioc_attach - become another client of an arena
  * @size: sizeof(struct xalloc_ioc_attach)
  * @flags: XALLOC_ATTACH_RDONLY, or zero, which wants a descriptor open for writing
- * @address: zero: of the arena of this descriptor. Else of the arena that this process has mapped
- *	there, with whatever descriptor; not by a dma-buf
+ * @address: zero: attach to the arena of this descriptor. Otherwise: attach to the arena that this
+ *	process has mapped at this address; the arena of the descriptor does not matter then. A
+ *	mapping of a dma-buf does not count (ENOENT)
  * @arena_id: out: id of the arena
  * @client_id: out: id of the client that the returned descriptor is
  * @offset: out: offset in the arena of what is mapped at @address; zero without an address
- * @arena_flags: out: XALLOC_ARENA_* of the arena
- * @pad: out: zero
+ * @arena_flags: out: XALLOC_ARENA_* of the arena; XALLOC_ARENA_DUMP as it is now
+ * @pad: must be zero
  *
- * On an arena, for processes that share it: pages, and their end, then belong to each alone. With
- * @address also on the device, and on a descriptor that gives ESTALE otherwise: for a child of fork
- * (XALLOC_ARENA_FORK), and for a library whose descriptors were closed by the program around it.
- * For writing, what is mapped must be a shared mapping of a descriptor that was open for writing.
- * EBUSY on a file of xallocfs that is empty, in which its creator may be about to create an arena.
+ * On an arena, and with @address also on the device, and on a descriptor for which other calls give
+ * ESTALE. Makes another client, so that each of two processes on an arena has pages of its own. The
+ * address is for a child of fork (XALLOC_ARENA_FORK), and for a library whose descriptors were
+ * closed by the program around it. For writing, the mapping must be a shared one, made by a
+ * descriptor that was open for writing. Without @address it is EBUSY on a file of xallocfs that is
+ * empty, in which its creator may be about to create an arena.
  *
  * Returns the descriptor, close-on-exec.
  */
@@ -597,9 +604,9 @@ struct xalloc_ioc_list {
  * @pad: must be zero
  * @offsets: pointer to an array of __u64, each the offset of a page
  *
- * On an arena. A claimed page belongs to this client until the client goes, too. Of several clients
- * that claim the same page, one succeeds. Claims in the order of the array and stops at the first
- * entry that cannot be claimed.
+ * On an arena. A claimed page belongs to this client; when this client goes, the page is an orphan
+ * again. Of several clients that claim the same page, one succeeds. Claims in the order of the
+ * array and stops at the first entry that cannot be claimed.
  *
  * Returns the number of pages claimed, at least 1, or the error of the first entry.
  */

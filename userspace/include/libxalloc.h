@@ -52,12 +52,14 @@
  *	LD_PRELOAD=libxalloc-preload.so gives a program that was built without the library its
  *	malloc() from the default heap. There a child of fork() does have copies of all blocks,
  *	and fork() is ENOMEM if the limits, which count the copies in, have no room for them. The
- *	program may close any descriptor; more memory it has then as long as it can open
- *	/dev/xalloc again. If there can be no default heap, the program ends with status 127
- *	after one line on stderr; the first refusal of memory is a line there too. fork() may be
- *	called in a signal handler by a program with one thread. Blocks differ from those of libc
- *	where the kernel knows of files: after MADV_DONTNEED they have their contents still, and
- *	a mutex or semaphore that processes share may not lie in one.
+ *	program may close any descriptor; more memory it has then as long as it can open /dev/xalloc
+ *	again. An arena that such a program has opened (xalloc_arena_open(), _from_fd()) gives
+ *	nothing back after that, unless it was created with XALLOC_PERSIST. If there can be no
+ *	default heap, the program ends with status 127 after one line on stderr; the first refusal
+ *	of memory is a line there too. fork() may be called in a signal handler by a program with
+ *	one thread. Blocks differ from those of libc where the kernel knows of files: after
+ *	MADV_DONTNEED they have their contents still, and a mutex or semaphore that processes share
+ *	may not lie in one.
  *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
@@ -267,7 +269,8 @@ enum xalloc_pages {
 #define XALLOC_ON_NODE (1U << 0)
 /*
  * What a process has allocated stays in the arena when the process calls xalloc_arena_destroy() or
- * ends, for the processes that have the arena or open it later. What stays is freed by the calls of
+ * ends, for the processes that have the arena or open it later. If the process ends without that
+ * call, free memory that the library kept for it stays, too. What stays is freed by the calls of
  * <linux/xalloc.h> alone, or goes with the arena.
  */
 #define XALLOC_PERSIST (1U << 1)

@@ -257,7 +257,9 @@ static int device_attach(struct xalloc_arena *arena, int fd)
 	if (fd < 0)
 		return fd;
 	arena->id = arg.arena_id;
-	arena->persists = arg.arena_flags & XALLOC_ARENA_PERSIST;
+	/* Where the preload library has set both flags for itself, nothing stays for others. */
+	arena->persists = (arg.arena_flags & (XALLOC_ARENA_PERSIST | XALLOC_ARENA_FORK)) ==
+			  XALLOC_ARENA_PERSIST;
 	ret = xl_os_file_bytes(fd, &arena->bytes);
 	if (!ret)
 		ret = check_grants(fd);

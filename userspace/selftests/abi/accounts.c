@@ -176,10 +176,13 @@ TEST_F(accounts, life_of_a_file)
 	EXPECT_AGREEMENT(0);
 }
 
-TEST_F(accounts, life_of_small_pieces)
+static void live_in_small_pieces(struct __test_metadata *_metadata,
+				 FIXTURE_DATA(accounts) * self, uint32_t flags)
 {
+	uint64_t left = flags & XALLOC_ARENA_PERSIST ? 11 * SLICE : 2 * SLICE;
 	struct xalloc_ioc_arena_create create = {
 		.size = sizeof(create),
+		.flags = flags,
 		.arena_bytes = BYTES,
 		.policy = XALLOC_POLICY_SMALL,
 	};
@@ -212,7 +215,7 @@ TEST_F(accounts, life_of_small_pieces)
 	close(ends[1]);
 	ASSERT_EQ(0, arena_trim(fd, 0, NULL));
 	EXPECT_FILE(fd, map, 2 * SLICE);
-	/* A client dies with its page. */
+	/* A client dies, with its page or without. */
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -222,13 +225,23 @@ TEST_F(accounts, life_of_small_pieces)
 		raise(SIGKILL);
 	}
 	EXPECT_EQ(256 + SIGKILL, child_status(pid));
-	EXPECT_FILE(fd, map, 2 * SLICE);
+	EXPECT_FILE(fd, map, left);
 	munmap(map, BYTES);
 	close(fd);
-	/* The arena's own page stays with the name. */
-	EXPECT_AGREEMENT(SLICE);
+	/* The page from fallocate() goes or stays as the granted one. */
+	EXPECT_AGREEMENT(flags & XALLOC_ARENA_PERSIST ? left : 0);
 	ASSERT_EQ(0, unlink(NAME));
 	EXPECT_AGREEMENT(0);
+}
+
+TEST_F(accounts, life_of_small_pieces)
+{
+	live_in_small_pieces(_metadata, self, 0);
+}
+
+TEST_F(accounts, life_of_small_pieces_that_persist)
+{
+	live_in_small_pieces(_metadata, self, XALLOC_ARENA_PERSIST);
 }
 
 TEST_HARNESS_MAIN

@@ -283,6 +283,33 @@ out:
 	close(reader);
 }
 
+/* In a copy of an arena that persists, pages outlive the client that has all of them. */
+TEST_F(fork_copy, pages_of_a_copy_persist)
+{
+	int arena = arena_create_flags(self->device, ARENA_BYTES, 0,
+				       XALLOC_ARENA_FORK | XALLOC_ARENA_PERSIST);
+	unsigned char *map = arena_map(arena, ARENA_BYTES);
+	struct xalloc_page_grant page;
+
+	ASSERT_NE(NULL, map);
+	ASSERT_EQ(1, grant_page(arena, 20, 0, &page));
+	EXPECT_EQ(0, in_child({
+		struct xalloc_page_info info;
+		int fd = attach_at(self->device, map, 0, NULL);
+		int other = attach_at(self->device, map, 0, NULL);
+
+		require(fd >= 0 && other >= 0);
+		close(fd);
+		require(!munmap(map, ARENA_BYTES));
+		require(list_all(other, XALLOC_LIST_ORPHANS, &info, 1) == 1);
+		require(info.offset == page.offset && info.flags == XALLOC_PAGE_ORPHAN);
+		require(free_page(other, page.offset) == 1);
+	}));
+	EXPECT_EQ(1, stat_of(arena).pages);
+	munmap(map, ARENA_BYTES);
+	close(arena);
+}
+
 /* An arena that a fork does not copy, too. */
 TEST_F(fork_copy, attach_at_serves_who_lost_the_descriptor)
 {

@@ -81,6 +81,7 @@ static const struct abi_call {
 		.name = "ATTACH", .cmd = XALLOC_IOC_ATTACH,
 		.bytes = sizeof(struct xalloc_ioc_attach),
 		.flags_at = offsetof(struct xalloc_ioc_attach, flags),
+		.pad_at = offsetof(struct xalloc_ioc_attach, pad),
 		.flags = XALLOC_ATTACH_RDONLY,
 		.on_device = true, .on_arena = true,
 	},

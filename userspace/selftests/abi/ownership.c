@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Description: clients that share an arena: attached for writing or for reading, pages that are
- * the arena's and outlive their client, the list of pages, claiming, the limit.
+ * Description: clients that share an arena: attached for writing or for reading, pages that
+ * outlive their client, the list of pages, claiming, the limit.
  */
 #include "selftest.h"
 #include "sharing.h"
@@ -63,6 +63,29 @@ TEST_F(ownership, attached_client_is_another)
 	close(other);
 	EXPECT_EQ(1, stat_of(self->arena).pages);
 	EXPECT_EQ(1, free_page(self->arena, page.offset));
+}
+
+TEST_F(ownership, attach_tells_the_flags_of_the_arena)
+{
+	static const uint32_t flags[] = {
+		0, XALLOC_ARENA_PERSIST, XALLOC_ARENA_DUMP, XALLOC_ARENA_FORK,
+		XALLOC_ARENA_PERSIST | XALLOC_ARENA_DUMP | XALLOC_ARENA_FORK,
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		int arena = arena_create_flags(self->device, ARENA_BYTES, 0, flags[i]), other;
+		struct xalloc_ioc_attach arg = {
+			.size = sizeof(arg), .offset = 1, .arena_flags = ~0,
+		};
+
+		other = call(arena, XALLOC_IOC_ATTACH, &arg);
+		EXPECT_LE(0, other);
+		EXPECT_EQ(flags[i], arg.arena_flags);
+		EXPECT_EQ(0, arg.offset);
+		close(other);
+		close(arena);
+	}
 }
 
 TEST_F(ownership, reader_maps_for_reading_and_changes_nothing)

@@ -96,6 +96,7 @@ REFUSAL(TRIM, ARENA, EOPNOTSUPP, "an unknown flag", ARG(trim, flags, 1))
 REFUSAL(TRIM, READER, EBADF, "the descriptor is not open for writing", NOTHING)
 
 REFUSAL(ATTACH, ARENA, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))
+REFUSAL(ATTACH, ARENA, EINVAL, "pad is not zero", ARG(attach, pad, 1))
 REFUSAL(ATTACH, PLAIN, EBUSY, "the file is empty", NOTHING)
 REFUSAL(ATTACH, READER, EBADF, "for writing, by a descriptor that is not open for it", NOTHING)
 REFUSAL(ATTACH, DEVICE, EOPNOTSUPP, "an unknown flag", ARG(attach, flags, 2))

@@ -275,13 +275,15 @@ static bool do_limit(struct storm *s)
 static bool do_attach(struct storm *s)
 {
 	struct place *place = any_place(s);
+	struct xalloc_page_grant page;
 	int fd = below(s, 2) ? attach(place->fd, 0, NULL) :
 			       attach_at(s->device, place->map, XALLOC_ATTACH_RDONLY, NULL);
 
 	if (fd < 0)
 		return false;
-	/* What the client has goes with it. */
-	grant_page(fd, 1 + below(s, 64), 0, NULL);
+	/* What the client has goes with it, except in the shared arena. */
+	if (grant_page(fd, 1 + below(s, 64), 0, &page) == 1 && place == &s->shared)
+		free_page(fd, page.offset);
 	close(fd);
 	return true;
 }
@@ -448,7 +450,7 @@ static const struct {
 	{ "FREE with XALLOC_FREE_LAZY", do_free_lazily, 12 },
 	{ "a file", do_file, 3 },
 	{ "LIST", do_list, 4 },
-	{ "GRANT for the arena", do_leave, 2 },
+	{ "GRANT that leaves an orphan", do_leave, 2 },
 	{ "CLAIM", do_claim, 3 },
 	{ "RESERVE", do_reserve, 2 },
 	{ "TRIM", do_trim, 4 },
