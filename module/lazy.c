@@ -20,7 +20,6 @@
  * at once. A page with broken memory is abandoned instead.
  */
 #include <linux/jiffies.h>
-#include <linux/sched/signal.h>
 
 #include "internal.h"
 

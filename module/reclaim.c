@@ -23,7 +23,6 @@
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
-#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
