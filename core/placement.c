@@ -288,7 +288,7 @@ static void drop_unneeded(struct xalloc_placement *pl, uint32_t first, uint32_t 
 	}
 }
 
-/* Get a record for each segment of a run, of which @last_seg is the last; the run must be free. */
+/* Get a record for each segment of a run, which must be free. @last_seg: set to the last record. */
 static int get_records(struct xalloc_placement *pl, uint32_t slice, uint32_t nr,
 		       struct xalloc_placement_segment **last_seg)
 {

@@ -10,8 +10,8 @@
  *	xalloc_run_find_inside() and next_run() enter no block in which every run is too short,
  *	as its span says
  *
- * A run is found by spans, which are wrong if the placement is damaged. So whoever takes the run
- * looks at the bitmaps before that: get_records() in placement.c.
+ * A run is found by spans, which are wrong if the placement is damaged. So the caller looks at the
+ * bitmaps before it takes the run: get_records() in placement.c.
  */
 #include "placement_tree.h"
 

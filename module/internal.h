@@ -261,7 +261,7 @@ struct xalloc_arena {
 	struct list_head granting;	/* pages that have their slices, and get memory */
 	struct list_head abandoned;	/* pages of nobody that nobody has looked at yet */
 	struct list_head quarantine;	/* pages of nobody, slices still taken */
-	/* In the place of clients that are gone. Has all pages of a file that is used as a file. */
+	/* Owns the orphans. Also owns all pages of a file that is used as a file. Never counted. */
 	struct xalloc_client orphans;
 	struct xalloc_client exported;	/* likewise, of pages freed while they are held */
 	struct xalloc_client lazy;	/* likewise, of pages freed lazily: see lazy.c */

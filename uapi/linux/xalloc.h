@@ -15,8 +15,8 @@
  * mapping that was made by a descriptor of it is removed. Duplicates of a descriptor (dup, fork,
  * SCM_RIGHTS) are the same client; XALLOC_IOC_ATTACH makes a new one, and so does opening
  * /proc/self/fd/N again, which works only for reading; for writing it is EACCES. So nobody can turn
- * a descriptor for reading into one for writing. Whoever may map an arena may read all of it, and
- * write all of it unless the descriptor is open for reading only.
+ * a descriptor for reading into one for writing. A process that can map an arena can read all of
+ * it, and write all of it unless its descriptor is open for reading only.
  *
  * Arenas with names are files of a file system that is mounted by its type, "xallocfs".
  * There names, owners and modes are as in any directory, and no file can be executed. Opening a

@@ -545,8 +545,9 @@ int xalloc_stats_json(char *buffer, size_t size);
  * xalloc_report() - write what lives, in words
  * @fd: a descriptor open for writing
  *
- * How many blocks of each size class this process has, but for those of XALLOC_PERSIST, and with
- * XALLOC_OPTIONS=trace=N who allocated them. With leaks=1 the library does so at exit.
+ * Writes how many blocks of each size class this process has. Blocks in arenas with XALLOC_PERSIST
+ * do not count. With XALLOC_OPTIONS=trace=N it also writes who allocated the blocks. With leaks=1
+ * the library does all this at exit.
  *
  * Return: 0, or -errno of write().
  */
