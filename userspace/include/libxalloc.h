@@ -2,11 +2,11 @@
 /*
  * libxalloc: malloc for pinned huge-page memory
  *
- * Blocks come from arenas: files of the xalloc device, mapped into one range of
- * addresses. The memory of a block is committed, zeroed once by the kernel, pinned and
- * mapped with 2 MiB page-table entries where it can be. From the return of the call that
- * gave a block out until it is freed, its addresses mean the same physical memory, so it
- * may be handed to devices and to the kernel (O_DIRECT, io_uring fixed buffers, RDMA).
+ * Blocks come from arenas: files of the xalloc device, mapped into memory. The memory of a
+ * block is committed, zeroed once by the kernel, pinned and mapped with 2 MiB page-table
+ * entries where it can be. From the return of the call that gave a block out until it is
+ * freed, its addresses mean the same physical memory, so it may be handed to devices and to
+ * the kernel (O_DIRECT, io_uring fixed buffers, RDMA).
  *
  * Everything the allocator knows about a block lies outside the arena, in private memory.
  * No write into the arena, by the program or by a device, can corrupt the allocator. A
@@ -63,14 +63,13 @@
  *
  * Environment (ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
- *			or T; at least 2M, rounded down to whole 2M. Unset: RLIMIT_MEMLOCK,
+ *			or T; at least 2M, rounded down to whole 2M. The largest limit is about
+ *			3T on x86-64. Unset: RLIMIT_MEMLOCK,
  *			unless the process is exempt from it, or a quarter of the machine's
  *			memory, whichever is lower
  *	XALLOC_BACKEND	device (or unset), or local: anonymous memory of the process, for tests
  *			and for machines without the module. It is not pinned, charged to
  *			nobody, and its arenas have no descriptor
- *	XALLOC_RANGE	addresses reserved for all arenas together. Unset: twice the machine's
- *			memory, at least 64G
  *	XALLOC_OPTIONS	key=value,... ; "help" lists the keys on stderr
  *		verbose=1	says on stderr why memory was refused
  *		zero_on_free=1	writes zeros over blocks that are freed
@@ -319,7 +318,7 @@ struct xalloc_arena_config {
  *
  * Return: the arena, or NULL with errno set: EINVAL for a @config->size that is too small and
  * for values that mean nothing, E2BIG for members this library does not know that are not zero,
- * EFBIG for more than any arena can have, ENOMEM when XALLOC_RANGE has no room left, EMFILE.
+ * EFBIG for more than any arena can have, ENOMEM when no addresses are left, EMFILE.
  * EEXIST and whatever else open() says of @config->path, ENOTTY if that is not in an xallocfs;
  * ENODEV for a @config->node that has no memory; EOPNOTSUPP for a reserve of small pieces. With
  * XALLOC_BACKEND=local EOPNOTSUPP for a path, a flag, XALLOC_PAGES_SMALL and a reserve.
@@ -341,10 +340,10 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *confi
  *
  * A process may open an arena more than once, and then has it at several addresses.
  *
- * Return: the arena, or NULL with errno set: whatever open() says, EBUSY while the file is
- * empty, ENOTTY when it is of another file system, ENOMEM when XALLOC_RANGE has no room
- * left; EOPNOTSUPP with XALLOC_BACKEND=local, and when a program uses the file as a file.
- * &xalloc_arena_stat.limit_bytes is not known and given as the arena's size.
+ * Return: the arena, or NULL with errno set: whatever open() says, EBUSY while the file is empty,
+ * ENOTTY when it is of another file system, ENOMEM when no addresses are left; EOPNOTSUPP with
+ * XALLOC_BACKEND=local, and when a program uses the file as a file. &xalloc_arena_stat.limit_bytes
+ * is not known and given as the arena's size.
  */
 XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_open(const char *path);
@@ -356,7 +355,7 @@ struct xalloc_arena *xalloc_arena_open(const char *path);
  * As xalloc_arena_open(). The result does not need @fd any more.
  *
  * Return: the arena, or NULL with errno set: EBADF when @fd is closed or open for reading only,
- * ENOTTY when it is of something else, ENOMEM when XALLOC_RANGE has no room left, ESTALE
+ * ENOTTY when it is of something else, ENOMEM when no addresses are left, ESTALE
  * for one of the parent's that cannot be shared; EOPNOTSUPP with XALLOC_BACKEND=local.
  */
 XALLOC_ATTR(warn_unused_result)
@@ -376,7 +375,7 @@ struct xalloc_arena *xalloc_arena_from_fd(int fd);
  *
  * Return: the arena, or NULL with errno set: EINVAL for memory without an aligned 64 KiB in it,
  * that wraps around, or of another arena that is not adopted; EEXIST when a part of it is adopted
- * already; ENOMEM when XALLOC_RANGE, of which it takes addresses, has no room left; EFBIG.
+ * already; ENOMEM when no addresses are left to describe it; EFBIG.
  */
 XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size);
@@ -418,12 +417,12 @@ int xalloc_arena_fd(const struct xalloc_arena *arena);
  * @range: out: address and length in bytes; both are multiples of 2 MiB, of adopted memory of
  *	64 KiB
  *
- * All blocks of the arena lie in this range, which does not change while the arena lives. It
- * has the form in which io_uring takes buffers. Registering the range, or a part of it,
- * once, makes every block in it known to the device; each 2 MiB of what is registered
- * must hold a block at that time (there is no memory behind the others, and a device's
- * driver says EFAULT), and must keep one until it is deregistered. One block as large as
- * the arena, or many that fill it, do that.
+ * All blocks of the arena lie in this range, which does not change while the arena lives. Of the
+ * default arena only those parts can be touched in which blocks are. The range has the form in
+ * which io_uring takes buffers. Registering the range, or a part of it, once, makes every block in
+ * it known to the device; each 2 MiB of what is registered must hold a block at that time (there
+ * is no memory behind the others, and a device's driver says EFAULT), and must keep one until it
+ * is deregistered. One block as large as the arena, or many that fill it, do that.
  *
  * Return: 0, or -errno.
  */
@@ -531,7 +530,7 @@ int xalloc_arena_stats(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
  * @size: bytes of @buffer
  *
  * As snprintf(): the text is cut to @size - 1 bytes and ends with a zero byte. It is one object
- * with "backend", "range_bytes" and "arenas": for each arena the members of
+ * with "backend" and "arenas": for each arena the members of
  * &struct xalloc_arena_stat by their names, "default", the name of its "file" if it has one, and
  * "heaps", each with its "kind" (default, own), the "classes" that have a block, and "large".
  * Later versions add members.

@@ -2,9 +2,10 @@
 /*
  * Arenas: where they lie, what they hold, and the calls on them.
  *
- * An arena is mapped as a whole when it is created, at an address that is a multiple of the
- * largest power of two in its size if the range has one free, of 2 MiB otherwise; so blocks
- * can be aligned up to the arena's size.
+ * An arena lies at an address that is a multiple of the largest power of two in its size; so
+ * blocks can be aligned up to the arena's size. It is mapped as a whole when it is created, for
+ * those who look at offsets that others have allocated; but the default arena is mapped as it is
+ * used.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,21 +13,22 @@
 #include "backend.h"
 #include "chunk.h"
 #include "os.h"
+#include "zone.h"
 
 /*
- * Returns the address of a gap, which is @phase modulo @alignment, and, in @next, the arena after
- * it; 0 when there is none.
+ * Returns the address of a gap of whole plots, at @from or above, which is @phase modulo
+ * @alignment, and, in @next, the arena after it; 0 when there is none.
  */
 static uintptr_t find_gap(struct xl_process *p, size_t bytes, uintptr_t phase, size_t alignment,
-			  struct xl_list **next)
+			  uintptr_t from, struct xl_list **next)
 {
 	struct xl_list *pos = p->arenas.next;
-	uintptr_t start = p->base;
 
 	for (;; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
-		uintptr_t end = pos == &p->arenas ? p->base + p->bytes : arena->base;
-		uintptr_t at = start + ((phase - start) & (alignment - 1));
+		uintptr_t end =
+			pos == &p->arenas ? xl_map.base + xl_map.bytes : arena->base & -XL_PLOT;
+		uintptr_t at = from + ((phase - from) & (alignment - 1));
 
 		if (at <= end && end - at >= bytes) {
 			*next = pos;
@@ -34,41 +36,72 @@ static uintptr_t find_gap(struct xl_process *p, size_t bytes, uintptr_t phase, s
 		}
 		if (pos == &p->arenas)
 			return 0;
-		start = arena->base + arena->bytes;
+		end = xl_round_up(arena->base + arena->bytes, XL_PLOT);
+		if (from < end)
+			from = end;
 	}
 }
 
+static void say_addresses(struct xl_process *p, size_t bytes)
+{
+	if (!p->said_addresses)
+		xl_say("xalloc: no addresses for an arena of %zu MiB: there are %zu MiB for all arenas\n",
+		       bytes >> 20, xl_map.bytes >> 20);
+	p->said_addresses = true;
+}
+
+/* Maps what is to be there before a page is granted. The arena has its place. */
+static int map(struct xalloc_arena *arena)
+{
+	/* A library that has lost its descriptor finds the arena by its first address. */
+	if (arena->grows)
+		return xl_zone_use(arena, 0, XL_SEGMENT);
+	return arena->backend->map(arena, 0, arena->bytes);
+}
+
 /*
- * Adds @arena, of @arena->bytes, to the list of arenas with its place in the range, which for
- * adopted memory agrees with where that lies modulo as much as can be. Returns 0 or -errno.
+ * Adds @arena, of @arena->bytes, to the list of arenas, at a place in the zone, and maps it.
+ * Adopted memory stays where it is; its place agrees with that modulo as much as can be.
  */
 static int place(struct xl_process *p, struct xalloc_arena *arena)
 {
 	uintptr_t phase =
 		arena->adopted ? (uintptr_t)arena->blocks.iov_base & ~(XL_SEGMENT - 1) : 0;
+	uintptr_t from = xl_map.base + (arena->grows ? 0 : xl_zone_default_bytes());
 	size_t alignment = (size_t)1 << (63 - __builtin_clzll(arena->bytes));
 	struct xl_list *next;
+	int ret;
 
-	arena->base = find_gap(p, arena->bytes, phase, alignment, &next);
-	if (!arena->base) {
-		alignment = XL_SEGMENT;
-		arena->base = find_gap(p, arena->bytes, phase, alignment, &next);
-	}
-	if (!arena->base) {
-		if (!p->said_range)
-			xl_say("xalloc: no room for an arena of %zu MiB in the %zu MiB for all arenas; set XALLOC_RANGE to more\n",
-			       arena->bytes >> 20, p->bytes >> 20);
-		p->said_range = true;
-		return -ENOMEM;
+	/* The default arena has the first plots, wherever the zone begins. */
+	if (alignment < XL_PLOT || arena->grows)
+		alignment = XL_PLOT;
+	for (;;) {
+		arena->base = find_gap(p, arena->bytes, phase, alignment, from, &next);
+		if (!arena->base && alignment > XL_PLOT) {
+			alignment = XL_PLOT;
+			continue;
+		}
+		if (!arena->base) {
+			say_addresses(p, arena->bytes);
+			return -ENOMEM;
+		}
+		if (arena->adopted) {
+			arena->shift = phase - arena->base;
+			arena->alignment_max = alignment;
+		} else {
+			arena->blocks = (struct iovec){ (void *)arena->base, arena->bytes };
+			arena->alignment_max = SIZE_MAX;
+		}
+		ret = map(arena);
+		if (!ret)
+			break;
+		/* Somebody else has mapped something there. Of adopted memory that is known. */
+		if (ret != -EEXIST || arena->adopted || arena->grows)
+			return ret;
+		from = (arena->base & -XL_PLOT) + XL_PLOT;
 	}
 	xl_list_add_before(next, &arena->link);
-	if (arena->adopted) {
-		arena->shift = phase - arena->base;
-		arena->alignment_max = alignment;
-	} else {
-		arena->blocks = (struct iovec){ (void *)arena->base, arena->bytes };
-		arena->alignment_max = SIZE_MAX;
-	}
+	atomic_store(&arena->alive, true);
 	return 0;
 }
 
@@ -84,20 +117,13 @@ static struct xalloc_arena *arena_get(struct xl_process *p)
 	return arena;
 }
 
-/* Maps what the backend has created or attached to, or destroys it. Returns 0 or -errno. */
-static int map(struct xl_process *p, struct xalloc_arena *arena)
+/* Places what the backend has created or attached to, or destroys it. Returns 0 or -errno. */
+static int place_or_destroy(struct xl_process *p, struct xalloc_arena *arena)
 {
 	int ret = place(p, arena);
 
-	if (!ret) {
-		ret = arena->backend->map(arena);
-		if (!ret) {
-			atomic_store(&arena->alive, true);
-			return 0;
-		}
-		xl_list_del(&arena->link);
-	}
-	arena->backend->destroy(arena);
+	if (ret)
+		arena->backend->destroy(arena);
 	return ret;
 }
 
@@ -108,7 +134,8 @@ static struct xalloc_arena *arena_put(struct xalloc_arena *arena, int ret)
 	return NULL;
 }
 
-struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config)
+struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config,
+				     bool grows)
 {
 	struct xalloc_arena *arena = arena_get(p);
 	int ret;
@@ -116,6 +143,7 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_a
 	if (!arena)
 		return NULL;
 	arena->bytes = config->arena_bytes;
+	arena->grows = grows;
 	arena->persists = config->flags & XALLOC_PERSIST;
 	arena->chunk_bytes = config->chunk_bytes;
 	arena->limit_bytes = config->limit_bytes;
@@ -124,7 +152,7 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_a
 	ret = arena->backend->create(arena, config);
 	if (ret < 0)
 		return arena_put(arena, ret);
-	ret = map(p, arena);
+	ret = place_or_destroy(p, arena);
 	if (!ret)
 		return arena;
 	if (config->path)
@@ -291,7 +319,7 @@ struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *from)
 		return NULL;
 	}
 	pthread_mutex_lock(&p->lock);
-	arena = xl_arena_create(p, &config);
+	arena = xl_arena_create(p, &config, false);
 	pthread_mutex_unlock(&p->lock);
 	return arena;
 }
@@ -311,7 +339,7 @@ struct xalloc_arena *xalloc_arena_from_fd(int fd)
 			ret = arena->backend->attach(arena, fd);
 		arena->limit_bytes = arena->bytes;
 		if (ret >= 0)
-			ret = map(p, arena);
+			ret = place_or_destroy(p, arena);
 		if (ret < 0)
 			arena = arena_put(arena, ret);
 	}
@@ -349,7 +377,7 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
 		return NULL;
 	if (__builtin_add_overflow(address, size, &end) ||
 	    __builtin_add_overflow(address, XL_SLICE - 1, &first) ||
-	    (address < p->base + p->bytes && end > p->base)) {
+	    (address < xl_map.base + xl_map.bytes && end > xl_map.base)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -369,7 +397,7 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size)
 		arena->limit_bytes = arena->bytes;
 		ret = xl_local_adopt(arena);
 		if (!ret)
-			ret = map(p, arena);
+			ret = place_or_destroy(p, arena);
 		if (ret)
 			arena = arena_put(arena, ret);
 	}
@@ -408,16 +436,13 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 		arena->leaving = true;
 	}
 	while ((pos = arena->heaps.next) != &arena->heaps)
-		xl_heap_destroy(p, xl_entry(pos, struct xalloc_heap, link));
+		xl_heap_destroy(xl_entry(pos, struct xalloc_heap, link));
+	xl_zone_leave(arena);
 	arena->backend->destroy(arena);
-	ret = xl_os_reserve_over((void *)arena->base, arena->bytes);
-	/* Otherwise its place stays taken. */
-	if (!ret) {
-		xl_list_del(&arena->link);
-		xl_meta_put(XL_POOL_ARENA, arena);
-	}
+	xl_list_del(&arena->link);
+	xl_meta_put(XL_POOL_ARENA, arena);
 	pthread_mutex_unlock(&p->lock);
-	return ret;
+	return 0;
 }
 
 int xalloc_arena_fd(const struct xalloc_arena *arena)

@@ -35,12 +35,15 @@ struct xl_backend {
 	/* The same for an arena that exists, which @fd is of. NULL where there are none. */
 	int (*attach)(struct xalloc_arena *arena, int fd);
 	void (*destroy)(struct xalloc_arena *arena);
-	/* Puts the arena at @arena->base, over what was reserved. */
-	int (*map)(struct xalloc_arena *arena);
+	/*
+	 * Maps @bytes of the arena from @offset on, at that offset from @arena->base. -EEXIST if
+	 * something is mapped there. Called under the lock of the zone too.
+	 */
+	int (*map)(struct xalloc_arena *arena, uint64_t offset, size_t bytes);
 	int (*grant)(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
 		     struct xl_grant *grant);
-	/* How many of @nr offsets, at most XALLOC_BATCH_MAX, were freed; not zero. */
-	int (*free)(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
+	/* How many of @nr pages, at most XALLOC_BATCH_MAX, were freed; not zero. */
+	int (*free)(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr);
 	int (*stat)(struct xalloc_arena *arena, struct xl_backend_stat *stat);
 	/*
 	 * With XL_PRELOAD, or NULL: has memory ready for the child of the next fork, or, @cancel,
@@ -51,12 +54,6 @@ struct xl_backend {
 	/* A descriptor of a dma-buf of whole slices. NULL where there are none. */
 	int (*export)(struct xalloc_arena *arena, uint64_t offset, uint64_t bytes);
 };
-
-/* Of two tables of uint32_t, one behind the other: for each slice, and for each segment. */
-static inline size_t xl_tables_bytes(const struct xalloc_arena *arena)
-{
-	return (arena->bytes / XL_SLICE + arena->bytes / XL_SEGMENT) * sizeof(uint32_t);
-}
 
 extern const struct xl_backend xl_device_backend; /* device.c */
 extern const struct xl_backend xl_local_backend;  /* local.c */

@@ -55,8 +55,6 @@ struct xl_cache {
 	uintptr_t stacks[XL_NR_CLASSES][STACK_MAX];
 };
 
-struct xl_map xl_map;
-
 static struct xl_cache no_cache;
 static __thread struct xl_cache *cache __attribute__((tls_model("initial-exec"))) = &no_cache;
 static pthread_key_t exit_key;
@@ -109,7 +107,7 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	/* The first one speaks for all: who frees blocks of others mostly frees many. */
 	if (!xl_heap_has(c->heap, stack[1]))
 		done = xl_depot_put(p, cls, stack + 1, nr);
-	xl_heap_put(p, stack + 1 + done, nr - done);
+	xl_heap_put(stack + 1 + done, nr - done);
 	memmove(stack + 1, stack + 1 + nr, (count - nr) * sizeof(*stack));
 	c->of[cls].entry = stack[count - nr];
 	set_count(c, cls, count - nr);
@@ -390,7 +388,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 	stack = c->stacks[cls];
 	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) / 2 + 1);
 	if (!nr)
-		nr = xl_heap_take(p, c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
+		nr = xl_heap_take(c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, &error);
 	if (!nr && error == -XL_ADD_CHUNK) {
 		error = xl_chunk_add(c->heap->arena, &by_hook);
 		if (!error) {
@@ -403,7 +401,7 @@ static uintptr_t refill(unsigned int cls, size_t size)
 		int refused = error;
 
 		xl_arena_trim(c->heap->arena, error, &c->generation);
-		nr = xl_heap_take(p, c->heap, cls, stack + 1, 1, &error);
+		nr = xl_heap_take(c->heap, cls, stack + 1, 1, &error);
 		if (error == -XL_ADD_CHUNK)
 			error = refused;
 	}
@@ -502,7 +500,7 @@ static noinline void push_slow(unsigned int cls, uintptr_t entry)
 			put_oldest(p, c, cls, (count + 1) / 2);
 	}
 	if (!c || !push(c, cls, entry))
-		xl_heap_put(p, &entry, 1);
+		xl_heap_put(&entry, 1);
 	errno = error;
 }
 
@@ -514,7 +512,7 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	uintptr_t entry = (uintptr_t)ptr + XL_KEPT;
 	uint32_t cls;
 
-	if (unlikely(unit >= xl_map.nr_units)) {
+	if (unlikely(!xl_has_tag(unit))) {
 		free_slow(call, ptr);
 		return;
 	}
@@ -537,7 +535,7 @@ static void free_sized(const char *call, void *ptr, size_t alignment, size_t siz
 	size_t unit = xl_unit((uintptr_t)ptr);
 	uint32_t cls = XL_CLASS_LARGE;
 
-	if (unit < xl_map.nr_units)
+	if (xl_has_tag(unit))
 		cls = xl_tag(unit) % XL_TAG_STEP;
 	if (unlikely(cls == XL_CLASS_LARGE || !alignment || alignment & (alignment - 1) ||
 		     cls != xl_class_of(alignment, size ? size : 1)))

@@ -32,30 +32,15 @@ struct xl_trace {
 
 bool xl_checks;
 
-/* Of a unit: slack of the block that begins there. A fork wipes it. */
-static uint16_t *_Atomic slacks;
-static size_t nr_slacks;
-
 /* backtrace() allocates when it is first called. */
 static __thread bool in_trace __attribute__((tls_model("initial-exec")));
 
 /* --- canary */
 
-static uint16_t *slack_of(struct xl_process *p, const struct xalloc_arena *arena, const void *ptr)
+/* The slack of a block. */
+static uint16_t *slack_of(const struct xalloc_arena *arena, const void *ptr)
 {
-	uint16_t *table = atomic_load_explicit(&slacks, memory_order_acquire);
-
-	if (!table || nr_slacks < xl_map.nr_units) {
-		pthread_mutex_lock(&p->trace_lock);
-		table = atomic_load_explicit(&slacks, memory_order_relaxed);
-		if (!table || nr_slacks < xl_map.nr_units) {
-			table = xl_os_sparse(xl_map.nr_units * sizeof(*table));
-			nr_slacks = table ? xl_map.nr_units : 0;
-			atomic_store_explicit(&slacks, table, memory_order_release);
-		}
-		pthread_mutex_unlock(&p->trace_lock);
-	}
-	return table ? table + xl_unit((uintptr_t)ptr - arena->shift) : NULL;
+	return xl_map.slacks + xl_unit((uintptr_t)ptr - arena->shift);
 }
 
 /* Never zero, which is what strings end with. */
@@ -64,29 +49,21 @@ static unsigned char canary_of(const void *ptr)
 	return 0xa5 ^ ((uintptr_t)ptr >> 4 & 0x5a);
 }
 
-static void set_canary(struct xl_process *p, const struct xalloc_arena *arena, char *ptr,
-		       size_t size, size_t block_bytes)
+static void set_canary(const struct xalloc_arena *arena, char *ptr, size_t size, size_t block_bytes)
 {
-	uint16_t *slack = slack_of(p, arena, ptr);
-
-	if (!slack)
-		return;
 	/* At most one less than a slice. */
 	size += !size;
-	*slack = block_bytes - size;
+	*slack_of(arena, ptr) = block_bytes - size;
 	memset(ptr + size, canary_of(ptr), block_bytes - size);
 }
 
 static void check_canary(const char *call, const char *ptr, struct xl_where *where)
 {
-	const uint16_t *slack = slack_of(where->process, where->heap->arena, ptr);
-	size_t end = xl_block_bytes(where), i;
+	size_t slack = *slack_of(where->heap->arena, ptr), end = xl_block_bytes(where), i;
 
-	if (!slack)
-		return;
-	for (i = end - *slack; i < end; i++)
+	for (i = end - slack; i < end; i++)
 		if ((unsigned char)ptr[i] != canary_of(ptr))
-			xl_overrun(call, ptr, end - *slack, i, where);
+			xl_overrun(call, ptr, end - slack, i, where);
 }
 
 /* --- traces */
@@ -162,7 +139,7 @@ void *xl_checks_alloc(const struct xalloc_arena *arena, void *ptr, unsigned int 
 		cls == XL_CLASS_LARGE ? xl_round_up(size, XL_KPAGE) : xl_classes[cls].block_bytes;
 
 	if (p->options.canary)
-		set_canary(p, arena, ptr, size, block_bytes);
+		set_canary(arena, ptr, size, block_bytes);
 	if (p->options.trace)
 		add_trace(p, ptr, size);
 	return ptr;
@@ -204,7 +181,7 @@ void xl_checks_resized(void *ptr, const struct xl_where *where, size_t size)
 	struct xl_trace *trace;
 
 	if (p->options.canary)
-		set_canary(p, where->heap->arena, ptr, size, xl_block_bytes(where));
+		set_canary(where->heap->arena, ptr, size, xl_block_bytes(where));
 	if (!p->options.trace)
 		return;
 	pthread_mutex_lock(&p->trace_lock);
@@ -221,7 +198,7 @@ size_t xl_checks_usable(const void *ptr, const struct xl_where *where)
 	const uint16_t *slack = NULL;
 
 	if (where->process->options.canary)
-		slack = slack_of(where->process, where->heap->arena, ptr);
+		slack = slack_of(where->heap->arena, ptr);
 	return xl_block_bytes(where) - (slack ? *slack : 0);
 }
 

@@ -11,7 +11,7 @@
 #include "internal.h"
 
 /* Whether any of them is on; once the process is started. */
-extern bool xl_checks;
+extern XL_HIDDEN bool xl_checks;
 
 /* A new block, before its caller has it, with no lock held. Returns @ptr. */
 void *xl_checks_alloc(const struct xalloc_arena *arena, void *ptr, unsigned int cls, size_t size);

@@ -17,6 +17,7 @@
 #include "backend.h"
 #include "chunk.h"
 #include "os.h"
+#include "zone.h"
 
 enum state {
 	NONE,
@@ -53,13 +54,22 @@ struct xl_chunks {
 	pthread_cond_t changed;
 	uint32_t nr;
 	struct chunk *chunks;
-	uint32_t *nr_slices; /* of the page that begins with this slice, or 0 */
 	uint32_t *dirty; /* of a segment: bit n: slice n was granted since the chunk was added */
 };
 
 static size_t chunks_bytes(const struct xalloc_arena *arena)
 {
 	return arena->bytes / arena->chunk_bytes * sizeof(struct chunk);
+}
+
+static size_t dirty_bytes(const struct xalloc_arena *arena)
+{
+	return arena->bytes / XL_SEGMENT * sizeof(uint32_t);
+}
+
+static struct xalloc_range range_of(const struct xalloc_arena *arena, uint32_t i)
+{
+	return (struct xalloc_range){ i * arena->chunk_bytes, arena->chunk_bytes };
 }
 
 static void *address_of(const struct xalloc_arena *arena, uint32_t i)
@@ -107,7 +117,6 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 		slice += i * (arena->chunk_bytes / XL_SLICE);
 		c->chunks[i].nr_used += nr_slices;
 		c->nr_granted += nr_slices;
-		c->nr_slices[slice] = nr_slices;
 		*grant = (struct xl_grant){
 			.offset = slice * XL_SLICE,
 			.zero = mark_dirty(c, slice, nr_slices) && c->chunks[i].zero,
@@ -118,33 +127,30 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	return ret;
 }
 
-static int free_one(struct xalloc_arena *arena, uint64_t offset)
+static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
 {
 	struct xl_chunks *c = arena->chunks;
-	struct chunk *chunk = &c->chunks[offset / arena->chunk_bytes];
-	uint32_t slice = offset / XL_SLICE, nr_slices = c->nr_slices[slice];
+	struct chunk *chunk = &c->chunks[page->offset / arena->chunk_bytes];
+	uint32_t nr_slices = page->bytes / XL_SLICE;
 	int ret;
 
-	if (!nr_slices)
-		return -ENOENT;
-	ret = xalloc_placement_give(&chunk->placement, offset % arena->chunk_bytes / XL_SLICE,
+	ret = xalloc_placement_give(&chunk->placement, page->offset % arena->chunk_bytes / XL_SLICE,
 				    nr_slices);
 	if (ret)
 		return ret;
-	c->nr_slices[slice] = 0;
 	chunk->nr_used -= nr_slices;
 	c->nr_granted -= nr_slices;
 	return 0;
 }
 
-static int chunk_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+static int chunk_free(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr)
 {
 	uint32_t done = 0;
 	int ret = 0;
 
 	pthread_mutex_lock(&arena->chunks->lock);
 	while (done < nr && !ret) {
-		ret = free_one(arena, offsets[done]);
+		ret = free_one(arena, &pages[done]);
 		done += !ret;
 	}
 	pthread_mutex_unlock(&arena->chunks->lock);
@@ -169,6 +175,11 @@ static int chunk_export(struct xalloc_arena *arena, uint64_t offset, uint64_t by
 	return backend->export ? backend->export(arena, offset, bytes) : -EOPNOTSUPP;
 }
 
+static int chunk_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
+{
+	return arena->chunks->backend->map(arena, offset, bytes);
+}
+
 static void chunk_destroy(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
@@ -177,14 +188,15 @@ static void chunk_destroy(struct xalloc_arena *arena)
 	for (i = 0; i < c->nr; i++)
 		if (c->chunks[i].state == READY)
 			xalloc_placement_fini(&c->chunks[i].placement);
-	xl_os_unreserve(c->chunks, chunks_bytes(arena));
-	xl_os_unreserve(c->nr_slices, xl_tables_bytes(arena));
+	xl_os_unmap(c->chunks, chunks_bytes(arena));
+	xl_os_unmap(c->dirty, dirty_bytes(arena));
 	c->backend->destroy(arena);
 	xl_meta_put(XL_POOL_CHUNKS, c);
 }
 
 static const struct xl_backend chunk_backend = {
 	.destroy = chunk_destroy,
+	.map = chunk_map,
 	.grant = chunk_grant,
 	.free = chunk_free,
 	.stat = chunk_stat,
@@ -229,6 +241,7 @@ static void call_on_remove(struct xalloc_arena *arena, uint32_t i)
 static int add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
+	struct xalloc_range range;
 	struct xl_grant grant;
 	struct chunk *chunk;
 	uint32_t i;
@@ -237,10 +250,14 @@ static int add(struct xalloc_arena *arena, bool *by_hook)
 	ret = c->backend->grant(arena, arena->chunk_bytes / XL_SLICE, arena->chunk_bytes, &grant);
 	if (ret < 0)
 		return ret;
+	range = (struct xalloc_range){ grant.offset, arena->chunk_bytes };
 	i = grant.offset / arena->chunk_bytes;
 	chunk = &c->chunks[i];
-	/* Only where somebody else has pages in the arena. */
-	if (grant.offset % arena->chunk_bytes) {
+	ret = xl_zone_use(arena, range.offset, range.bytes);
+	if (ret) {
+		ret = -ENOMEM;
+	} else if (grant.offset % arena->chunk_bytes) {
+		/* Only where somebody else has pages in the arena. */
 		ret = -ENOSPC;
 	} else {
 		chunk->in_hook = &in_hook;
@@ -251,7 +268,7 @@ static int add(struct xalloc_arena *arena, bool *by_hook)
 	if (ret < 0) {
 		if (chunk->state == ADDING)
 			set_state(c, chunk, NONE);
-		c->backend->free(arena, &grant.offset, 1);
+		c->backend->free(arena, &range, 1);
 		return ret;
 	}
 	xalloc_placement_init(&chunk->placement, arena->chunk_bytes / XL_SEGMENT);
@@ -312,8 +329,8 @@ void xl_chunks_recover(struct xalloc_arena *arena)
 		return;
 	c->nr_changing = 0;
 	for (i = 0; i < c->nr; i++) {
+		struct xalloc_range range = range_of(arena, i);
 		struct chunk *chunk = &c->chunks[i];
-		uint64_t offset = i * arena->chunk_bytes;
 
 		if (chunk->state != ADDING && chunk->state != REMOVING)
 			continue;
@@ -322,7 +339,7 @@ void xl_chunks_recover(struct xalloc_arena *arena)
 			continue;
 		}
 		chunk->state = NONE;
-		c->backend->free(arena, &offset, 1);
+		c->backend->free(arena, &range, 1);
 	}
 }
 
@@ -334,8 +351,8 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	for (i = 0; c && i < c->nr; i++) {
+		struct xalloc_range range = range_of(arena, i);
 		struct chunk *chunk = &c->chunks[i];
-		uint64_t offset = i * arena->chunk_bytes;
 		bool idle;
 
 		pthread_mutex_lock(&c->lock);
@@ -352,7 +369,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 		xalloc_placement_fini(&chunk->placement);
 		/* Before anybody can be granted it again. */
 		set_state(c, chunk, NONE);
-		c->backend->free(arena, &offset, 1);
+		c->backend->free(arena, &range, 1);
 		pthread_mutex_lock(&c->lock);
 		c->nr_changing--;
 		c->nr_changed++;
@@ -408,16 +425,15 @@ static int use_chunks(struct xalloc_arena *arena)
 	c->backend = arena->backend;
 	c->nr = arena->bytes / arena->chunk_bytes;
 	c->chunks = xl_os_sparse(chunks_bytes(arena));
-	c->nr_slices = xl_os_sparse(xl_tables_bytes(arena));
-	if (!c->chunks || !c->nr_slices) {
+	c->dirty = xl_os_sparse(dirty_bytes(arena));
+	if (!c->chunks || !c->dirty) {
 		if (c->chunks)
-			xl_os_unreserve(c->chunks, chunks_bytes(arena));
-		if (c->nr_slices)
-			xl_os_unreserve(c->nr_slices, xl_tables_bytes(arena));
+			xl_os_unmap(c->chunks, chunks_bytes(arena));
+		if (c->dirty)
+			xl_os_unmap(c->dirty, dirty_bytes(arena));
 		xl_meta_put(XL_POOL_CHUNKS, c);
 		return -ENOMEM;
 	}
-	c->dirty = c->nr_slices + arena->bytes / XL_SLICE;
 	arena->chunks = c;
 	arena->backend = &chunk_backend;
 	return 0;

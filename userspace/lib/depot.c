@@ -65,7 +65,7 @@ void xl_depots_flush(struct xl_process *p)
 	unsigned int cls;
 
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		xl_heap_put(p, entries, xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
+		xl_heap_put(entries, xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
 }
 
 void xl_depots_forget(struct xl_process *p)

@@ -126,6 +126,21 @@ static int attach(struct xalloc_arena *arena, int old)
 }
 
 /*
+ * After a call with @fd that ended with @error: gives the arena another descriptor if that was the
+ * reason. Returns 0 if the call is to be made again, or -errno.
+ */
+static int attach_again(struct xalloc_arena *arena, int fd, int error)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&arena->lock);
+	if (fd == atomic_load(&arena->fd))
+		ret = error == -ESTALE || !is_of(fd, &arena->file) ? attach(arena, fd) : error;
+	pthread_mutex_unlock(&arena->lock);
+	return ret;
+}
+
+/*
  * The program around the library may have closed its descriptors, and opened others in their
  * place: which they are is looked at when a call fails. In the preload library another arena may
  * have come to the number, on which the call would not fail: there it is looked at before, too.
@@ -133,19 +148,14 @@ static int attach(struct xalloc_arena *arena, int old)
 static int arena_call(struct xalloc_arena *arena, unsigned long request, void *arg)
 {
 	int fd = atomic_load(&arena->fd);
-	int ret = -EBADF, error = 0;
+	int ret = -EBADF;
 
 	if (!XL_PRELOAD || is_of(fd, &arena->file))
 		ret = call(fd, request, arg);
 	if (ret >= 0)
 		return ret;
-	pthread_mutex_lock(&arena->lock);
-	if (fd == atomic_load(&arena->fd) && (ret == -ESTALE || !is_of(fd, &arena->file)))
-		error = attach(arena, fd);
-	else if (fd == atomic_load(&arena->fd))
-		error = ret;
-	pthread_mutex_unlock(&arena->lock);
-	return error ? error : call(atomic_load(&arena->fd), request, arg);
+	ret = attach_again(arena, fd, ret);
+	return ret ? ret : call(atomic_load(&arena->fd), request, arg);
 }
 
 static int device_bytes_max(size_t *bytes)
@@ -269,9 +279,18 @@ static int device_attach(struct xalloc_arena *arena, int fd)
 	return ret;
 }
 
-static int device_map(struct xalloc_arena *arena)
+/* By a descriptor that is not ours any more it would be another file: see arena_call(). */
+static int device_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 {
-	return xl_os_map_file((void *)arena->base, arena->bytes, arena->fd);
+	void *address = (char *)arena->base + offset;
+	int fd = atomic_load(&arena->fd), ret = -EBADF;
+
+	if (is_of(fd, &arena->file))
+		ret = xl_os_map_file(address, bytes, fd, offset);
+	if (ret != -EBADF && ret != -ESTALE)
+		return ret;
+	ret = attach_again(arena, fd, ret);
+	return ret ? ret : xl_os_map_file(address, bytes, atomic_load(&arena->fd), offset);
 }
 
 static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
@@ -293,12 +312,13 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 	return ret < 0 ? ret : 0;
 }
 
-static int device_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+static int device_free(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr)
 {
 	struct xalloc_ioc_free arg = {
 		.size = sizeof(arg),
+		.flags = XALLOC_FREE_RANGES,
 		.nr = nr,
-		.offsets = (uintptr_t)offsets,
+		.offsets = (uintptr_t)pages,
 	};
 
 	return arena_call(arena, XALLOC_IOC_FREE, &arg);

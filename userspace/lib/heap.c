@@ -48,9 +48,9 @@ struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached)
 	return heap;
 }
 
-void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
+void xl_heap_destroy(struct xalloc_heap *heap)
 {
-	uint64_t offsets[XALLOC_BATCH_MAX];
+	struct xalloc_range runs[XALLOC_BATCH_MAX];
 	struct xl_list *pos;
 	uint32_t nr = 0;
 
@@ -60,26 +60,26 @@ void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap)
 		xl_checks_heap_gone(heap);
 	xl_large_destroy(heap);
 	while ((pos = heap->pages.next) != &heap->pages) {
-		offsets[nr++] = xl_page_detach(p, heap, xl_entry(pos, struct xl_page, all));
+		runs[nr++] = xl_page_detach(heap, xl_entry(pos, struct xl_page, all));
 		if (nr == XALLOC_BATCH_MAX) {
-			xl_page_free_offsets(heap->arena, offsets, nr);
+			xl_page_free_runs(heap->arena, runs, nr);
 			nr = 0;
 		}
 	}
-	xl_page_free_offsets(heap->arena, offsets, nr);
+	xl_page_free_runs(heap->arena, runs, nr);
 	pthread_mutex_unlock(&heap->lock);
 	xl_list_del(&heap->link);
 	xl_meta_put(XL_POOL_HEAP, heap);
 }
 
-static void release(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+static void release(struct xalloc_heap *heap, struct xl_page *page)
 {
-	uint64_t offset = xl_page_detach(p, heap, page);
+	struct xalloc_range run = xl_page_detach(heap, page);
 
-	xl_page_free_offsets(heap->arena, &offset, 1);
+	xl_page_free_runs(heap->arena, &run, 1);
 }
 
-static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls)
+static void release_empty(struct xalloc_heap *heap, unsigned int cls)
 {
 	struct xl_class_pages *pages = &heap->classes[cls];
 
@@ -89,12 +89,12 @@ static void release_empty(struct xl_process *p, struct xalloc_heap *heap, unsign
 
 		xl_list_del(&page->partial);
 		pages->nr_empty--;
-		release(p, heap, page);
+		release(heap, page);
 	}
 }
 
 /* A block came into the free map of a page of @heap, which is locked. */
-static void came_back(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+static void came_back(struct xalloc_heap *heap, struct xl_page *page)
 {
 	struct xl_class_pages *pages = &heap->classes[page->cls];
 	uint32_t nr_blocks = xl_classes[page->cls].nr_blocks;
@@ -108,7 +108,7 @@ static void came_back(struct xl_process *p, struct xalloc_heap *heap, struct xl_
 	if (nr_blocks > 1)
 		xl_list_del(&page->partial);
 	if (pages->nr_empty) {
-		release(p, heap, page);
+		release(heap, page);
 		return;
 	}
 	/* The tail, so that pages in use fill up before this one is used again. */
@@ -122,14 +122,13 @@ void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
 
 	pthread_mutex_lock(&heap->lock);
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		release_empty(p, heap, cls);
+		release_empty(heap, cls);
 	xl_large_trim(p, heap, true);
 	pthread_mutex_unlock(&heap->lock);
 }
 
 /* A page of @cls with a free block. */
-static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-			struct xl_page **page)
+static int partial_page(struct xalloc_heap *heap, unsigned int cls, struct xl_page **page)
 {
 	struct xl_class_pages *pages = &heap->classes[cls];
 	int ret;
@@ -138,7 +137,7 @@ static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned
 		*page = xl_entry(pages->partial.next, struct xl_page, partial);
 		return 0;
 	}
-	ret = xl_page_create(p, heap, cls, 1, 1, page);
+	ret = xl_page_create(heap, cls, 1, 1, page);
 	if (ret)
 		return ret;
 	xl_list_add_head(&pages->partial, &(*page)->partial);
@@ -147,8 +146,8 @@ static int partial_page(struct xl_process *p, struct xalloc_heap *heap, unsigned
 }
 
 /* As xl_heap_take(), of a heap that is locked. */
-static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-			    uintptr_t *entries, uint32_t nr, int *error)
+static uint32_t take_locked(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries,
+			    uint32_t nr, int *error)
 {
 	struct xl_class_pages *pages = &heap->classes[cls];
 	struct xl_page *page;
@@ -159,7 +158,7 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 		/* A new page only for the first block. */
 		if (done && xl_list_empty(&pages->partial))
 			break;
-		*error = partial_page(p, heap, cls, &page);
+		*error = partial_page(heap, cls, &page);
 		if (*error)
 			break;
 		if (page->nr_free == xl_classes[cls].nr_blocks)
@@ -172,11 +171,11 @@ static uint32_t take_locked(struct xl_process *p, struct xalloc_heap *heap, unsi
 	return done;
 }
 
-uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-		      uintptr_t *entries, uint32_t nr, int *error)
+uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
+		      int *error)
 {
 	xl_os_lock(&heap->lock);
-	nr = take_locked(p, heap, cls, entries, nr, error);
+	nr = take_locked(heap, cls, entries, nr, error);
 	pthread_mutex_unlock(&heap->lock);
 	return nr;
 }
@@ -201,7 +200,7 @@ bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry)
 }
 
 /* Puts blocks of the heap of the first one back. Returns the bits in @left of the others. */
-static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint64_t left)
+static uint64_t put_of_one(const uintptr_t *entries, uint64_t left)
 {
 	uintptr_t entry = entries[__builtin_ctzll(left)];
 	struct xl_page *page = page_of(entry);
@@ -223,13 +222,13 @@ static uint64_t put_of_one(struct xl_process *p, const uintptr_t *entries, uint6
 		left &= ~(todo & -todo);
 		xl_page_put(page, xl_class_divide(page->cls, xl_address_of(entry) -
 								     xl_page_address(heap, page)));
-		came_back(p, heap, page);
+		came_back(heap, page);
 	}
 	pthread_mutex_unlock(&heap->lock);
 	return left;
 }
 
-void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
+void xl_heap_put(const uintptr_t *entries, uint32_t nr)
 {
 	uint32_t some;
 	uint64_t left;
@@ -238,7 +237,7 @@ void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr)
 		some = nr < 64 ? nr : 64;
 		left = some < 64 ? (1ULL << some) - 1 : UINT64_MAX;
 		while (left)
-			left = put_of_one(p, entries, left);
+			left = put_of_one(entries, left);
 	}
 }
 
@@ -279,7 +278,7 @@ static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, un
 		*zero = extent->zero;
 		return xl_map.base + extent->first * XL_KPAGE;
 	}
-	if (!take_locked(p, heap, cls, &entry, 1, error))
+	if (!take_locked(heap, cls, &entry, 1, error))
 		return 0;
 	*zero = entry & XL_FRESH;
 	address = xl_address_of(entry);
@@ -390,7 +389,7 @@ void xl_block_free(const struct xl_where *where)
 		return;
 	}
 	xl_page_put(where->page, where->block);
-	came_back(where->process, where->heap, where->page);
+	came_back(where->heap, where->page);
 }
 
 struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
@@ -420,7 +419,7 @@ int xalloc_heap_destroy(struct xalloc_heap *heap)
 		return ret;
 	pthread_mutex_lock(&p->lock);
 	if (atomic_load(&heap->alive)) {
-		xl_heap_destroy(p, heap);
+		xl_heap_destroy(heap);
 		ret = 0;
 	}
 	pthread_mutex_unlock(&p->lock);

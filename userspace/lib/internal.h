@@ -3,25 +3,27 @@
  * libxalloc inside: what its files share.
  *
  * Words: a slice is 64 KiB of an arena; a page is a run of slices that was granted at once;
- * a slab is a page cut into equal blocks; a large page is cut into extents. Addresses of arenas
- * lie in one reserved range, of which struct xl_map says what is where.
+ * a slab is a page cut into equal blocks; a large page is cut into extents. Arenas lie in the
+ * zone, a part of the address space; struct xl_map says where the tables are that tell what is
+ * where in it.
  *
  * Everything here lies in private memory that a fork wipes (MADV_WIPEONFORK): in a child
  * it reads as zero, which means "not started", "not alive" and "not locked", whatever
- * another thread of the parent was doing. Only struct xl_ranges in process.c survives, to tell
- * the parent's blocks from foreign pointers. In the preload library a fork copies all
+ * another thread of the parent was doing. What zone.c keeps of the zones of forebears survives, to
+ * tell the parent's blocks from foreign pointers. In the preload library a fork copies all
  * of it instead; see preload/fork.c.
  *
  * Locks, outermost first:
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
  *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
- *	3. xalloc_arena.lock	of the local backend: what is granted; of the device: which
+ *	3. xl_zone_lock()	what of the zone is mapped
+ *	4. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
  *	   xl_chunks.lock	what is granted in chunks of an arena
  *	   xl_depot.lock	blocks between caches
- *	4. xl_process.trace_lock	what checks.c keeps
- *	5. xl_process.meta_lock	pools of metadata
+ *	5. xl_process.trace_lock	what checks.c keeps
+ *	6. xl_process.meta_lock	pools of metadata
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its heap (xl_page_lock()). That works because a pool never gives memory back or to
  * another type: a stale page or heap is still a page or a heap.
@@ -41,6 +43,9 @@
 
 #include "os.h"
 #include "size_class.h"
+
+/* For data that another file defines: the compiler then needs no table to find it. */
+#define XL_HIDDEN __attribute__((visibility("hidden")))
 
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
@@ -101,7 +106,7 @@ static inline void xl_list_del(struct xl_list *entry)
 #define XL_CLASS_LARGE XL_NR_CLASSES
 
 /* The class of sizes up to one slice, by (size + 15) / 16. All zero before the start. */
-extern uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
+extern XL_HIDDEN uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 
 struct xl_class {
 	uint32_t block_bytes;
@@ -110,7 +115,7 @@ struct xl_class {
 	uint32_t inverse;   /* 2^32 / block_bytes, rounded up */
 };
 
-extern struct xl_class xl_classes[XL_NR_CLASSES];
+extern XL_HIDDEN struct xl_class xl_classes[XL_NR_CLASSES];
 
 /* The block that begins @offset bytes into a slab: exact, as @offset is a multiple below 2^21. */
 static inline uint32_t xl_class_divide(unsigned int cls, uint64_t offset)
@@ -153,7 +158,7 @@ struct xl_backend;
 struct xl_options {
 	const struct xl_backend *backend;
 	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
-	size_t range_bytes; /* a multiple of XL_SEGMENT */
+	bool limit_is_set;  /* by XALLOC_LIMIT */
 	bool verbose;
 	bool zero_on_free;
 	bool canary;
@@ -186,26 +191,33 @@ void xl_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct xl_page;
 
 /*
- * Not wiped by a fork, but what the pointers lead to is: then no address has a live block. Set
- * once, and again when a child starts.
+ * The tables of the zone. Each begins with what it says of @base, the first address of the zone.
+ * Parts of them are mapped: see zone.c. Not wiped by a fork, but what the pointers lead to is: then
+ * no address has a live block. Set once, and again when a child starts.
  */
 struct xl_map {
-	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, or 0 */
-	uintptr_t base;
-	size_t nr_units; /* of XL_QUANTUM */
+	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, XL_TAG_MAPPED, or 0 */
+	uintptr_t base;         /* of the zone */
+	size_t bytes;           /* of the zone that are for arenas */
+	/* Of XL_QUANTUM: how many, from @base on, have a tag that can be read. */
+	atomic_size_t nr_units;
+	const atomic_bool *is_mapped; /* of XL_PLOT: whether @tags and @page_of can be read */
 	struct xl_page *_Atomic *page_of;
 	struct xl_extent **extent_of; /* of a hardware page; by the lock of its heap */
 	/* Where the states would be of address 0: a byte for XL_STATE_BYTES, or XL_QUANTUM. */
 	uintptr_t states;
 	uintptr_t tiny_states;
+	uint16_t *slacks; /* of XL_QUANTUM, with the option canary alone: see checks.c */
 };
 
-extern struct xl_map xl_map;
+extern XL_HIDDEN struct xl_map xl_map;
 
 /* A tag is a class and one of these: of heaps for threads, and of others. */
 #define XL_TAG_CACHED 512u
 #define XL_TAG_OWN 256u
 #define XL_TAG_STEP 256u
+/* In the place of a tag: the slice has no page, but it can have one. Of no class. */
+#define XL_TAG_MAPPED 255u
 
 static inline size_t xl_unit(uintptr_t address)
 {
@@ -280,6 +292,15 @@ static inline void xl_set_state(uintptr_t address, unsigned int cls, uint8_t sta
 			      memory_order_relaxed);
 }
 
+/* Whether @unit, of any address, has a tag that can be read. One instruction more if it is C. */
+static inline bool xl_has_tag(size_t unit)
+{
+	bool has;
+
+	__asm__("cmpq %1, %2" : "=@ccb"(has) : "m"(xl_map.nr_units), "r"(unit));
+	return has;
+}
+
 /* Of the slice that @unit is in. */
 static inline uint32_t xl_tag(size_t unit)
 {
@@ -303,12 +324,10 @@ struct xl_depot {
 struct xl_process {
 	pthread_mutex_t lock;
 	atomic_bool ready;
-	int start_error; /* one that will not go away, or 0 */
-	bool said_range; /* the line about XALLOC_RANGE was written */
+	int start_error;     /* one that will not go away, or 0 */
+	bool said_addresses; /* the line about missing addresses was written */
 	struct xl_options options;
 
-	uintptr_t base; /* of the range; a multiple of XL_SEGMENT */
-	size_t bytes;
 	struct xl_list parked; /* heaps whose thread has ended, by xalloc_heap.parked */
 	struct xl_list arenas; /* by address */
 	struct xalloc_arena *default_arena;
@@ -334,21 +353,20 @@ struct xl_process *xl_process_peek(void);
 /* Whether @address was in an arena of the parent, before this process was forked. */
 bool xl_inherited(uintptr_t address);
 /*
- * Notes, or forgets, where memory of an arena lies that is not in the range. The caller holds
+ * Notes, or forgets, where memory of an arena lies that is not in the zone. The caller holds
  * lock 1. Returns 0 or -errno: -EEXIST if a part of it is noted already.
  */
 int xl_adopted_add(struct xalloc_arena *arena);
 void xl_adopted_del(const struct xalloc_arena *arena);
-/* Where in the range the address is accounted for; itself, if nowhere else. Takes lock 1. */
+/* Where in the zone the address is accounted for; itself, if nowhere else. Takes lock 1. */
 uintptr_t xl_inside(uintptr_t address);
-void xl_reserve_parents(void);
 /* Says what a fork shall do. Once in a process and its children. Returns 0 or -errno. */
 #if XL_PRELOAD
 int xl_fork_init(void);
 #else
 static inline int xl_fork_init(void)
 {
-	return -pthread_atfork(NULL, NULL, xl_reserve_parents);
+	return 0;
 }
 #endif
 
@@ -371,8 +389,11 @@ struct xalloc_arena {
 	struct xl_chunks *chunks; /* or NULL */
 	size_t chunk_bytes;       /* zero without @chunks: not said yet */
 	uint64_t id;
-	uintptr_t base; /* in the range; a multiple of XL_SEGMENT */
+	uintptr_t base; /* in the zone; a multiple of XL_SEGMENT */
 	size_t bytes;
+	/* Memory is mapped by use, not when it is created; so much is. By the lock of the zone. */
+	bool grows;
+	size_t mapped_bytes;
 	/*
 	 * Adopted memory lies elsewhere: @shift bytes from where in the range it is accounted for.
 	 * Both places agree modulo @alignment_max.
@@ -390,9 +411,12 @@ struct xalloc_arena {
 /* Most of xalloc_arena.keep_bytes. */
 #define XL_LOCAL_KEEP ((size_t)16 << 20)
 
-/* The caller holds lock 1; sizes are whole segments and not zero. NULL with errno set. */
-struct xalloc_arena *xl_arena_create(struct xl_process *p,
-				     const struct xalloc_arena_config *config);
+/*
+ * The caller holds lock 1; sizes are whole segments and not zero. @grows: see struct xalloc_arena.
+ * NULL with errno set.
+ */
+struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config,
+				     bool grows);
 /* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
 void xl_arenas_trim(const struct xalloc_arena *only);
 /* Grows when the kernel wants memory back, without a system call. */
@@ -446,7 +470,7 @@ struct xl_extent {
 	void *next_free;     /* xl_meta_put() */
 	struct xl_list all;  /* xl_large.all */
 	struct xl_list free; /* xl_large.free[], if it is no block */
-	size_t first;        /* from the start of the range */
+	size_t first;        /* from the start of the zone */
 	size_t nr;
 	bool used;
 	bool zero;
@@ -489,12 +513,12 @@ struct xalloc_heap {
 /* The caller holds lock 1. @cached: for threads. */
 struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached);
 /* Takes lock 2; the caller holds lock 1. */
-void xl_heap_destroy(struct xl_process *p, struct xalloc_heap *heap);
+void xl_heap_destroy(struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
 void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
 /* Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is -errno. */
-uint32_t xl_heap_take(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-		      uintptr_t *entries, uint32_t nr, int *error);
+uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
+		      int *error);
 /*
  * In a child of fork(): the heap, of a thread, as the states of its blocks say it is. What caches
  * hold is free.
@@ -503,7 +527,7 @@ void xl_heap_recover(struct xalloc_heap *heap);
 /* Whether a block that a cache holds is of @heap. */
 bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry);
 /* Puts blocks back that were taken from heaps of threads, whichever. Takes their locks. */
-void xl_heap_put(struct xl_process *p, const uintptr_t *entries, uint32_t nr);
+void xl_heap_put(const uintptr_t *entries, uint32_t nr);
 /*
  * For heaps that no thread has, and for large blocks. @zero, unless NULL: whether all bytes of the
  * block are zero. NULL with errno set.
@@ -517,8 +541,8 @@ enum xl_verdict {
 	XL_FREED,          /* the start of a block that is free */
 	XL_INTERIOR_FREED, /* inside a block that is free */
 	XL_NO_BLOCK,       /* in a page, where no block can be */
-	XL_NO_PAGE,        /* in the range, where nothing is granted to this process */
-	XL_FOREIGN,        /* outside the range */
+	XL_NO_PAGE,        /* in the zone, where nothing is granted to this process */
+	XL_FOREIGN,        /* outside of the zone */
 	XL_INHERITED,      /* the parent's */
 };
 
@@ -571,7 +595,7 @@ bool xl_large_resize(struct xl_process *p, struct xalloc_heap *heap, struct xl_e
 /* Whether a block of @size is as long as this one. */
 bool xl_large_fits(const struct xl_extent *e, size_t size);
 /* The extent in which an address of a large page of the heap lies. */
-struct xl_extent *xl_large_find(struct xl_process *p, struct xalloc_heap *heap, uintptr_t address);
+struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address);
 /* Gives idle runs back: @all, or those that are too many or too old. */
 void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all);
 

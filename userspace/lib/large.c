@@ -21,6 +21,7 @@
 #include "backend.h"
 #include "os.h"
 #include "page.h"
+#include "zone.h"
 
 #define KPAGES_PER_SLICE (XL_SLICE / XL_KPAGE)
 
@@ -95,14 +96,11 @@ static void extent_put(struct xl_extent *e)
 }
 
 /* The run of @heap that hardware page @kpage lies in, or NULL. */
-static struct xl_page *run_of(struct xl_process *p, struct xalloc_heap *heap, size_t kpage)
+static struct xl_page *run_of(struct xalloc_heap *heap, size_t kpage)
 {
 	struct xl_page *page;
 
-	if (kpage / KPAGES_PER_SLICE >= p->bytes / XL_SLICE)
-		return NULL;
-	page = atomic_load_explicit(&xl_map.page_of[kpage / KPAGES_PER_SLICE],
-				    memory_order_acquire);
+	page = xl_zone_page(kpage / KPAGES_PER_SLICE);
 	if (!page || atomic_load_explicit(&page->heap, memory_order_relaxed) != heap ||
 	    page->cls != XL_CLASS_LARGE)
 		return NULL;
@@ -115,12 +113,11 @@ static size_t run_first(const struct xalloc_heap *heap, const struct xl_page *pa
 }
 
 /* The free extent with @kpage, which an extent touches at @border; or NULL. */
-static struct xl_extent *free_neighbour(struct xl_process *p, struct xalloc_heap *heap,
-					size_t kpage, size_t border)
+static struct xl_extent *free_neighbour(struct xalloc_heap *heap, size_t kpage, size_t border)
 {
 	struct xl_extent *e;
 
-	if (!run_of(p, heap, kpage))
+	if (!run_of(heap, kpage))
 		return NULL;
 	/* No block lies in two chunks. */
 	if (heap->arena->chunks &&
@@ -130,13 +127,13 @@ static struct xl_extent *free_neighbour(struct xl_process *p, struct xalloc_heap
 	return e && !e->used ? e : NULL;
 }
 
-struct xl_extent *xl_large_find(struct xl_process *p, struct xalloc_heap *heap, uintptr_t address)
+struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address)
 {
 	size_t kpage = (address - xl_map.base) / XL_KPAGE, at = kpage;
 	struct xl_extent *e;
 
 	while (!xl_map.extent_of[at]) {
-		if (!at || !run_of(p, heap, at - 1))
+		if (!at || !run_of(heap, at - 1))
 			return NULL;
 		at--;
 	}
@@ -162,14 +159,13 @@ static void add_idle(struct xalloc_heap *heap, struct xl_page *page)
 }
 
 /* Counts @nr hardware pages from @first on as used, or as free again. */
-static void count_used(struct xl_process *p, struct xalloc_heap *heap, size_t first, size_t nr,
-		       bool used)
+static void count_used(struct xalloc_heap *heap, size_t first, size_t nr, bool used)
 {
 	size_t end = first + nr, run_end, some;
 	struct xl_page *page;
 
 	while (first < end) {
-		page = run_of(p, heap, first);
+		page = run_of(heap, first);
 		run_end = run_first(heap, page) + page->nr_slices * KPAGES_PER_SLICE;
 		some = (run_end < end ? run_end : end) - first;
 		if (used) {
@@ -186,12 +182,12 @@ static void count_used(struct xl_process *p, struct xalloc_heap *heap, size_t fi
 }
 
 /* Gives an idle run back; not if there is no memory to say what is left of its extent. */
-static bool release_run(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+static bool release_run(struct xalloc_heap *heap, struct xl_page *page)
 {
 	size_t first = run_first(heap, page), end = first + page->nr_slices * KPAGES_PER_SLICE;
-	struct xl_extent *e = xl_large_find(p, heap, xl_page_address(heap, page)), *rest = NULL;
+	struct xl_extent *e = xl_large_find(heap, xl_page_address(heap, page)), *rest = NULL;
 	size_t e_first = e->first, e_end = e->first + e->nr;
-	uint64_t offset;
+	struct xalloc_range run;
 
 	if (e_first < first && end < e_end) {
 		rest = extent_get(heap);
@@ -214,8 +210,8 @@ static bool release_run(struct xl_process *p, struct xalloc_heap *heap, struct x
 		extent_put(e);
 	}
 	take_idle(heap, page);
-	offset = xl_page_detach(p, heap, page);
-	xl_page_free_offsets(heap->arena, &offset, 1);
+	run = xl_page_detach(heap, page);
+	xl_page_free_runs(heap->arena, &run, 1);
 	return true;
 }
 
@@ -235,16 +231,16 @@ void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all)
 		    large->idle_bytes <= IDLE_BYTES + large->used_bytes / IDLE_SHARE &&
 		    now - page->idle_since < IDLE_NS)
 			break;
-		if (!release_run(p, heap, page))
+		if (!release_run(heap, page))
 			break;
 	}
 }
 
 /* Merges a free extent, which is on no list, with its neighbours and puts it on one. */
-static struct xl_extent *settle(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e)
+static struct xl_extent *settle(struct xalloc_heap *heap, struct xl_extent *e)
 {
-	struct xl_extent *left = e->first ? free_neighbour(p, heap, e->first - 1, e->first) : NULL;
-	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr, e->first + e->nr);
+	struct xl_extent *left = e->first ? free_neighbour(heap, e->first - 1, e->first) : NULL;
+	struct xl_extent *right = free_neighbour(heap, e->first + e->nr, e->first + e->nr);
 	size_t first = e->first, nr = e->nr;
 
 	set_ends(e, NULL);
@@ -305,8 +301,7 @@ static struct xl_extent *find_free(struct xalloc_heap *heap, size_t nr, size_t a
 }
 
 /* Makes a block of @nr hardware pages from @at on out of the free extent @e. */
-static int carve(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e, size_t at,
-		 size_t nr)
+static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_t nr)
 {
 	size_t first = e->first, end = e->first + e->nr;
 	struct xl_extent *left = NULL, *right = NULL;
@@ -339,12 +334,12 @@ static int carve(struct xl_process *p, struct xalloc_heap *heap, struct xl_exten
 	set_range(e, at, nr);
 	e->used = true;
 	e->loose = false;
-	count_used(p, heap, at, nr, true);
+	count_used(heap, at, nr, true);
 	return 0;
 }
 
 /* Has a run of @bytes granted, which is free. */
-static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t bytes, size_t alignment)
+static int add_run(struct xalloc_heap *heap, size_t bytes, size_t alignment)
 {
 	struct xl_extent *e = extent_get(heap);
 	struct xl_page *page;
@@ -352,7 +347,7 @@ static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t bytes,
 
 	if (!e)
 		return -ENOMEM;
-	ret = xl_page_create(p, heap, XL_CLASS_LARGE, alignment, bytes, &page);
+	ret = xl_page_create(heap, XL_CLASS_LARGE, alignment, bytes, &page);
 	if (ret) {
 		extent_put(e);
 		return ret;
@@ -361,7 +356,7 @@ static int add_run(struct xl_process *p, struct xalloc_heap *heap, size_t bytes,
 	add_idle(heap, page);
 	set_range(e, run_first(heap, page), page->nr_slices * KPAGES_PER_SLICE);
 	e->zero = page->zero;
-	settle(p, heap, e);
+	settle(heap, e);
 	return 0;
 }
 
@@ -385,7 +380,7 @@ static int add_room(struct xl_process *p, struct xalloc_heap *heap, size_t nr, s
 	if (heap->arena->limit_bytes < SEGMENTS_LIMIT || whole > heap->arena->bytes)
 		i = 3;
 	do {
-		ret = add_run(p, heap, parts[i], i < 2 ? XL_SLICE : alignment);
+		ret = add_run(heap, parts[i], i < 2 ? XL_SLICE : alignment);
 		*extent = ret ? NULL : find_free(heap, nr, alignment, at);
 		if (*extent)
 			return 0;
@@ -415,7 +410,7 @@ int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignm
 		if (ret)
 			return ret;
 	}
-	ret = carve(p, heap, e, at, nr);
+	ret = carve(heap, e, at, nr);
 	if (ret)
 		return ret;
 	large->nr_blocks++;
@@ -428,22 +423,22 @@ void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_ext
 {
 	heap->large.nr_blocks--;
 	heap->large.used_bytes -= e->nr * XL_KPAGE;
-	count_used(p, heap, e->first, e->nr, false);
+	count_used(heap, e->first, e->nr, false);
 	e->used = false;
 	e->zero = false;
-	settle(p, heap, e);
+	settle(heap, e);
 	xl_large_trim(p, heap, false);
 }
 
 /* Makes the block longer at the expense of the free extent behind it. */
-static bool grow(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
+static bool grow(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 {
 	size_t more = nr - e->nr;
-	struct xl_extent *right = free_neighbour(p, heap, e->first + e->nr, e->first + e->nr);
+	struct xl_extent *right = free_neighbour(heap, e->first + e->nr, e->first + e->nr);
 
 	if (!right || right->nr < more)
 		return false;
-	count_used(p, heap, right->first, more, true);
+	count_used(heap, right->first, more, true);
 	xl_list_del(&right->free);
 	set_ends(right, NULL);
 	if (right->nr == more) {
@@ -468,8 +463,8 @@ static bool shrink(struct xl_process *p, struct xalloc_heap *heap, struct xl_ext
 	set_ends(e, NULL);
 	set_range(e, first, nr);
 	set_range(rest, first + nr, less);
-	count_used(p, heap, first + nr, less, false);
-	settle(p, heap, rest);
+	count_used(heap, first + nr, less, false);
+	settle(heap, rest);
 	xl_large_trim(p, heap, false);
 	return true;
 }
@@ -479,7 +474,7 @@ bool xl_large_resize(struct xl_process *p, struct xalloc_heap *heap, struct xl_e
 {
 	size_t old = e->nr, nr = kpages(size);
 
-	if (nr > old ? !grow(p, heap, e, nr) : nr < old && !shrink(p, heap, e, nr))
+	if (nr > old ? !grow(heap, e, nr) : nr < old && !shrink(p, heap, e, nr))
 		return false;
 	heap->large.used_bytes += (nr - old) * XL_KPAGE;
 	e->loose = false;

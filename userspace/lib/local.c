@@ -32,7 +32,6 @@ struct xl_local {
 	uint64_t nr_granted;   /* slices */
 	uint32_t nr_kept;
 	uint32_t kept[NR_KEPT_MAX]; /* segments that are committed though no slice is granted */
-	uint32_t *nr_slices;        /* of the page that begins with this slice, or 0 */
 	uint32_t *dirty;            /* of a segment: bit n: slice n was granted since it was zero */
 };
 
@@ -63,6 +62,11 @@ static int local_bytes_max(size_t *bytes)
 	return 0;
 }
 
+static size_t dirty_bytes(const struct xalloc_arena *arena)
+{
+	return arena->bytes / XL_SEGMENT * sizeof(uint32_t);
+}
+
 /* With @arena->bytes. Returns 0 or -errno. */
 static int init(struct xalloc_arena *arena)
 {
@@ -72,12 +76,11 @@ static int init(struct xalloc_arena *arena)
 	if (!local)
 		return -ENOMEM;
 	memset(local, 0, sizeof(*local));
-	local->nr_slices = xl_os_sparse(xl_tables_bytes(arena));
-	if (!local->nr_slices) {
+	local->dirty = xl_os_sparse(dirty_bytes(arena));
+	if (!local->dirty) {
 		xl_meta_put(XL_POOL_LOCAL, local);
 		return -ENOMEM;
 	}
-	local->dirty = local->nr_slices + arena->bytes / XL_SLICE;
 	xalloc_placement_init(&local->placement, arena->bytes / XL_SEGMENT);
 	arena->local = local;
 	arena->fd = -EOPNOTSUPP;
@@ -98,7 +101,7 @@ static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_co
 static void local_destroy(struct xalloc_arena *arena)
 {
 	xalloc_placement_fini(&arena->local->placement);
-	xl_os_unreserve(arena->local->nr_slices, xl_tables_bytes(arena));
+	xl_os_unmap(arena->local->dirty, dirty_bytes(arena));
 	xl_meta_put(XL_POOL_LOCAL, arena->local);
 }
 
@@ -133,9 +136,18 @@ static void adopted_destroy(struct xalloc_arena *arena)
 	local_destroy(arena);
 }
 
-static int local_map(struct xalloc_arena *arena)
+static int local_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 {
-	return xl_os_map_anonymous((void *)arena->base, arena->bytes, SMALL_BYTES);
+	return xl_os_map_anonymous((char *)arena->base + offset, bytes,
+				   offset < SMALL_BYTES ? SMALL_BYTES - offset : 0);
+}
+
+/* Only notes where the memory lies. */
+static int adopted_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
+{
+	(void)offset;
+	(void)bytes;
+	return xl_adopted_add(arena);
 }
 
 /* Calls @visit for each segment of the run with the bits of the run's slices in it. */
@@ -249,7 +261,6 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	}
 	if (!ret) {
 		each_segment(arena, slice, nr_slices, commit, &zero);
-		local->nr_slices[slice] = nr_slices;
 		local->nr_granted += nr_slices;
 		*grant = (struct xl_grant){ .offset = slice * XL_SLICE, .zero = zero };
 	}
@@ -257,32 +268,28 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	return ret;
 }
 
-static int free_one(struct xalloc_arena *arena, uint64_t offset)
+static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
 {
+	uint32_t slice = page->offset / XL_SLICE, nr_slices = page->bytes / XL_SLICE;
 	struct xl_local *local = arena->local;
-	uint32_t slice = offset / XL_SLICE, nr_slices;
 	int ret;
 
-	nr_slices = local->nr_slices[slice];
-	if (!nr_slices)
-		return -ENOENT;
 	ret = xalloc_placement_give(&local->placement, slice, nr_slices);
 	if (ret)
 		return ret;
-	local->nr_slices[slice] = 0;
 	local->nr_granted -= nr_slices;
 	each_segment(arena, slice, nr_slices, uncommit_whole, NULL);
 	return 0;
 }
 
-static int local_free(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+static int local_free(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr)
 {
 	uint32_t done;
 	int ret = 0;
 
 	pthread_mutex_lock(&arena->lock);
 	for (done = 0; done < nr && !ret; done++)
-		ret = free_one(arena, offsets[done]);
+		ret = free_one(arena, &pages[done]);
 	pthread_mutex_unlock(&arena->lock);
 	if (!ret)
 		return nr;
@@ -315,7 +322,7 @@ const struct xl_backend xl_local_backend = {
 
 const struct xl_backend xl_adopted_backend = {
 	.destroy = adopted_destroy,
-	.map = xl_adopted_add,
+	.map = adopted_map,
 	.grant = local_grant,
 	.free = local_free,
 	.stat = local_stat,

@@ -6,13 +6,14 @@
  * second free of an address that was given out again in between.
  */
 #include "page.h"
+#include "zone.h"
 
 struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 {
 	struct xl_page *page;
 
 	for (;;) {
-		page = atomic_load_explicit(&xl_map.page_of[slice], memory_order_acquire);
+		page = xl_zone_page(slice);
 		if (!page)
 			return NULL;
 		*heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
@@ -20,7 +21,7 @@ struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 			continue;
 		xl_os_lock(&(*heap)->lock);
 		/* Released, and perhaps granted again, before the lock was had? */
-		if (atomic_load_explicit(&xl_map.page_of[slice], memory_order_relaxed) == page &&
+		if (xl_zone_page(slice) == page &&
 		    atomic_load_explicit(&page->heap, memory_order_relaxed) == *heap)
 			return page;
 		pthread_mutex_unlock(&(*heap)->lock);
@@ -36,9 +37,9 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	size_t inside;
 
 	*where = (struct xl_where){ .process = p };
-	if (!p || address - p->base >= p->bytes)
+	if (!p || address - xl_map.base >= xl_map.bytes)
 		return xl_inherited(address) ? XL_INHERITED : XL_FOREIGN;
-	where->page = xl_page_lock((address - p->base) / XL_SLICE, &where->heap);
+	where->page = xl_page_lock((address - xl_map.base) / XL_SLICE, &where->heap);
 	if (!where->page)
 		return XL_NO_PAGE;
 	/* Where adopted memory is accounted for there is none. */
@@ -48,10 +49,10 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 	}
 
 	if (where->page->cls == XL_CLASS_LARGE) {
-		where->extent = xl_large_find(p, where->heap, address);
+		where->extent = xl_large_find(where->heap, address);
 		if (!where->extent)
 			return XL_NO_BLOCK;
-		where->inside = address - p->base - where->extent->first * XL_KPAGE;
+		where->inside = address - xl_map.base - where->extent->first * XL_KPAGE;
 		if (where->extent->used)
 			return where->inside ? XL_INTERIOR : XL_BLOCK;
 		/* What was free before has been merged with it. */

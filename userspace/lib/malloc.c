@@ -5,16 +5,13 @@
 
 #include "backend.h"
 #include "checks.h"
+#include "zone.h"
 
 static size_t lower(size_t a, size_t b)
 {
 	return a < b ? a : b;
 }
 
-/*
- * The offset space is twice the limit where that can be, so that a long run can be had
- * between segments that are in use.
- */
 static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
 	struct xalloc_arena_config config = { .size = sizeof(config) };
@@ -28,11 +25,9 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 		errno = -ret;
 		return NULL;
 	}
-	limit = lower(limit, lower(most, p->bytes / 2));
-	limit = limit < XL_SEGMENT ? XL_SEGMENT : limit - limit % XL_SEGMENT;
-	config.limit_bytes = limit;
-	config.arena_bytes = limit <= p->bytes / 4 ? lower(2 * limit, most) : limit;
-	arena = xl_arena_create(p, &config);
+	config.arena_bytes = lower(xl_zone_default_bytes(), most);
+	config.limit_bytes = lower(limit, config.arena_bytes);
+	arena = xl_arena_create(p, &config, true);
 	if (arena)
 		arena->keep_bytes = XL_LOCAL_KEEP;
 	return arena;

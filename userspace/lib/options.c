@@ -88,10 +88,11 @@ static bool parse_bytes(const char *text, size_t *bytes)
 }
 
 /* Reads @name into @bytes, whole segments, when it is set. */
-static int read_bytes(const char *name, size_t *bytes)
+static int read_bytes(const char *name, size_t *bytes, bool *is_set)
 {
 	const char *text = secure_getenv(name);
 
+	*is_set = text;
 	if (!text)
 		return 0;
 	if (!parse_bytes(text, bytes) || *bytes < XL_SEGMENT) {
@@ -193,13 +194,8 @@ int xl_options_read(struct xl_options *options)
 	/* The kernel then refuses the first segment, and so says which limit it was. */
 	if (!options->limit_bytes)
 		options->limit_bytes = XL_SEGMENT;
-	options->range_bytes = ram / XL_SEGMENT * 2 * XL_SEGMENT;
-	if (options->range_bytes < 64 * XL_GIB)
-		options->range_bytes = 64 * XL_GIB;
 
-	ret = read_bytes("XALLOC_LIMIT", &options->limit_bytes);
-	if (!ret)
-		ret = read_bytes("XALLOC_RANGE", &options->range_bytes);
+	ret = read_bytes("XALLOC_LIMIT", &options->limit_bytes, &options->limit_is_set);
 	if (!ret)
 		ret = read_keys(options);
 	xl_checks = options->zero_on_free || options->canary || options->trace;

@@ -10,6 +10,7 @@
 #include <linux/capability.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,6 +26,8 @@
 #define XL_OS_PAGE 4096
 
 #define NR_SPINS 200
+
+static void xl_tsan_init(void) __attribute__((weakref("__tsan_init")));
 
 int xl_os_open(const char *path)
 {
@@ -96,44 +99,29 @@ int xl_os_identify(int fd, struct xl_file *file)
 	return 0;
 }
 
-static void *reserve(void *addr, size_t bytes, int flags)
-{
-	void *got = mmap(addr, bytes, PROT_NONE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
-
-	if (got == MAP_FAILED)
-		return NULL;
-	/* Should it fail, a child has these addresses too: no harm. */
-	if (!XL_PRELOAD)
-		madvise(got, bytes, MADV_DONTFORK);
-	return got;
-}
-
-void *xl_os_reserve(size_t bytes)
-{
-	return reserve(NULL, bytes, 0);
-}
-
-bool xl_os_reserve_free(void *addr, size_t bytes)
-{
-	return reserve(addr, bytes, MAP_FIXED_NOREPLACE);
-}
-
-void xl_os_unreserve(void *addr, size_t bytes)
+void xl_os_unmap(void *addr, size_t bytes)
 {
 	munmap(addr, bytes);
 }
 
-int xl_os_map_file(void *addr, size_t bytes, int fd)
+/* At @addr and nowhere else. Returns 0 or -errno: -EEXIST if it cannot be there. */
+static int map_at(void *addr, size_t bytes, int flags, int fd, uint64_t offset)
 {
-	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
-	int error = errno;
+	void *got =
+		mmap(addr, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd, offset);
 
-	if (got != MAP_FAILED)
+	if (got == addr)
 		return 0;
-	/* The kernel has unmapped what was there if the file refused: not for others to take. */
-	xl_os_reserve_free(addr, bytes);
-	return -error;
+	if (got == MAP_FAILED)
+		return errno == EINVAL ? -EEXIST : -errno;
+	/* Valgrind, ThreadSanitizer, and kernels before 4.17 take the address for a wish. */
+	munmap(got, bytes);
+	return -EEXIST;
+}
+
+int xl_os_map_file(void *addr, size_t bytes, int fd, uint64_t offset)
+{
+	return map_at(addr, bytes, MAP_SHARED, fd, offset);
 }
 
 const void *xl_os_map_page(int fd, uint64_t offset)
@@ -158,31 +146,19 @@ void xl_os_unmap_page(const void *page)
 
 int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes)
 {
-	void *got = mmap(addr, bytes, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	int ret = map_at(addr, bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (got == MAP_FAILED) {
-		int error = errno;
-
-		/* 6.1 has unmapped what was there before it refuses. */
-		xl_os_reserve_free(addr, bytes);
-		return -error;
-	}
+	if (ret)
+		return ret;
 	if (!XL_PRELOAD && madvise(addr, bytes, MADV_DONTFORK)) {
-		int error = errno;
-
-		xl_os_reserve_over(addr, bytes);
-		return -error;
+		ret = -errno;
+		munmap(addr, bytes);
+		return ret;
 	}
 	/* Where there are no huge pages, small ones do; so no matter if this fails. */
 	if (small_bytes < bytes)
 		madvise((char *)addr + small_bytes, bytes - small_bytes, MADV_HUGEPAGE);
 	return 0;
-}
-
-int xl_os_reserve_over(void *addr, size_t bytes)
-{
-	return reserve(addr, bytes, MAP_FIXED) ? 0 : -errno;
 }
 
 void xl_os_zero(void *addr, size_t bytes)
@@ -192,27 +168,66 @@ void xl_os_zero(void *addr, size_t bytes)
 		memset(addr, 0, bytes);
 }
 
+/* For new private memory: what a fork does with it. Returns 0 or -errno, with nothing mapped. */
+static int advise(void *addr, size_t bytes, int advice)
+{
+	int ret;
+
+	/* A huge page for the first byte of each table would be most of a small program. */
+	madvise(addr, bytes, MADV_NOHUGEPAGE);
+	if (XL_PRELOAD || madvise(addr, bytes, advice) == 0)
+		return 0;
+	ret = -errno;
+	munmap(addr, bytes);
+	return ret;
+}
+
 static void *anonymous(size_t bytes, int flags, int advice)
 {
 	void *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
 			  -1, 0);
-	int error;
+	int ret;
 
 	if (addr == MAP_FAILED)
 		return NULL;
-	/* A huge page for the first byte of each table would be most of a small program. */
-	madvise(addr, bytes, MADV_NOHUGEPAGE);
-	if (XL_PRELOAD || madvise(addr, bytes, advice) == 0)
+	ret = advise(addr, bytes, advice);
+	if (!ret)
 		return addr;
-	error = errno;
-	munmap(addr, bytes);
-	errno = error;
+	errno = -ret;
 	return NULL;
+}
+
+int xl_os_map_table(void *addr, size_t bytes)
+{
+	int ret = map_at(addr, bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (ret)
+		return ret;
+	ret = advise(addr, bytes, MADV_WIPEONFORK);
+	/* A core file is to have blocks, not what describes them. */
+	if (!ret)
+		madvise(addr, bytes, MADV_DONTDUMP);
+	return ret;
 }
 
 void *xl_os_private(size_t bytes)
 {
 	return anonymous(bytes, 0, MADV_WIPEONFORK);
+}
+
+bool xl_os_is_tsan(void)
+{
+	return xl_tsan_init;
+}
+
+uint64_t xl_os_random(void)
+{
+	uint64_t random;
+
+	/* Before the kernel has any, at boot, the time of day must do. */
+	if (syscall(SYS_getrandom, &random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+		random = __builtin_ia32_rdtsc() * 0x9e3779b97f4a7c15ull >> 16;
+	return random;
 }
 
 void xl_os_unprivate(void *addr, size_t bytes)

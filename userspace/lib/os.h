@@ -35,22 +35,18 @@ void xl_os_unlink(const char *path);
 /* Size of a file. Returns 0 or -errno. */
 int xl_os_file_bytes(int fd, size_t *bytes);
 
-/* Addresses without memory; unless XL_PRELOAD a child of fork() does not have them. */
-void *xl_os_reserve(size_t bytes);
-/* The same at @addr, if nothing is there. Returns whether it was so. */
-bool xl_os_reserve_free(void *addr, size_t bytes);
-void xl_os_unreserve(void *addr, size_t bytes);
 /*
- * Put memory over a part of what was reserved: that of a file, or anonymous, which is huge behind
- * the first @small_bytes if it can be.
+ * Map memory at @addr, where nothing is mapped: else -EEXIST. Of a file from @offset on; or
+ * anonymous, which is huge behind the first @small_bytes if it can be and which, unless
+ * XL_PRELOAD, a child of fork() does not have; or for tables, as xl_os_sparse().
  */
-int xl_os_map_file(void *addr, size_t bytes, int fd);
+int xl_os_map_file(void *addr, size_t bytes, int fd, uint64_t offset);
+int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes);
+int xl_os_map_table(void *addr, size_t bytes);
+void xl_os_unmap(void *addr, size_t bytes);
 /* A page of a file, to be read. A child of fork() does not have it, unless XL_PRELOAD. */
 const void *xl_os_map_page(int fd, uint64_t offset);
 void xl_os_unmap_page(const void *page);
-int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes);
-/* Makes addresses without memory of it again. */
-int xl_os_reserve_over(void *addr, size_t bytes);
 /* Makes anonymous memory zero, and gives it back where it can. */
 void xl_os_zero(void *addr, size_t bytes);
 /* Zeroed private memory that, unless XL_PRELOAD, is zeroed again in a child of fork(). */
@@ -60,6 +56,10 @@ void xl_os_unprivate(void *addr, size_t bytes);
 void *xl_os_lasting(size_t bytes);
 /* As xl_os_private(), in a size that is used here and there only. */
 void *xl_os_sparse(size_t bytes);
+/* Whether the program is built with ThreadSanitizer, which ends it if it maps some addresses. */
+bool xl_os_is_tsan(void);
+/* A number that nobody can guess. */
+uint64_t xl_os_random(void);
 
 /* A monotonic clock in ns, some ms coarse. */
 uint64_t xl_os_now(void);

@@ -20,6 +20,7 @@
 
 #include "backend.h"
 #include "page.h"
+#include "zone.h"
 
 #define MAP_BITS 64
 
@@ -40,11 +41,10 @@ uintptr_t xl_block_address(const struct xl_page *page, uint32_t block)
 	return xl_page_address(heap, page) + block * (size_t)xl_classes[page->cls].block_bytes;
 }
 
-static void set_map(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page,
-		    struct xl_page *value)
+static void set_map(struct xalloc_heap *heap, struct xl_page *page, struct xl_page *value)
 {
-	size_t slice = (xl_page_address(heap, page) - p->base) / XL_SLICE;
-	uint32_t tag = value ? heap->tag + page->cls : 0;
+	size_t slice = (xl_page_address(heap, page) - xl_map.base) / XL_SLICE;
+	uint32_t tag = value ? heap->tag + page->cls : XL_TAG_MAPPED;
 	uint32_t i;
 
 	for (i = 0; i < page->nr_slices; i++) {
@@ -66,7 +66,7 @@ static void clear_states(const struct xalloc_heap *heap, const struct xl_page *p
 			     XL_FREE);
 }
 
-void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr)
+void xl_page_free_runs(struct xalloc_arena *arena, const struct xalloc_range *runs, uint32_t nr)
 {
 	uint32_t done = 0;
 	int ret;
@@ -74,16 +74,46 @@ void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, u
 	if (arena->leaving)
 		return;
 	while (done < nr) {
-		ret = arena->backend->free(arena, offsets + done, nr - done);
+		ret = arena->backend->free(arena, runs + done, nr - done);
 		if (ret <= 0) {
 			/* Lost to this process; the kernel has it back when the arena goes. */
 			xl_explain("xalloc: the page at %#llx of arena %llu cannot be given back (error %d)\n",
-				   (unsigned long long)offsets[done], (unsigned long long)arena->id,
-				   -ret);
+				   (unsigned long long)runs[done].offset,
+				   (unsigned long long)arena->id, -ret);
 			ret = 1;
 		}
 		done += ret;
 	}
+}
+
+/* Frees what was just granted. */
+static void ungrant(struct xalloc_arena *arena, uint32_t nr_slices, const struct xl_grant *granted)
+{
+	struct xalloc_range run = { .offset = granted->offset, .bytes = nr_slices * XL_SLICE };
+
+	xl_page_free_runs(arena, &run, 1);
+}
+
+/* Grants @nr_slices at addresses that can be had. */
+static int grant_mapped(struct xalloc_arena *arena, uint64_t tag, uint32_t nr_slices,
+			struct xl_grant *granted)
+{
+	int ret;
+
+	for (;;) {
+		ret = arena->backend->grant(arena, nr_slices, tag, granted);
+		if (ret)
+			return ret;
+		ret = xl_zone_use(arena, granted->offset, nr_slices * XL_SLICE);
+		/* Where somebody else has mapped something, the grant stays: out of the way. */
+		if (ret != -EEXIST)
+			break;
+	}
+	if (ret) {
+		ungrant(arena, nr_slices, granted);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 /*
@@ -99,19 +129,19 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 
 	if (first > arena->bytes - *nr_slices * XL_SLICE)
 		return -EFBIG;
-	ret = arena->backend->grant(arena, *nr_slices, tag, granted);
+	ret = grant_mapped(arena, tag, *nr_slices, granted);
 	if (ret || (arena->base + granted->offset) % alignment == 0)
 		return ret;
-	xl_page_free_offsets(arena, &granted->offset, 1);
+	ungrant(arena, *nr_slices, granted);
 	more = *nr_slices + alignment / XL_SLICE - 1;
 	if (more > arena->bytes / XL_SLICE)
 		more = arena->bytes / XL_SLICE; /* starts at 0, so @first is in it */
 	*nr_slices = more;
-	return arena->backend->grant(arena, *nr_slices, tag, granted);
+	return grant_mapped(arena, tag, *nr_slices, granted);
 }
 
-int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-		   size_t alignment, size_t size, struct xl_page **created)
+int xl_page_create(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
+		   struct xl_page **created)
 {
 	struct xalloc_arena *arena = heap->arena;
 	struct xl_class large = { .nr_blocks = 1 };
@@ -154,23 +184,26 @@ int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int 
 	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&heap->pages, &page->all);
-	set_map(p, heap, page, page);
+	set_map(heap, page, page);
 	*created = page;
 	return 0;
 }
 
-uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page)
+struct xalloc_range xl_page_detach(struct xalloc_heap *heap, struct xl_page *page)
 {
-	uint64_t offset = page->slice * XL_SLICE;
+	struct xalloc_range run = {
+		.offset = page->slice * XL_SLICE,
+		.bytes = page->nr_slices * XL_SLICE,
+	};
 
 	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
 	/* In this order: a slice without a tag has no live block. */
 	clear_states(heap, page);
-	set_map(p, heap, page, NULL);
+	set_map(heap, page, NULL);
 	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
 	xl_meta_put(page->cls, page);
-	return offset;
+	return run;
 }
 
 void xl_page_raced(struct xalloc_heap *heap, uintptr_t address)

@@ -9,15 +9,15 @@
  * Grants a page of @cls to @heap, for blocks of @size at @alignment if it is large. No block
  * is used and the page is on no partial list. Returns 0 or -errno.
  */
-int xl_page_create(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-		   size_t alignment, size_t size, struct xl_page **created);
+int xl_page_create(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
+		   struct xl_page **created);
 /*
  * Takes the page, which is on no partial list, from its heap. Its metadata is gone; what
- * is returned is its offset, for xl_page_free_offsets().
+ * is returned is its run, for xl_page_free_runs().
  */
-uint64_t xl_page_detach(struct xl_process *p, struct xalloc_heap *heap, struct xl_page *page);
-/* Gives @nr offsets, at most XALLOC_BATCH_MAX, back to the kernel. */
-void xl_page_free_offsets(struct xalloc_arena *arena, const uint64_t *offsets, uint32_t nr);
+struct xalloc_range xl_page_detach(struct xalloc_heap *heap, struct xl_page *page);
+/* Gives @nr runs, at most XALLOC_BATCH_MAX, back to the kernel. */
+void xl_page_free_runs(struct xalloc_arena *arena, const struct xalloc_range *runs, uint32_t nr);
 
 /* Takes up to @nr blocks out of the free map, which are XL_KEPT then. Returns how many. */
 uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr);

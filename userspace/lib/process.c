@@ -1,41 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
- * Start-up: the one struct xl_process, the range all arenas lie in, and what a fork does.
+ * Start-up: the one struct xl_process, adopted memory, and what a fork does.
  *
  * The object lies in memory that a fork wipes, unless XL_PRELOAD. So in a child the library is
  * simply not started, and no lock is held, also when another thread of the parent was in the
- * middle of a call. The child reserves a range of its own, if it allocates. The range of the
- * parent, which it does not have, it reserves at once, so that nothing of the child gets the
- * address of a block of the parent. A child of the child does so with both ranges, and so on
- * up to XL_FOREBEARS of them.
+ * middle of a call. If the child allocates, it takes a zone of its own.
  */
 #include <errno.h>
 
 #include "internal.h"
 #include "os.h"
-
-/* Bounds the addresses reserved, a range for each. */
-#define XL_FOREBEARS 4
-
-/*
- * So that the states and the tags of the first blocks do not differ in their page alone: to many
- * CPUs a load then seems to depend on a store until their whole addresses are compared.
- */
-#define TAGS_OFFSET 250
+#include "zone.h"
 
 static struct xl_process *_Atomic process;
-
-/*
- * What a fork does not wipe; protected by process->lock, but in xl_reserve_parents(). @bytes is
- * zero while @base changes.
- */
-static struct xl_ranges {
-	struct xl_range {
-		uintptr_t base;
-		atomic_size_t bytes;
-	} owned, inherited[XL_FOREBEARS];
-	unsigned int nr_inherited; /* ever; the latest are kept */
-} ranges;
 
 /*
  * Adopted memory, of this process and of its forebears, none of which a fork wipes: a child that
@@ -43,150 +20,49 @@ static struct xl_ranges {
  */
 static struct xl_adopted {
 	struct xl_adopted *next;
-	struct xl_range range;
-	uintptr_t shift;         /* of the arena */
-	unsigned int generation; /* ranges.nr_inherited of its process */
+	uintptr_t first;
+	size_t bytes;
+	uintptr_t shift;        /* of the arena */
+	unsigned long start_nr; /* of its process */
 } * adopted;
 
-static void set_range(struct xl_range *range, uintptr_t base, size_t bytes)
+/* How many times this process and its forebears have started. A fork does not wipe it. */
+static unsigned long nr_starts;
+
+/* Once in a process and its children. */
+static void say_addresses(int error)
 {
-	atomic_store(&range->bytes, 0);
-	range->base = base;
-	atomic_store(&range->bytes, bytes);
-}
-
-static bool holds(const struct xl_range *range, uintptr_t address)
-{
-	return address - range->base < range->bytes;
-}
-
-static bool overlaps(const struct xl_range *range, uintptr_t base, size_t bytes)
-{
-	return holds(range, base) || (range->bytes && range->base - base < bytes);
-}
-
-static bool is_inherited(uintptr_t address)
-{
-	unsigned int i;
-
-	for (i = 0; i < XL_FOREBEARS; i++)
-		if (holds(&ranges.inherited[i], address))
-			return true;
-	return false;
-}
-
-static bool overlaps_inherited(uintptr_t base, size_t bytes)
-{
-	unsigned int i;
-
-	for (i = 0; i < XL_FOREBEARS; i++)
-		if (overlaps(&ranges.inherited[i], base, bytes))
-			return true;
-	return false;
-}
-
-static void reserve_again(const struct xl_range *range)
-{
-	if (range->bytes)
-		xl_os_reserve_free((void *)range->base, range->bytes);
-}
-
-/* In a new child, before anything else can take the addresses. */
-void xl_reserve_parents(void)
-{
-	unsigned int i;
-
-	reserve_again(&ranges.owned);
-	for (i = 0; i < XL_FOREBEARS; i++)
-		reserve_again(&ranges.inherited[i]);
-}
-
-/* So that arenas of sizes that are powers of two fill the range. */
-static size_t range_alignment(size_t bytes)
-{
-	size_t floor = (size_t)1 << (63 - __builtin_clzll(bytes));
-
-	return floor < XL_GIB ? floor : XL_GIB;
-}
-
-/* Returns addresses with room for @bytes at a multiple of range_alignment(), or 0. */
-static uintptr_t reserve_range(size_t bytes)
-{
-	size_t room = bytes + range_alignment(bytes);
-	void *base = xl_os_reserve(room);
-
-	/* Only where xl_reserve_parents() did not run, as after _Fork(), or came too late. */
-	if (base && overlaps_inherited((uintptr_t)base, room)) {
-		void *again = xl_os_reserve(room);
-
-		xl_os_unreserve(base, room);
-		base = again;
-	}
-	return (uintptr_t)base;
-}
-
-static void say_range(struct xl_process *p, size_t bytes, int ret)
-{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
 	size_t limit = xl_os_address_space();
 
-	if (p->said_range)
+	if (atomic_flag_test_and_set(&said))
 		return;
-	p->said_range = true;
 	if (limit != SIZE_MAX)
-		xl_say("xalloc: no %zu MiB of addresses: RLIMIT_AS (ulimit -v) is %zu MiB; raise it or set XALLOC_RANGE to less\n",
-		       bytes >> 20, limit >> 20);
+		xl_say("xalloc: no addresses for the tables of the library: RLIMIT_AS (ulimit -v) is %zu MiB\n",
+		       limit >> 20);
 	else
-		xl_say("xalloc: no %zu MiB of addresses (error %d); set XALLOC_RANGE to less\n",
-		       bytes >> 20, -ret);
+		xl_say("xalloc: no addresses for the tables of the library (error %d)\n", error);
 }
 
-static void unmap_table(void *table, size_t bytes)
+/* Returns 0, or -EINVAL after a line on stderr. */
+static int check_limit(struct xl_options *options)
 {
-	if (table)
-		xl_os_unreserve(table, bytes);
-}
+	size_t most = xl_zone_default_most();
 
-/*
- * The tables of the range. Those of a parent, which the fork has wiped, serve again if they are
- * large enough, and stay in any case: another thread may just look for an inherited block.
- */
-static int map_tables(uintptr_t base, size_t bytes)
-{
-	size_t nr_slices = bytes / XL_SLICE;
-	struct xl_map map = xl_map;
-
-	if (bytes / XL_QUANTUM > map.nr_units) {
-		map.base = 0;
-		map.tags = xl_os_sparse((nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
-		map.extent_of = xl_os_sparse(bytes / XL_KPAGE * sizeof(*map.extent_of));
-		map.page_of = xl_os_sparse(nr_slices * sizeof(*map.page_of));
-		map.states = (uintptr_t)xl_os_sparse(bytes / XL_STATE_BYTES);
-		map.tiny_states = (uintptr_t)xl_os_sparse(bytes / XL_QUANTUM);
-		if (!map.tags || !map.extent_of || !map.page_of || !map.states ||
-		    !map.tiny_states) {
-			unmap_table(map.tags, (nr_slices + TAGS_OFFSET) * sizeof(*map.tags));
-			unmap_table(map.extent_of, bytes / XL_KPAGE * sizeof(*map.extent_of));
-			unmap_table(map.page_of, nr_slices * sizeof(*map.page_of));
-			unmap_table((void *)map.states, bytes / XL_STATE_BYTES);
-			unmap_table((void *)map.tiny_states, bytes / XL_QUANTUM);
-			return -ENOMEM;
-		}
-		map.tags += TAGS_OFFSET;
+	if (options->limit_bytes <= most)
+		return 0;
+	if (options->limit_is_set) {
+		xl_say("xalloc: XALLOC_LIMIT is %zu MiB; there are no addresses for more than %zu MiB\n",
+		       options->limit_bytes >> 20, most >> 20);
+		return -EINVAL;
 	}
-	/* Their first bytes are for what lies at @base. */
-	map.states += map.base / XL_STATE_BYTES - base / XL_STATE_BYTES;
-	map.tiny_states += map.base / XL_QUANTUM - base / XL_QUANTUM;
-	map.nr_units = bytes / XL_QUANTUM;
-	map.base = base;
-	xl_map = map;
+	options->limit_bytes = most;
 	return 0;
 }
 
 static int start(struct xl_process *p)
 {
 	static bool have_handler;
-	size_t bytes, alignment;
-	uintptr_t base;
 	int ret;
 
 	if (p->start_error)
@@ -195,12 +71,6 @@ static int start(struct xl_process *p)
 	if (ret) {
 		p->start_error = ret;
 		return ret;
-	}
-	if (ranges.owned.bytes) {
-		xl_reserve_parents();
-		set_range(&ranges.inherited[ranges.nr_inherited++ % XL_FOREBEARS],
-			  ranges.owned.base, ranges.owned.bytes);
-		set_range(&ranges.owned, 0, 0);
 	}
 
 	/* They stay for the children of children. */
@@ -213,23 +83,17 @@ static int start(struct xl_process *p)
 		have_handler = true;
 	}
 
-	bytes = p->options.range_bytes;
-	alignment = range_alignment(bytes);
-	base = reserve_range(bytes);
-	if (!base) {
-		ret = -errno;
-		say_range(p, bytes, ret);
-		return ret;
-	}
-	ret = map_tables(xl_round_up(base, alignment), bytes);
+	ret = xl_zone_start(p->options.limit_bytes, p->options.canary);
 	if (ret) {
-		say_range(p, bytes, ret);
-		xl_os_unreserve((void *)base, bytes + alignment);
+		say_addresses(-ret);
 		return ret;
 	}
-	set_range(&ranges.owned, base, bytes + alignment);
-	p->base = xl_map.base;
-	p->bytes = bytes;
+	ret = check_limit(&p->options);
+	if (ret) {
+		p->start_error = ret;
+		return ret;
+	}
+	nr_starts++;
 	xl_list_init(&p->arenas);
 	xl_list_init(&p->parked);
 	xl_classes_init();
@@ -266,8 +130,11 @@ struct xl_process *xl_process_get(void)
 	if (p)
 		return p;
 	p = object();
-	if (!p)
+	if (!p) {
+		say_addresses(errno);
+		errno = ENOMEM;
 		return NULL;
+	}
 	/* All zero is PTHREAD_MUTEX_INITIALIZER, here and for each lock in wiped memory. */
 	pthread_mutex_lock(&p->lock);
 	if (!atomic_load_explicit(&p->ready, memory_order_relaxed))
@@ -282,7 +149,12 @@ struct xl_process *xl_process_get(void)
 
 static bool is_own(const struct xl_adopted *a)
 {
-	return a->generation == ranges.nr_inherited;
+	return a->start_nr == nr_starts;
+}
+
+static bool holds(const struct xl_adopted *a, uintptr_t address)
+{
+	return address - a->first < a->bytes;
 }
 
 /* The caller holds lock 1. */
@@ -291,7 +163,7 @@ static struct xl_adopted *find_adopted(uintptr_t address, bool own)
 	struct xl_adopted *a;
 
 	for (a = adopted; a; a = a->next)
-		if (holds(&a->range, address) && is_own(a) == own)
+		if (holds(a, address) && is_own(a) == own)
 			return a;
 	return NULL;
 }
@@ -305,8 +177,8 @@ bool xl_inherited(uintptr_t address)
 		return false;
 	pthread_mutex_lock(&p->lock);
 	ready = atomic_load_explicit(&p->ready, memory_order_relaxed);
-	ret = is_inherited(address) || (!ready && holds(&ranges.owned, address)) ||
-	      find_adopted(address, false) || (!ready && find_adopted(address, true));
+	ret = xl_zone_inherited(address, ready) || find_adopted(address, false) ||
+	      (!ready && find_adopted(address, true));
 	pthread_mutex_unlock(&p->lock);
 	return ret;
 }
@@ -318,14 +190,15 @@ int xl_adopted_add(struct xalloc_arena *arena)
 	struct xl_adopted *a;
 
 	for (a = adopted; a; a = a->next)
-		if (is_own(a) && overlaps(&a->range, first, bytes))
+		if (is_own(a) && (holds(a, first) || a->first - first < bytes))
 			return -EEXIST;
 	a = xl_os_lasting(sizeof(*a));
 	if (!a)
 		return -ENOMEM;
-	set_range(&a->range, first, bytes);
+	a->first = first;
+	a->bytes = bytes;
 	a->shift = arena->shift;
-	a->generation = ranges.nr_inherited;
+	a->start_nr = nr_starts;
 	a->next = adopted;
 	adopted = a;
 	return 0;
@@ -337,9 +210,9 @@ void xl_adopted_del(const struct xalloc_arena *arena)
 
 	for (; (a = *link); link = &a->next) {
 		if (is_own(a) && a->shift == arena->shift &&
-		    a->range.base == (uintptr_t)arena->blocks.iov_base) {
+		    a->first == (uintptr_t)arena->blocks.iov_base) {
 			*link = a->next;
-			xl_os_unreserve(a, sizeof(*a));
+			xl_os_unmap(a, sizeof(*a));
 			return;
 		}
 	}
@@ -350,7 +223,7 @@ uintptr_t xl_inside(uintptr_t address)
 	struct xl_process *p = xl_process_peek();
 	struct xl_adopted *a;
 
-	if (!p || address - p->base < p->bytes)
+	if (!p || address - xl_map.base < xl_map.bytes)
 		return address;
 	pthread_mutex_lock(&p->lock);
 	a = find_adopted(address, true);

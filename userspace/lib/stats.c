@@ -284,7 +284,6 @@ static int add_process(struct text *text, struct xl_process *p)
 
 	add(text, "\"backend\":\"%s\",",
 	    p->options.backend == &xl_local_backend ? "local" : "device");
-	add_number(text, "range_bytes", p->bytes);
 	add(text, "\"arenas\":[");
 	for (pos = p->arenas.next; pos != &p->arenas && !ret; pos = pos->next) {
 		add(text, "%s", comma);

@@ -17,6 +17,7 @@
 #include "backend.h"
 #include "chunk.h"
 #include "preload.h"
+#include "zone.h"
 
 /*
  * The process whose locks a fork that has begun holds, or NULL. A program with one thread needs
@@ -38,11 +39,12 @@ static void each_heap(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 	}
 }
 
-/* Locks 3 to 5, but for those of depots: who is in one has a cache, or holds lock 1. */
+/* Locks 3 to 6, but for those of depots: who is in one has a cache, or holds lock 1. */
 static void each_inner(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 {
 	struct xl_list *pos;
 
+	visit(xl_zone_lock());
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
