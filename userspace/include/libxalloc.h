@@ -39,6 +39,11 @@
  *	goes back when the kernel wants memory, as soon as the thread allocates what it has
  *	not at hand.
  *
+ * dlopen
+ *	dlclose() leaves the library where it is, as do blocks and arenas: the next dlopen() finds
+ *	all of them. A plugin that is linked with libxalloc.a has to stay as well: link the plugin
+ *	with -z nodelete.
+ *
  * fork
  *	A child has none of its parent's blocks: touching one is SIGSEGV. In the child
  *	the library starts anew, with a default heap and arenas of its own; arenas and heaps
