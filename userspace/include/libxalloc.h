@@ -37,7 +37,8 @@
  *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
  *	serve others when it ends; as much again is passed on between threads. What is kept
  *	goes back when the kernel wants memory, as soon as the thread allocates what it has
- *	not at hand.
+ *	not at hand. The library takes one pthread key when it is loaded. If the program has
+ *	taken all keys before that, threads keep no blocks, and each call takes a lock.
  *
  * dlopen
  *	dlclose() leaves the library where it is, as do blocks and arenas: the next dlopen() finds

@@ -57,7 +57,9 @@ struct xl_cache {
 
 static struct xl_cache no_cache;
 static __thread struct xl_cache *cache __attribute__((tls_model("initial-exec"))) = &no_cache;
+/* Its destructor parks the cache of a thread that ends. Without a key no thread has a cache. */
 static pthread_key_t exit_key;
+static bool has_key;
 /* This thread has ended, but for what still runs when its cache is gone. */
 static __thread bool has_left __attribute__((tls_model("initial-exec")));
 
@@ -265,9 +267,11 @@ void xl_caches_recover(struct xl_process *p)
 	each_cached(p, recover);
 }
 
-int xl_caches_init(void)
+/* Runs before the constructors of the program, because the program may take all keys. */
+__attribute__((constructor(101))) void xl_caches_init(void)
 {
-	return -pthread_key_create(&exit_key, park);
+	if (!has_key)
+		has_key = !pthread_key_create(&exit_key, park);
 }
 
 /* A heap for this thread: one that another has left, or a new one. */
@@ -292,14 +296,13 @@ static struct xalloc_heap *adopt_heap(struct xl_process *p, struct xl_cache *c)
 	return heap;
 }
 
-/* Gives this thread a cache. NULL with errno set. */
+/* Gives this thread a cache, or returns NULL: the thread then uses the shared heap. */
 static struct xl_cache *start(void)
 {
-	struct xalloc_heap *shared = xl_heap_default();
 	struct xl_process *p = xl_process_peek();
 	struct xl_cache *c;
 
-	if (!shared)
+	if (xl_checks || has_left || !has_key)
 		return NULL;
 	c = xl_meta_get(XL_POOL_CACHE, sizeof(*c));
 	if (!c)
@@ -309,7 +312,6 @@ static struct xl_cache *start(void)
 	c->heap = adopt_heap(p, c);
 	if (!c->heap) {
 		xl_meta_put(XL_POOL_CACHE, c);
-		errno = ENOMEM;
 		return NULL;
 	}
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
@@ -318,7 +320,6 @@ static struct xl_cache *start(void)
 	/* Where it allocates, it may do so from this cache: in the preload library. */
 	if (pthread_setspecific(exit_key, c)) {
 		park(c);
-		errno = ENOMEM;
 		return NULL;
 	}
 	return c;
@@ -370,16 +371,13 @@ static inline uintptr_t pop(struct xl_cache *c, unsigned int cls)
 /* The stack of @cls is empty. Returns an entry, or 0 with errno set. */
 static uintptr_t refill(unsigned int cls, size_t size)
 {
-	struct xl_cache *c = cache->heap ? cache : start();
-	struct xl_process *p;
+	struct xl_process *p = xl_process_peek();
+	struct xl_cache *c = cache;
 	uintptr_t *stack, entry;
 	bool by_hook = false;
 	uint32_t nr;
 	int error;
 
-	if (!c)
-		return 0;
-	p = xl_process_peek();
 	xl_arena_trim_if_wanted(c->heap->arena, &c->generation);
 	c->ran_dry[cls] = true;
 	grow(p, c, cls);
@@ -448,16 +446,11 @@ noinline void *xl_default_alloc(size_t alignment, size_t size, bool *zero)
 		errno = EINVAL;
 		return NULL;
 	}
-	if (unlikely(!cache->heap)) {
-		/* In the first call there are neither options nor size classes yet. */
-		heap = xl_heap_default();
-		if (!heap)
-			return NULL;
-		if (xl_checks || has_left)
-			return xl_heap_alloc(heap, alignment, size, zero);
-	}
+	/* In the first call there are neither options nor size classes yet. */
+	if (unlikely(!cache->heap) && !xl_heap_default())
+		return NULL;
 	cls = xl_class_of(alignment, size ? size : 1);
-	if (cls != XL_CLASS_LARGE)
+	if (cls != XL_CLASS_LARGE && (likely(cache->heap) || start()))
 		return alloc_class(cls, size, zero ? zero : &ignored);
 	heap = xl_heap_default();
 	return heap ? xl_heap_alloc(heap, alignment, size, zero) : NULL;
@@ -492,7 +485,7 @@ static noinline void push_slow(unsigned int cls, uintptr_t entry)
 	uint32_t count;
 
 	if (!c->heap)
-		c = has_left ? NULL : start();
+		c = start();
 	if (c) {
 		grow(p, c, cls);
 		count = xl_cache_count(c, cls);

@@ -612,8 +612,8 @@ void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size);
 
 struct xl_cache;
 
-/* Once in a process and its children. Returns 0 or -errno. */
-int xl_caches_init(void);
+/* Before the first allocation. More calls do nothing. */
+void xl_caches_init(void);
 /* In the default heap; as xl_heap_alloc(). */
 void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
 

@@ -75,9 +75,8 @@ static int start(struct xl_process *p)
 
 	/* They stay for the children of children. */
 	if (!have_handler) {
-		ret = xl_caches_init();
-		if (!ret)
-			ret = xl_fork_init();
+		xl_caches_init();
+		ret = xl_fork_init();
 		if (ret)
 			return ret;
 		have_handler = true;

@@ -171,4 +171,71 @@ TEST_F(lib_dlclose, rounds_of_dlopen_and_dlclose_leave_nothing_behind)
 	ASSERT_LT(0, nr_mappings);
 }
 
+/* --- a program that has taken all keys before it loads the library */
+
+#define NR_THREADS 4
+#define NR_LEFT 100
+
+struct allocator {
+	struct library *library;
+	char *left[NR_LEFT];
+};
+
+static size_t bytes_of(int i)
+{
+	return i * 7 % 3000 + 1;
+}
+
+/* Frees all but the first blocks, each of which begins and ends with its number. */
+static void *allocate(void *arg)
+{
+	struct allocator *a = arg;
+	int i;
+
+	for (i = 0; i < 5000; i++) {
+		char *ptr = a->library->malloc(bytes_of(i));
+
+		if (!ptr)
+			return "no memory";
+		ptr[0] = i;
+		ptr[bytes_of(i) - 1] = i;
+		if (i < NR_LEFT)
+			a->left[i] = ptr;
+		else
+			a->library->free(ptr);
+	}
+	return NULL;
+}
+
+TEST_F(lib_dlclose, threads_of_a_program_that_has_all_keys_get_blocks)
+{
+	struct allocator allocators[NR_THREADS];
+	pthread_t threads[NR_THREADS];
+	struct library library;
+	pthread_key_t key;
+	void *complaint;
+	int i, j;
+
+	while (!pthread_key_create(&key, NULL))
+		;
+	ASSERT_TRUE(load(self->library, &library));
+	for (i = 0; i < NR_THREADS; i++) {
+		allocators[i].library = &library;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, allocate, &allocators[i]));
+	}
+	for (i = 0; i < NR_THREADS; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &complaint));
+		ASSERT_EQ(NULL, complaint);
+	}
+	for (i = 0; i < NR_THREADS; i++) {
+		for (j = 0; j < NR_LEFT; j++) {
+			char *ptr = allocators[i].left[j];
+
+			ASSERT_EQ((char)j, ptr[0]);
+			ASSERT_EQ((char)j, ptr[bytes_of(j) - 1]);
+			library.free(ptr);
+		}
+	}
+}
+
 TEST_HARNESS_MAIN
