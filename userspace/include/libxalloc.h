@@ -67,7 +67,7 @@
  *	MADV_DONTNEED they have their contents still, and a mutex or semaphore that processes share
  *	may not lie in one.
  *
- * Environment (ignored in set-user-ID programs)
+ * Environment (as the first call finds it; ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
  *			or T; at least 2M, rounded down to whole 2M. The largest limit is about
  *			3T on x86-64. Unset: RLIMIT_MEMLOCK,

@@ -63,6 +63,28 @@ static bool has_key;
 /* This thread has ended, but for what still runs when its cache is gone. */
 static __thread bool has_left __attribute__((tls_model("initial-exec")));
 
+#if XL_PRELOAD
+/*
+ * A resolver of an IFUNC may allocate. ld.so calls those of the program before it gives the main
+ * thread its variables, which are zero until then. It calls the resolver of this library, which is
+ * for nothing else, before those of the program: the main thread then allocates without a cache,
+ * until ld.so sets its variables to their initial values.
+ */
+static void do_nothing(void)
+{
+}
+
+static __attribute__((used)) void (*resolve(void))(void)
+{
+	cache = &no_cache;
+	has_left = true;
+	return do_nothing;
+}
+
+static void resolved(void) __attribute__((ifunc("resolve")));
+static __attribute__((used)) void (*const reference)(void) = resolved;
+#endif
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define noinline __attribute__((noinline))

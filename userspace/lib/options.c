@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "checks.h"
@@ -65,6 +67,38 @@ void xl_explain(const char *format, ...)
 	va_end(args);
 }
 
+/* Of glibc's ld.so: where the kernel has put argc, argv and the environment. */
+extern const uintptr_t *__libc_stack_end __attribute__((weak));
+
+/*
+ * The environment while libc has not set environ yet, or NULL. Resolvers of IFUNCs and functions in
+ * .preinit_array run so early, and may allocate.
+ */
+static char **early_environment(void)
+{
+	/* After clearenv() environ is NULL, too, but the name is set, as libc sets both at once. */
+	if (environ || *program_invocation_name || !&__libc_stack_end || getauxval(AT_SECURE))
+		return NULL;
+	/* In a program without ld.so this is another part of the stack, with a zero there. */
+	if (!__libc_stack_end[0])
+		return NULL;
+	return (char **)__libc_stack_end + 1 + __libc_stack_end[0] + 1;
+}
+
+/* As secure_getenv(), at any time. */
+static const char *variable(const char *name)
+{
+	char **entry = early_environment();
+	size_t len = strlen(name);
+
+	if (!entry)
+		return secure_getenv(name);
+	for (; *entry; entry++)
+		if (!strncmp(*entry, name, len) && (*entry)[len] == '=')
+			return *entry + len + 1;
+	return NULL;
+}
+
 /* Returns whether @text is a number of bytes with an optional suffix. */
 static bool parse_bytes(const char *text, size_t *bytes)
 {
@@ -90,7 +124,7 @@ static bool parse_bytes(const char *text, size_t *bytes)
 /* Reads @name into @bytes, whole segments, when it is set. */
 static int read_bytes(const char *name, size_t *bytes, bool *is_set)
 {
-	const char *text = secure_getenv(name);
+	const char *text = variable(name);
 
 	*is_set = text;
 	if (!text)
@@ -106,7 +140,7 @@ static int read_bytes(const char *name, size_t *bytes, bool *is_set)
 
 static int read_backend(struct xl_options *options)
 {
-	const char *text = secure_getenv("XALLOC_BACKEND");
+	const char *text = variable("XALLOC_BACKEND");
 
 	options->backend = &xl_device_backend;
 	if (!text || !strcmp(text, "device"))
@@ -161,7 +195,7 @@ static bool read_key(struct xl_options *options, const char *text, size_t len)
 
 static int read_keys(struct xl_options *options)
 {
-	const char *key = secure_getenv("XALLOC_OPTIONS");
+	const char *key = variable("XALLOC_OPTIONS");
 	size_t len;
 
 	for (; key && *key; key += len + (key[len] == ',')) {

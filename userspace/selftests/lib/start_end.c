@@ -178,7 +178,49 @@ TEST_F(lib_start_end, destructors_of_the_program_may_allocate)
 	ASSERT_GT(8 * MIB, stat.granted_bytes);
 }
 
+/* --- the environment */
+
+/* What was there when the program started is not what counts. */
+static int environment_is_cleared(void)
+{
+	CHECK(!clearenv());
+	errno = 0;
+	CHECK(xalloc_malloc(1) || errno != EINVAL);
+	return 0;
+}
+
+static int environment_is_new(void)
+{
+	CHECK(!clearenv());
+	setenv("XALLOC_BACKEND", "local", 1);
+	setenv("XALLOC_LIMIT", "6M", 1);
+	CHECK(stats_of(xalloc_arena_default()).limit_bytes == 6 * MIB);
+	return 0;
+}
+
+static int exec_with_bad_limit(void *arg)
+{
+	setenv("XALLOC_LIMIT", "nonsense", 1);
+	setenv(CASE, arg, 1);
+	execl("/proc/self/exe", program_invocation_short_name, NULL);
+	return 1;
+}
+
+TEST_F(lib_start_end, the_environment_of_the_first_call_counts)
+{
+	char text[1024];
+
+	EXPECT_EQ(0, run_child(exec_with_bad_limit, "environment_is_cleared", text, sizeof(text))) {
+		TH_LOG("%s", text);
+	}
+	EXPECT_EQ(0, run_child(exec_with_bad_limit, "environment_is_new", text, sizeof(text))) {
+		TH_LOG("%s", text);
+	}
+}
+
 static const struct preload_case cases[] = {
+	{ "environment_is_cleared", environment_is_cleared },
+	{ "environment_is_new", environment_is_new },
 	{ "all_keys_are_taken", all_keys_are_taken_preloaded },
 };
 
