@@ -65,7 +65,8 @@
  *	of memory is a line there too. fork() may be called in a signal handler by a program with
  *	one thread. Blocks differ from those of libc where the kernel knows of files: after
  *	MADV_DONTNEED they have their contents still, and a mutex or semaphore that processes share
- *	may not lie in one.
+ *	may not lie in one. malloc_trim(), mallinfo2() and what else glibc says of its malloc are
+ *	about the default arena; mallopt() accepts each parameter of glibc's, and does nothing.
  *
  * Environment (as the first call finds it; ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G

@@ -45,6 +45,8 @@ struct xl_backend {
 	/* How many of @nr pages, at most XALLOC_BATCH_MAX, were freed; not zero. */
 	int (*free)(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr);
 	int (*stat)(struct xalloc_arena *arena, struct xl_backend_stat *stat);
+	/* Gives memory without a grant back. NULL where none is kept. By any thread at any time. */
+	void (*trim)(struct xalloc_arena *arena);
 	/*
 	 * With XL_PRELOAD, or NULL: has memory ready for the child of the next fork, or, @cancel,
 	 * gives that back; and makes the arena, copied by the fork, one of this child.

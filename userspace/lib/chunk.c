@@ -491,5 +491,7 @@ int xalloc_arena_trim(struct xalloc_arena *arena)
 		return -ESTALE;
 	xl_arenas_trim(arena);
 	xl_chunks_trim(arena);
+	if (arena->backend->trim)
+		arena->backend->trim(arena);
 	return 0;
 }

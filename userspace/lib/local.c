@@ -296,6 +296,16 @@ static int local_free(struct xalloc_arena *arena, const struct xalloc_range *pag
 	return done > 1 ? (int)done - 1 : ret;
 }
 
+static void local_trim(struct xalloc_arena *arena)
+{
+	struct xl_local *local = arena->local;
+
+	pthread_mutex_lock(&arena->lock);
+	while (local->nr_kept)
+		uncommit(arena, local->kept[--local->nr_kept]);
+	pthread_mutex_unlock(&arena->lock);
+}
+
 static int local_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
 {
 	struct xl_local *local = arena->local;
@@ -318,6 +328,7 @@ const struct xl_backend xl_local_backend = {
 	.grant = local_grant,
 	.free = local_free,
 	.stat = local_stat,
+	.trim = local_trim,
 };
 
 const struct xl_backend xl_adopted_backend = {

@@ -34,6 +34,16 @@ int exec_preloaded(void *arg);
 		} \
 	} while (0)
 
+/* Of glibc; no header has them. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t nmemb, size_t size);
+void *__libc_realloc(void *ptr, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+void *__libc_valloc(size_t size);
+void *__libc_pvalloc(size_t size);
+void __libc_free(void *ptr);
+int __libc_mallopt(int param, int value);
+
 /* Whether @ptr is a block of libxalloc. */
 bool is_block(const void *ptr);
 

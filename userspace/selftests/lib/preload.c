@@ -3,6 +3,8 @@
  * Description: the preload library in a program that calls malloc(), and closes descriptors that
  * it does not know.
  */
+#include <dlfcn.h>
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 
@@ -87,6 +89,214 @@ static int first_call_with_many_keys(void)
 
 	for (i = 0; i < 40; i++)
 		CHECK(!pthread_key_create(&key, NULL));
+	CHECK(gives_blocks());
+	return 0;
+}
+
+/* --- the other calls of glibc's malloc */
+
+/* What one name allocates another may free. */
+static int other_names(void)
+{
+	/* Only old programs are linked with it. */
+	void (*cfree)(void *ptr) = (void (*)(void *ptr))dlsym(RTLD_DEFAULT, "cfree");
+	void *ptr = __libc_malloc(100);
+
+	CHECK(ptr && is_block(ptr));
+	free(ptr);
+	ptr = __libc_calloc(10, 10);
+	CHECK(ptr && is_block(ptr) && bytes_zero(ptr, 100));
+	ptr = __libc_realloc(ptr, 10000);
+	CHECK(ptr && is_block(ptr));
+	free(ptr);
+	ptr = __libc_memalign(4096, 10);
+	CHECK(ptr && is_block(ptr) && (uintptr_t)ptr % 4096 == 0);
+	free(ptr);
+	ptr = __libc_valloc(10);
+	CHECK(ptr && is_block(ptr) && (uintptr_t)ptr % 4096 == 0);
+	free(ptr);
+	ptr = __libc_pvalloc(10);
+	CHECK(ptr && is_block(ptr) && malloc_usable_size(ptr) >= 4096);
+	free(ptr);
+	ptr = strdup("text");
+	CHECK(ptr);
+	__libc_free(ptr);
+	ptr = strdup("text");
+	CHECK(ptr && cfree);
+	cfree(ptr);
+	return 0;
+}
+
+/* The library of C++ allocates by malloc(), and its sized calls free by free(). */
+static int operators_of_cxx(void)
+{
+	void *cxx = dlopen("libstdc++.so.6", RTLD_NOW);
+	void *(*new)(size_t size), *(*new_aligned)(size_t size, size_t alignment);
+	void (*delete_sized)(void *ptr, size_t size);
+	void (*delete_aligned)(void *ptr, size_t size, size_t alignment);
+	size_t size;
+	void *ptr;
+
+	if (!cxx)
+		return 0;
+	new = (void *(*)(size_t))dlsym(cxx, "_Znwm");
+	new_aligned = (void *(*)(size_t, size_t))dlsym(cxx, "_ZnwmSt11align_val_t");
+	delete_sized = (void (*)(void *, size_t))dlsym(cxx, "_ZdlPvm");
+	delete_aligned = (void (*)(void *, size_t, size_t))dlsym(cxx, "_ZdlPvmSt11align_val_t");
+	CHECK(new && new_aligned && delete_sized && delete_aligned);
+	for (size = 0; size < 300000; size = size * 3 / 2 + 1) {
+		ptr = new(size);
+		CHECK(ptr && is_block(ptr));
+		delete_sized(ptr, size);
+		ptr = new_aligned(size, 256);
+		CHECK(ptr && is_block(ptr) && (uintptr_t)ptr % 256 == 0);
+		delete_aligned(ptr, size, 256);
+	}
+	return 0;
+}
+
+/* Allocates and frees, so that more is kept than a program needs. */
+static int leave_much(void)
+{
+	/* Through a pointer, for the compiler knows the call. */
+	void *(*volatile allocate)(size_t) = malloc;
+	void *ptrs[100];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ptrs); i++) {
+		ptrs[i] = allocate(1 << 20);
+		CHECK(ptrs[i]);
+	}
+	for (i = 0; i < ARRAY_SIZE(ptrs); i++)
+		free(ptrs[i]);
+	return 0;
+}
+
+static int trims(void)
+{
+	struct xalloc_arena *arena = xalloc_arena_default();
+	uint64_t before, after;
+
+	CHECK(!fill_blocks(1));
+	CHECK(!leave_much());
+	before = stats_of(arena).committed_bytes;
+	CHECK(malloc_trim(0) == 1);
+	after = stats_of(arena).committed_bytes;
+	CHECK(after < before);
+	/* The blocks have some 2 MiB, and may lie at the ends of others. */
+	CHECK(after <= 12 * MIB);
+	CHECK(malloc_trim(0) == 0);
+	CHECK(stats_of(arena).committed_bytes == after);
+	CHECK(!expect_blocks(1));
+	return 0;
+}
+
+static int information(void)
+{
+	struct xalloc_arena_stat stat;
+	struct mallinfo2 info;
+	struct mallinfo old;
+	void *ptr;
+	/* Through a pointer, for the compiler knows the call. */
+	void *(*volatile allocate)(size_t) = malloc;
+
+	CHECK(!leave_much());
+	ptr = allocate(10 << 20);
+	info = mallinfo2();
+	stat = stats_of(xalloc_arena_default());
+	CHECK(info.arena == stat.committed_bytes);
+	CHECK(info.uordblks == stat.used_bytes && info.uordblks >= 10 << 20);
+	CHECK(info.fordblks == stat.committed_bytes - stat.used_bytes);
+	CHECK(info.keepcost == stat.committed_bytes - stat.granted_bytes);
+	CHECK(!info.hblkhd && !info.usmblks && !info.fsmblks);
+	free(ptr);
+	CHECK(mallinfo2().uordblks <= info.uordblks - (10 << 20));
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+	old = mallinfo();
+#pragma GCC diagnostic pop
+	info = mallinfo2();
+	CHECK((size_t)old.arena == info.arena && (size_t)old.uordblks == info.uordblks);
+	return 0;
+}
+
+static int options(void)
+{
+	static const int known[] = { M_MXFAST, M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD,
+				     M_MMAP_MAX, M_CHECK_ACTION, M_PERTURB, M_ARENA_TEST,
+				     M_ARENA_MAX };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++)
+		CHECK(mallopt(known[i], 1) == 1 && __libc_mallopt(known[i], 1) == 1);
+	CHECK(!mallopt(12345, 1));
+	return 0;
+}
+
+static int has_number(const char *text, const char *before, uint64_t number)
+{
+	char expected[128];
+
+	snprintf(expected, sizeof(expected), "%s%llu", before, (unsigned long long)number);
+	CHECK(strstr(text, expected));
+	return 0;
+}
+
+static int information_in_xml(void)
+{
+	static const char head[] = " <malloc version=\"1\">\n<heap nr=\"0\">\n";
+	struct xalloc_arena_stat stat;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *file;
+
+	CHECK(!fill_blocks(1));
+	file = open_memstream(&text, &size);
+	CHECK(file && malloc_info(1, file) == EINVAL);
+	/* The stream has its buffer now. */
+	fputs(" ", file);
+	fflush(file);
+	stat = stats_of(xalloc_arena_default());
+	CHECK(!malloc_info(0, file));
+	CHECK(!fclose(file));
+	CHECK(!strncmp(text, head, strlen(head)));
+	CHECK(strstr(text, "</heap>\n") && !strcmp(text + size - 10, "</malloc>\n"));
+	CHECK(!has_number(strstr(text, "</heap>"), "<total type=\"rest\" count=\"0\" size=\"",
+			  stat.committed_bytes - stat.used_bytes));
+	CHECK(!has_number(strstr(text, "</heap>"), "<system type=\"current\" size=\"",
+			  stat.committed_bytes));
+	free(text);
+	return 0;
+}
+
+static int statistics(void)
+{
+	struct xalloc_arena_stat stat;
+	char text[4096];
+	int pipes[2];
+	ssize_t len;
+
+	CHECK(!fill_blocks(1) && !pipe(pipes));
+	dup2(pipes[1], STDERR_FILENO);
+	malloc_stats();
+	stat = stats_of(xalloc_arena_default());
+	len = read(pipes[0], text, sizeof(text) - 1);
+	dup2(STDOUT_FILENO, STDERR_FILENO);
+	CHECK(len > 0);
+	text[len] = 0;
+	CHECK(strstr(text, "\nsystem bytes     = "));
+	CHECK(!has_number(strstr(text, "system bytes"), " ", stat.committed_bytes));
+	CHECK(!has_number(strstr(text, "in use bytes"), " ", stat.used_bytes));
+	return 0;
+}
+
+static int before_the_first_block(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	CHECK(info.arena >= info.uordblks);
+	malloc_trim(0);
 	CHECK(gives_blocks());
 	return 0;
 }
@@ -224,6 +434,14 @@ static const struct preload_case cases[] = {
 	{ "each_call", each_call },
 	{ "first_call_is_refused", first_call_is_refused },
 	{ "first_call_with_many_keys", first_call_with_many_keys },
+	{ "other_names", other_names },
+	{ "operators_of_cxx", operators_of_cxx },
+	{ "trims", trims },
+	{ "information", information },
+	{ "options", options },
+	{ "information_in_xml", information_in_xml },
+	{ "statistics", statistics },
+	{ "before_the_first_block", before_the_first_block },
 	{ "closed_descriptors", closed_descriptors },
 	{ "closed_descriptors_of_two", closed_descriptors_of_two },
 	{ "high_descriptors", high_descriptors },
@@ -250,6 +468,54 @@ TEST_F(lib_preload, the_first_call_with_many_keys)
 {
 	SKIP_SANITIZED("has a malloc of its own");
 	EXPECT_CASE("first_call_with_many_keys");
+}
+
+TEST_F(lib_preload, names_of_libc_that_mean_the_same)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("other_names");
+}
+
+TEST_F(lib_preload, new_and_delete)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("operators_of_cxx");
+}
+
+TEST_F(lib_preload, malloc_trim_gives_back)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("trims");
+}
+
+TEST_F(lib_preload, mallinfo_has_the_sums_of_the_default_arena)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("information");
+}
+
+TEST_F(lib_preload, mallopt_knows_its_parameters)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("options");
+}
+
+TEST_F(lib_preload, malloc_info_is_xml)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("information_in_xml");
+}
+
+TEST_F(lib_preload, malloc_stats_writes_to_stderr)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("statistics");
+}
+
+TEST_F(lib_preload, they_work_before_the_first_block)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	EXPECT_CASE("before_the_first_block");
 }
 
 TEST_F(lib_preload, descriptors_may_be_closed_and_used_for_others)
