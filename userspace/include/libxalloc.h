@@ -68,6 +68,10 @@
  *	may not lie in one. malloc_trim(), mallinfo2() and what else glibc says of its malloc are
  *	about the default arena; mallopt() accepts each parameter of glibc's, and does nothing.
  *
+ * LeakSanitizer
+ *	What malloc() of libc returned is no leak while a pointer to it lies in a block, or in the
+ *	free memory between blocks. Blocks themselves are not looked for: leaks=1 (below) does that.
+ *
  * Environment (as the first call finds it; ignored in set-user-ID programs)
  *	XALLOC_LIMIT	most memory the default heap commits, in bytes or with a suffix K, M, G
  *			or T; at least 2M, rounded down to whole 2M. The largest limit is about

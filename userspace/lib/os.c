@@ -29,6 +29,10 @@
 
 static void xl_tsan_init(void) __attribute__((weakref("__tsan_init")));
 
+/* Of LeakSanitizer; NULL in a program without it. */
+void __lsan_register_root_region(const void *addr, size_t bytes) __attribute__((weak));
+void __lsan_unregister_root_region(const void *addr, size_t bytes) __attribute__((weak));
+
 int xl_os_open(const char *path)
 {
 	int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
@@ -243,6 +247,14 @@ void *xl_os_lasting(size_t bytes)
 void *xl_os_sparse(size_t bytes)
 {
 	return anonymous(bytes, MAP_NORESERVE, MADV_WIPEONFORK);
+}
+
+void xl_os_set_root(const void *addr, size_t bytes, bool is_root)
+{
+	if (is_root && __lsan_register_root_region)
+		__lsan_register_root_region(addr, bytes);
+	else if (!is_root && __lsan_unregister_root_region)
+		__lsan_unregister_root_region(addr, bytes);
 }
 
 uint64_t xl_os_now(void)

@@ -61,6 +61,12 @@ bool xl_os_is_tsan(void);
 /* A number that nobody can guess. */
 uint64_t xl_os_random(void);
 
+/*
+ * Says whether memory may hold pointers to other memory, so that LeakSanitizer looks there. Nothing
+ * happens in a program without LeakSanitizer.
+ */
+void xl_os_set_root(const void *addr, size_t bytes, bool is_root);
+
 /* A monotonic clock in ns, some ms coarse. */
 uint64_t xl_os_now(void);
 

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "os.h"
 #include "page.h"
 #include "zone.h"
 
@@ -51,6 +52,17 @@ static void set_map(struct xalloc_heap *heap, struct xl_page *page, struct xl_pa
 		atomic_store_explicit(&xl_map.tags[slice + i], tag, memory_order_release);
 		atomic_store_explicit(&xl_map.page_of[slice + i], value, memory_order_release);
 	}
+}
+
+/*
+ * Pages are roots, and not whole arenas: where nothing is granted, an arena of the device has no
+ * memory, and one of the local backend may have many GiB of zeros.
+ */
+static void set_root(const struct xalloc_heap *heap, const struct xl_page *page, bool is_root)
+{
+	uintptr_t address = xl_page_address(heap, page) + heap->arena->shift;
+
+	xl_os_set_root((void *)address, page->nr_slices * XL_SLICE, is_root);
 }
 
 /* Of what lived when its heap was destroyed. */
@@ -185,6 +197,7 @@ int xl_page_create(struct xalloc_heap *heap, unsigned int cls, size_t alignment,
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&heap->pages, &page->all);
 	set_map(heap, page, page);
+	set_root(heap, page, true);
 	*created = page;
 	return 0;
 }
@@ -200,6 +213,7 @@ struct xalloc_range xl_page_detach(struct xalloc_heap *heap, struct xl_page *pag
 	/* In this order: a slice without a tag has no live block. */
 	clear_states(heap, page);
 	set_map(heap, page, NULL);
+	set_root(heap, page, false);
 	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
 	xl_meta_put(page->cls, page);
