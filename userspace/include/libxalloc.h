@@ -35,8 +35,8 @@
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
  *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
- *	serve others when it ends; as much again is passed on between threads. What is kept
- *	goes back when the kernel wants memory, as soon as the thread allocates what it has
+ *	serve others when it ends; all threads together keep 16 MiB or a 32nd of XALLOC_LIMIT,
+ *	whichever is lower, and pass on as much again. What is kept goes back when the kernel wants memory, as soon as the thread allocates what it has
  *	not at hand. The library takes one pthread key when it is loaded. If the program has
  *	taken all keys before that, threads keep no blocks, and each call takes a lock.
  *

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "checks.h"
 #include "chunk.h"
 #include "os.h"
 #include "zone.h"
@@ -112,7 +113,7 @@ static struct xalloc_arena *arena_get(struct xl_process *p)
 	if (!arena)
 		return NULL;
 	memset(arena, 0, sizeof(*arena));
-	arena->backend = p->options.backend;
+	arena->backend = p->backend;
 	xl_list_init(&arena->heaps);
 	return arena;
 }
@@ -160,102 +161,67 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_a
 	return arena_put(arena, ret);
 }
 
-static void trim_heaps(struct xl_process *p, struct xalloc_arena *arena)
-{
-	struct xl_list *pos;
+/* --- the default arena */
 
-	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
-		xl_heap_trim(p, xl_entry(pos, struct xalloc_heap, link));
+static size_t lower(size_t a, size_t b)
+{
+	return a < b ? a : b;
 }
 
-void xl_arenas_trim(const struct xalloc_arena *only)
+static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
-	struct xl_process *p = xl_process_peek();
-	struct xl_list *pos;
+	struct xalloc_arena_config config = { .size = sizeof(config) };
+	size_t limit = p->options.limit_bytes;
+	struct xalloc_arena *arena;
+	size_t most;
+	int ret;
 
-	xl_cache_flush(p);
+	ret = p->backend->bytes_max(&most);
+	if (ret) {
+		errno = -ret;
+		return NULL;
+	}
+	config.arena_bytes = lower(xl_zone_default_bytes(), most);
+	config.limit_bytes = lower(limit, config.arena_bytes);
+	arena = xl_arena_create(p, &config, true);
+	if (arena)
+		arena->keep_bytes = XL_LOCAL_KEEP;
+	return arena;
+}
+
+struct xalloc_heap *xl_heap_default(void)
+{
+	struct xl_process *p = xl_process_get();
+	struct xalloc_heap *heap;
+
+	if (!p)
+		return NULL;
+	heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
+	if (heap)
+		return heap;
 	pthread_mutex_lock(&p->lock);
-	xl_depots_flush(p);
-	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
-		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
-
-		if (!only || only == arena)
-			trim_heaps(p, arena);
+	heap = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+	if (!heap) {
+		if (!p->default_arena)
+			p->default_arena = create_default_arena(p);
+		/* While each block is looked at no thread has a cache. */
+		if (p->default_arena)
+			heap = xl_heap_create(p->default_arena,
+					      xl_checks ? XL_TAG_OWN : XL_TAG_CACHED);
+		atomic_store_explicit(&p->default_heap, heap, memory_order_release);
 	}
 	pthread_mutex_unlock(&p->lock);
+	return heap;
 }
 
-uint64_t xl_arena_generation(struct xalloc_arena *arena)
+struct xalloc_arena *xalloc_arena_default(void)
 {
-	const struct xalloc_status *status =
-		atomic_load_explicit(&arena->status, memory_order_acquire);
+	struct xalloc_heap *heap = xl_heap_default();
 
-	return status ? __atomic_load_n(&status->generation, __ATOMIC_ACQUIRE) : 0;
+	return heap ? heap->arena : NULL;
 }
 
-void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen)
-{
-	xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
-	/* What the caller was refused has raised it. */
-	atomic_store_explicit(seen, xl_arena_generation(arena), memory_order_relaxed);
-}
-
-void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen)
-{
-	if (xl_arena_generation(arena) != atomic_load_explicit(seen, memory_order_relaxed))
-		xl_arena_trim(arena, 0, seen);
-}
-
-int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook)
-{
-	struct xl_process *p = xl_process_peek();
-	void (*say)(const char *format, ...) = xl_explain;
-	struct xalloc_heap *heap;
-	const char *why;
-
-	atomic_store_explicit(&arena->refused, error, memory_order_relaxed);
-	/* Programs that do not know of the library seldom say what they could not have. */
-	if (!atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed) && XL_PRELOAD)
-		say = xl_say;
-	if (by_hook) {
-		say("xalloc: %zu bytes in arena %llu refused by its chunk hook: error %d\n", bytes,
-		    (unsigned long long)arena->id, error);
-		return error;
-	}
-	switch (error) {
-	case EDQUOT:
-		heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
-		why = heap && heap->arena == arena ?
-			      "the limit of the default heap; XALLOC_LIMIT sets it" :
-			      "the limit of the arena";
-		break;
-	case ENOBUFS:
-		why = "RLIMIT_MEMLOCK (ulimit -l) of the user who created the arena";
-		break;
-	case EUSERS:
-		why = "the xalloc module's limit for the user who created the arena";
-		break;
-	case ENOSR:
-		why = "the xalloc module's limit for all arenas together";
-		break;
-	case ENOSPC:
-		why = "no free run of that length in the arena";
-		break;
-	case EFBIG:
-		why = "larger than the arena";
-		break;
-	case ENOMEM:
-		why = "the machine has no memory for it";
-		break;
-	default:
-		say("xalloc: %zu bytes in arena %llu refused: error %d\n", bytes,
-		    (unsigned long long)arena->id, error);
-		return error;
-	}
-	say("xalloc: %zu bytes in arena %llu of %zu MiB refused: %s\n", bytes,
-	    (unsigned long long)arena->id, arena->limit_bytes >> 20, why);
-	return ENOMEM;
-}
+/* --- the calls */
 
 /* Rounds up to whole segments. Returns whether there is such a number. */
 static bool round_up(size_t *bytes)
@@ -356,7 +322,7 @@ struct xalloc_arena *xalloc_arena_open(const char *path)
 	if (!p)
 		return NULL;
 	/* Opening some files does something. */
-	fd = p->options.backend->attach ? xl_os_open(path) : -EOPNOTSUPP;
+	fd = p->backend->attach ? xl_os_open(path) : -EOPNOTSUPP;
 	if (fd < 0) {
 		errno = -fd;
 		return NULL;
@@ -432,11 +398,17 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	xl_chunks_leave(arena);
 	pthread_mutex_lock(&p->lock);
 	if (arena->persists) {
-		trim_heaps(p, arena);
+		for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)
+			xl_heap_trim(xl_entry(pos, struct xalloc_heap, link));
 		arena->leaving = true;
 	}
-	while ((pos = arena->heaps.next) != &arena->heaps)
-		xl_heap_destroy(xl_entry(pos, struct xalloc_heap, link));
+	while ((pos = arena->heaps.next) != &arena->heaps) {
+		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+
+		if (xl_checks)
+			xl_checks_heap_gone(heap);
+		xl_heap_destroy(heap);
+	}
 	xl_zone_leave(arena);
 	arena->backend->destroy(arena);
 	xl_list_del(&arena->link);

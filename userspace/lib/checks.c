@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "misuse.h"
 #include "os.h"
 #include "page.h"
 
@@ -29,8 +30,6 @@ struct xl_trace {
 	int nr_frames;
 	void *frames[NR_FRAMES];
 };
-
-bool xl_checks;
 
 /* backtrace() allocates when it is first called. */
 static __thread bool in_trace __attribute__((tls_model("initial-exec")));
@@ -229,26 +228,35 @@ static void drop_traces_of_page(struct xl_process *p, const struct xalloc_heap *
 	pthread_mutex_unlock(&p->trace_lock);
 }
 
-void xl_checks_heap_gone(const struct xalloc_heap *heap)
+void xl_checks_heap_gone(struct xalloc_heap *heap)
 {
 	struct xl_process *p = xl_process_peek();
 	bool clears = p->options.zero_on_free && !heap->arena->leaving;
-	const struct xl_list *pos;
+	struct xl_list *pos;
+	unsigned int cls;
 
-	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
-		const struct xl_page *page = xl_entry(pos, struct xl_page, all);
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
 
-		if (clears)
-			clear_blocks(heap, page);
-		if (p->options.trace)
-			drop_traces_of_page(p, heap, page);
-	}
-	for (pos = heap->large.all.next; clears && pos != &heap->large.all; pos = pos->next) {
-		const struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
+		pthread_mutex_lock(&bin->lock);
+		for (pos = bin->pages.next; pos != &bin->pages; pos = pos->next) {
+			const struct xl_page *page = xl_entry(pos, struct xl_page, all);
 
-		if (e->used)
-			memset((void *)(xl_map.base + e->first * XL_KPAGE + heap->arena->shift), 0,
-			       e->nr * XL_KPAGE);
+			if (clears)
+				clear_blocks(heap, page);
+			if (p->options.trace)
+				drop_traces_of_page(p, heap, page);
+		}
+		pos = cls == XL_CLASS_LARGE && clears ? heap->large.all.next : &heap->large.all;
+		for (; pos != &heap->large.all; pos = pos->next) {
+			const struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
+
+			if (e->used)
+				memset((void *)(xl_map.base + e->first * XL_KPAGE +
+						heap->arena->shift),
+				       0, e->nr * XL_KPAGE);
+		}
+		pthread_mutex_unlock(&bin->lock);
 	}
 }
 
@@ -273,13 +281,20 @@ static void count_page(const struct xl_page *page, struct living *living)
 static void count_heap(struct xalloc_heap *heap, struct living *living)
 {
 	struct xl_list *pos;
+	unsigned int cls;
 
-	pthread_mutex_lock(&heap->lock);
-	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next)
-		count_page(xl_entry(pos, struct xl_page, all), living);
-	living->nr[XL_CLASS_LARGE] += heap->large.nr_blocks;
-	living->large_bytes += heap->large.used_bytes;
-	pthread_mutex_unlock(&heap->lock);
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
+
+		pthread_mutex_lock(&bin->lock);
+		for (pos = bin->pages.next; pos != &bin->pages; pos = pos->next)
+			count_page(xl_entry(pos, struct xl_page, all), living);
+		if (cls == XL_CLASS_LARGE) {
+			living->nr[cls] += heap->large.nr_blocks;
+			living->large_bytes += heap->large.used_bytes;
+		}
+		pthread_mutex_unlock(&bin->lock);
+	}
 }
 
 static void count_all(struct xl_process *p, struct living *living)

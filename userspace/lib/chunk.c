@@ -3,9 +3,8 @@
  * Chunks: arenas whose memory is told to a hook before it is used.
  *
  * With a hook, an arena's own backend grants whole chunks alone, and this one, in its place, places
- * pages in them as the kernel would. Pages are granted under the lock of a heap, where no hook may
- * be called: so a grant that finds no room says XL_ADD_CHUNK, the heap is unlocked, and who
- * allocates adds a chunk and tries again.
+ * pages in them as the kernel would. A grant that finds no room says XL_ADD_CHUNK,
+ * and who allocates adds a chunk and tries again.
  *
  * A chunk goes NONE -> ADDING -> READY -> REMOVING -> NONE. Pages are placed in READY ones; the
  * hook is called without the lock in the two states between.
@@ -77,7 +76,7 @@ static void *address_of(const struct xalloc_arena *arena, uint32_t i)
 	return (void *)(arena->base + i * arena->chunk_bytes);
 }
 
-/* --- pages, under the lock of a heap */
+/* --- pages */
 
 /* Returns whether they were zero. */
 static bool mark_dirty(struct xl_chunks *c, uint32_t slice, uint32_t nr_slices)
@@ -483,15 +482,4 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
 	ret = replace_hook(arena, on_add, on_remove, ctx);
 	pthread_setcancelstate(cancel, NULL);
 	return ret;
-}
-
-int xalloc_arena_trim(struct xalloc_arena *arena)
-{
-	if (!xl_process_peek() || !atomic_load(&arena->alive))
-		return -ESTALE;
-	xl_arenas_trim(arena);
-	xl_chunks_trim(arena);
-	if (arena->backend->trim)
-		arena->backend->trim(arena);
-	return 0;
 }

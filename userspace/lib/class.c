@@ -25,10 +25,13 @@ static bool is_used_well(unsigned int cls, uint32_t nr_slices)
 	return nr * least >= XL_SEGMENT / 8 * 7;
 }
 
-void xl_classes_init(void)
+/* Before the program has threads, which look at the classes without a lock. */
+__attribute__((constructor(101))) void xl_classes_init(void)
 {
 	unsigned int cls, i;
 
+	if (xl_classes[0].block_bytes)
+		return;
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		struct xl_class *c = &xl_classes[cls];
 

@@ -2,16 +2,14 @@
 /*
  * Depots: blocks on their way from the cache of one thread to that of another.
  *
- * A thread that frees what others allocated has more and more of their blocks, while they run out
- * of them. Each way through the pages takes the lock of a heap, and for each block a look at the
- * page, its free map and its state. A depot, one for each class, takes them as they are: XL_KEPT,
- * so that their pages stay, and those that were freed twice are found as in a cache. Batches of
- * what a thread took from its own heap go there instead: else the blocks of threads which share
- * nothing would get mixed. The depot of magazines in Solaris's kernel memory allocator is the
- * model.
+ * A thread that frees what others allocated has more and more blocks, while the others run out of
+ * them. Each way through the pages takes the lock of a bin, and for each block a look at the page,
+ * its free map and its state. A depot, one for each class, takes them as they are: XL_KEPT, so that
+ * their pages stay, and those that were freed twice are found as in a cache. The depot of magazines
+ * in Solaris's kernel memory allocator is the model.
  *
  * What waits in a class that is not used any more waits until memory is wanted back, so it is
- * little: the classes share XL_IDLE_BYTES.
+ * little: see xl_idle_most().
  */
 #include <string.h>
 
@@ -25,7 +23,7 @@ uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls)
 uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries, uint32_t nr)
 {
 	struct xl_depot *depot = &p->depots[cls];
-	uint32_t most = XL_IDLE_BYTES / XL_NR_CLASSES / xl_classes[cls].block_bytes, held;
+	uint32_t most = xl_idle_most(p) / XL_NR_CLASSES / xl_classes[cls].block_bytes, held;
 
 	/* Nobody else would take them. */
 	if (!most || atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2)
@@ -59,13 +57,17 @@ uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entrie
 	return nr;
 }
 
-void xl_depots_flush(struct xl_process *p)
+uintptr_t xl_depots_flush(struct xl_process *p)
 {
-	uintptr_t entries[XL_DEPOT_MAX];
+	struct xalloc_heap *heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
+	uintptr_t entries[XL_DEPOT_MAX], raced = 0;
 	unsigned int cls;
 
-	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		xl_heap_put(entries, xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
+	/* Without a default heap nothing was put there. */
+	for (cls = 0; heap && cls < XL_NR_CLASSES && !raced; cls++)
+		raced = xl_heap_put(heap, cls, entries,
+				    xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
+	return raced;
 }
 
 void xl_depots_forget(struct xl_process *p)

@@ -2,341 +2,269 @@
 /*
  * Heaps: which page a block comes from, and when pages come and go.
  *
- * A heap keeps one page of each class without a used block, so that a program that
- * allocates and frees one block in turns does not call the kernel each time. The default
- * heap also keeps large pages, some of them and for a second. Such pages go
- * back when the kernel refuses an allocation that they could serve: those of the arena, or, when
- * the memory of the user or of the machine ran out, of all arenas. It is then tried again. They
- * also go back when the kernel has said on the arena's status page that it wants memory.
+ * A heap has a bin for each size class, with a lock of its own. A bin keeps one page without a used
+ * block, so that a program that allocates and frees one block in turns does not call the kernel
+ * each time. Such pages go back when xl_heap_trim() asks for them.
+ *
+ * Everything here is one try. malloc.c knows what to do when it fails.
  */
 #include <errno.h>
 
-#include "checks.h"
 #include "chunk.h"
 #include "os.h"
 #include "page.h"
 
-static void init_classes(struct xalloc_heap *heap)
+struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, uint32_t tag)
 {
+	struct xalloc_heap *heap = xl_meta_get(XL_POOL_HEAP, sizeof(*heap));
 	unsigned int cls;
-
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		heap->classes[cls] = (struct xl_class_pages){ 0 };
-		xl_list_init(&heap->classes[cls].partial);
-	}
-}
-
-struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached)
-{
-	struct xalloc_heap *heap =
-		xl_meta_get(cached ? XL_POOL_CACHED_HEAP : XL_POOL_HEAP, sizeof(*heap));
 
 	if (!heap)
 		return NULL;
-	/* Not the lock: a stale pointer may be looked up, and then locks it at any time. */
-	pthread_mutex_lock(&heap->lock);
-	if (!heap->tag)
-		heap->tag = cached ? XL_TAG_CACHED : XL_TAG_OWN;
+	heap->tag = tag;
 	heap->arena = arena;
-	heap->cache = NULL;
-	xl_large_init(&heap->large);
-	xl_list_init(&heap->pages);
-	init_classes(heap);
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
+
+		/* Not the lock: a stale pointer may be looked up, and then locks it at any time. */
+		pthread_mutex_lock(&bin->lock);
+		bin->nr_empty = 0;
+		bin->nr_taken = 0;
+		xl_list_init(&bin->pages);
+		xl_list_init(&bin->partial);
+		if (cls == XL_CLASS_LARGE)
+			xl_large_init(&heap->large);
+		pthread_mutex_unlock(&bin->lock);
+	}
 	atomic_store(&heap->alive, true);
-	pthread_mutex_unlock(&heap->lock);
 	xl_list_add_before(&arena->heaps, &heap->link);
 	return heap;
 }
 
 void xl_heap_destroy(struct xalloc_heap *heap)
 {
-	struct xalloc_range runs[XALLOC_BATCH_MAX];
-	struct xl_list *pos;
-	uint32_t nr = 0;
+	struct xl_list gone, *pos;
+	unsigned int cls;
 
-	pthread_mutex_lock(&heap->lock);
 	atomic_store(&heap->alive, false);
-	if (xl_checks)
-		xl_checks_heap_gone(heap);
-	xl_large_destroy(heap);
-	while ((pos = heap->pages.next) != &heap->pages) {
-		runs[nr++] = xl_page_detach(heap, xl_entry(pos, struct xl_page, all));
-		if (nr == XALLOC_BATCH_MAX) {
-			xl_page_free_runs(heap->arena, runs, nr);
-			nr = 0;
-		}
+	xl_list_init(&gone);
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
+
+		pthread_mutex_lock(&bin->lock);
+		if (cls == XL_CLASS_LARGE)
+			xl_large_destroy(heap);
+		while ((pos = bin->pages.next) != &bin->pages)
+			xl_page_detach(heap, xl_entry(pos, struct xl_page, all), &gone);
+		pthread_mutex_unlock(&bin->lock);
 	}
-	xl_page_free_runs(heap->arena, runs, nr);
-	pthread_mutex_unlock(&heap->lock);
+	xl_pages_free(heap->arena, &gone);
 	xl_list_del(&heap->link);
 	xl_meta_put(XL_POOL_HEAP, heap);
 }
 
-static void release(struct xalloc_heap *heap, struct xl_page *page)
+/* A block came into the free map of a page. */
+static void came_back(struct xalloc_heap *heap, struct xl_page *page, struct xl_list *gone)
 {
-	struct xalloc_range run = xl_page_detach(heap, page);
-
-	xl_page_free_runs(heap->arena, &run, 1);
-}
-
-static void release_empty(struct xalloc_heap *heap, unsigned int cls)
-{
-	struct xl_class_pages *pages = &heap->classes[cls];
-
-	while (pages->nr_empty) {
-		/* They were put at the tail. */
-		struct xl_page *page = xl_entry(pages->partial.prev, struct xl_page, partial);
-
-		xl_list_del(&page->partial);
-		pages->nr_empty--;
-		release(heap, page);
-	}
-}
-
-/* A block came into the free map of a page of @heap, which is locked. */
-static void came_back(struct xalloc_heap *heap, struct xl_page *page)
-{
-	struct xl_class_pages *pages = &heap->classes[page->cls];
+	struct xl_bin *bin = xl_bin_of(heap, page->cls);
 	uint32_t nr_blocks = xl_classes[page->cls].nr_blocks;
 
-	pages->nr_taken--;
+	bin->nr_taken--;
 	if (page->nr_free < nr_blocks) {
 		if (page->nr_free == 1)
-			xl_list_add_head(&pages->partial, &page->partial);
+			xl_list_add_head(&bin->partial, &page->partial);
 		return;
 	}
 	if (nr_blocks > 1)
 		xl_list_del(&page->partial);
-	if (pages->nr_empty) {
-		release(heap, page);
+	if (bin->nr_empty) {
+		xl_page_detach(heap, page, gone);
 		return;
 	}
 	/* The tail, so that pages in use fill up before this one is used again. */
-	xl_list_add_before(&pages->partial, &page->partial);
-	pages->nr_empty++;
+	xl_list_add_before(&bin->partial, &page->partial);
+	bin->nr_empty++;
 }
 
-void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap)
+void xl_heap_trim(struct xalloc_heap *heap)
 {
+	struct xl_list gone;
 	unsigned int cls;
 
-	pthread_mutex_lock(&heap->lock);
-	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		release_empty(heap, cls);
-	xl_large_trim(p, heap, true);
-	pthread_mutex_unlock(&heap->lock);
-}
+	xl_list_init(&gone);
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
 
-/* A page of @cls with a free block. */
-static int partial_page(struct xalloc_heap *heap, unsigned int cls, struct xl_page **page)
-{
-	struct xl_class_pages *pages = &heap->classes[cls];
-	int ret;
+		pthread_mutex_lock(&bin->lock);
+		for (; bin->nr_empty; bin->nr_empty--) {
+			/* They were put at the tail. */
+			struct xl_page *page = xl_entry(bin->partial.prev, struct xl_page, partial);
 
-	if (!xl_list_empty(&pages->partial)) {
-		*page = xl_entry(pages->partial.next, struct xl_page, partial);
-		return 0;
+			xl_list_del(&page->partial);
+			xl_page_detach(heap, page, &gone);
+		}
+		if (cls == XL_CLASS_LARGE)
+			xl_large_trim(heap, true, &gone);
+		pthread_mutex_unlock(&bin->lock);
 	}
-	ret = xl_page_create(heap, cls, 1, 1, page);
-	if (ret)
-		return ret;
-	xl_list_add_head(&pages->partial, &(*page)->partial);
-	pages->nr_empty++;
-	return 0;
+	xl_pages_free(heap->arena, &gone);
 }
 
-/* As xl_heap_take(), of a heap that is locked. */
-static uint32_t take_locked(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries,
-			    uint32_t nr, int *error)
+/* Takes blocks of pages that are there. Returns 0, or the address that two threads have freed. */
+static uintptr_t take_locked(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries,
+			     uint32_t nr, uint32_t *done)
 {
-	struct xl_class_pages *pages = &heap->classes[cls];
-	struct xl_page *page;
-	uint32_t done = 0;
+	struct xl_bin *bin = xl_bin_of(heap, cls);
+	uintptr_t raced = 0;
 
-	*error = 0;
-	while (done < nr) {
-		/* A new page only for the first block. */
-		if (done && xl_list_empty(&pages->partial))
-			break;
-		*error = partial_page(heap, cls, &page);
-		if (*error)
-			break;
+	while (*done < nr && !xl_list_empty(&bin->partial) && !raced) {
+		struct xl_page *page = xl_entry(bin->partial.next, struct xl_page, partial);
+
 		if (page->nr_free == xl_classes[cls].nr_blocks)
-			pages->nr_empty--;
-		done += xl_page_take(page, entries + done, nr - done);
+			bin->nr_empty--;
+		raced = xl_page_take(page, entries, nr, done);
 		if (!page->nr_free)
 			xl_list_del(&page->partial);
 	}
-	pages->nr_taken += done;
-	return done;
+	bin->nr_taken += *done;
+	return raced;
+}
+
+static uintptr_t take(struct xalloc_heap *heap, unsigned int cls, struct xl_page *granted,
+		      uintptr_t *entries, uint32_t nr, uint32_t *done)
+{
+	struct xl_bin *bin = xl_bin_of(heap, cls);
+	uintptr_t raced;
+
+	xl_os_lock(&bin->lock);
+	if (granted) {
+		xl_page_attach(heap, granted);
+		/* Pages in use come first. */
+		xl_list_add_before(&bin->partial, &granted->partial);
+		bin->nr_empty++;
+	}
+	raced = take_locked(heap, cls, entries, nr, done);
+	pthread_mutex_unlock(&bin->lock);
+	return raced;
 }
 
 uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
 		      int *error)
 {
-	xl_os_lock(&heap->lock);
-	nr = take_locked(heap, cls, entries, nr, error);
-	pthread_mutex_unlock(&heap->lock);
-	return nr;
+	struct xl_page *page = NULL;
+	uint32_t done = 0;
+	uintptr_t raced;
+
+	*error = 0;
+	raced = take(heap, cls, NULL, entries, nr, &done);
+	if (!raced && !done) {
+		*error = xl_page_grant(heap->arena, cls, 1, 1, &page);
+		/* If it was refused another thread may have had the page, and left some of it. */
+		raced = take(heap, cls, *error ? NULL : page, entries, nr, &done);
+	}
+	if (raced) {
+		*error = -XL_RACED;
+		entries[0] = raced;
+		return 0;
+	}
+	return done;
 }
 
-/* Of a block that a cache holds. */
-static struct xl_page *page_of(uintptr_t entry)
+/* Of a block that a cache holds; NULL if that cannot be. */
+static struct xl_page *page_of(const struct xalloc_heap *heap, unsigned int cls, uintptr_t entry)
 {
 	uintptr_t address = xl_address_of(entry);
-	uint32_t tag = xl_tag(xl_unit(address));
+	struct xl_page *page;
 
-	if (!(tag & XL_TAG_CACHED) || !xl_is_state(address, tag % XL_TAG_STEP, XL_KEPT))
+	if (xl_tag(xl_unit(address)) != heap->tag + cls || !xl_is_state(address, cls, XL_KEPT))
 		return NULL;
-	return atomic_load_explicit(&xl_map.page_of[(address - xl_map.base) / XL_SLICE],
+	page = atomic_load_explicit(&xl_map.page_of[(address - xl_map.base) / XL_SLICE],
 				    memory_order_acquire);
+	/* It stays while a block is not in the free map. */
+	if (!page || atomic_load_explicit(&page->heap, memory_order_relaxed) != heap)
+		return NULL;
+	return page;
 }
 
-bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry)
+uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_t *entries,
+		      uint32_t nr)
 {
-	struct xl_page *page = page_of(entry);
+	struct xl_bin *bin = xl_bin_of(heap, cls);
+	uintptr_t raced = 0, address;
+	struct xl_list gone;
+	struct xl_page *page;
+	uint32_t i;
 
-	return page && atomic_load_explicit(&page->heap, memory_order_relaxed) == heap;
-}
-
-/* Puts blocks of the heap of the first one back. Returns the bits in @left of the others. */
-static uint64_t put_of_one(const uintptr_t *entries, uint64_t left)
-{
-	uintptr_t entry = entries[__builtin_ctzll(left)];
-	struct xl_page *page = page_of(entry);
-	struct xalloc_heap *heap;
-	uint64_t todo;
-
-	/* They stay while a block is not in the free map. */
-	heap = page ? atomic_load_explicit(&page->heap, memory_order_relaxed) : NULL;
-	if (!heap)
-		xl_page_raced(NULL, xl_address_of(entry));
-	xl_os_lock(&heap->lock);
-	for (todo = left; todo; todo &= todo - 1) {
-		entry = entries[__builtin_ctzll(todo)];
-		page = page_of(entry);
+	if (!nr)
+		return 0;
+	xl_list_init(&gone);
+	xl_os_lock(&bin->lock);
+	for (i = 0; i < nr && !raced; i++) {
+		address = xl_address_of(entries[i]);
+		page = page_of(heap, cls, entries[i]);
 		if (!page)
-			xl_page_raced(heap, xl_address_of(entry));
-		if (heap != atomic_load_explicit(&page->heap, memory_order_relaxed))
-			continue;
-		left &= ~(todo & -todo);
-		xl_page_put(page, xl_class_divide(page->cls, xl_address_of(entry) -
-								     xl_page_address(heap, page)));
-		came_back(heap, page);
+			raced = address;
+		else
+			raced = xl_page_put(page,
+					    xl_class_divide(cls,
+							    address - xl_page_address(heap, page)));
+		if (!raced)
+			came_back(heap, page, &gone);
 	}
-	pthread_mutex_unlock(&heap->lock);
-	return left;
-}
-
-void xl_heap_put(const uintptr_t *entries, uint32_t nr)
-{
-	uint32_t some;
-	uint64_t left;
-
-	for (; nr; nr -= some, entries += some) {
-		some = nr < 64 ? nr : 64;
-		left = some < 64 ? (1ULL << some) - 1 : UINT64_MAX;
-		while (left)
-			left = put_of_one(entries, left);
-	}
+	pthread_mutex_unlock(&bin->lock);
+	xl_pages_free(heap->arena, &gone);
+	return raced;
 }
 
 void xl_heap_recover(struct xalloc_heap *heap)
 {
-	struct xl_class_pages *pages;
 	struct xl_page *page;
 	struct xl_list *pos;
+	unsigned int cls;
 	uint32_t nr;
 
-	init_classes(heap);
-	for (pos = heap->pages.next; pos != &heap->pages; pos = pos->next) {
-		page = xl_entry(pos, struct xl_page, all);
-		pages = &heap->classes[page->cls];
-		xl_page_recover(page);
-		nr = xl_classes[page->cls].nr_blocks;
-		pages->nr_taken += nr - page->nr_free;
-		if (page->nr_free == nr) {
-			xl_list_add_before(&pages->partial, &page->partial);
-			pages->nr_empty++;
-		} else if (page->nr_free) {
-			xl_list_add_head(&pages->partial, &page->partial);
+	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+		struct xl_bin *bin = xl_bin_of(heap, cls);
+
+		bin->nr_empty = 0;
+		bin->nr_taken = 0;
+		xl_list_init(&bin->partial);
+		for (pos = bin->pages.next; pos != &bin->pages; pos = pos->next) {
+			page = xl_entry(pos, struct xl_page, all);
+			xl_page_recover(page);
+			nr = xl_classes[cls].nr_blocks;
+			bin->nr_taken += nr - page->nr_free;
+			if (page->nr_free == nr) {
+				xl_list_add_before(&bin->partial, &page->partial);
+				bin->nr_empty++;
+			} else if (page->nr_free) {
+				xl_list_add_head(&bin->partial, &page->partial);
+			}
 		}
 	}
 }
 
-/* The address of a new block, or 0 with *@error set to -errno. */
-static uintptr_t alloc_locked(struct xl_process *p, struct xalloc_heap *heap, unsigned int cls,
-			      size_t alignment, size_t size, bool *zero, int *error)
+uintptr_t xl_heap_alloc(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
+			bool *zero, int *error, uintptr_t *raced)
 {
-	struct xl_extent *extent;
 	uintptr_t entry, address;
 
-	if (cls == XL_CLASS_LARGE) {
-		*error = xl_large_alloc(p, heap, alignment, size, &extent);
-		if (*error)
-			return 0;
-		*zero = extent->zero;
-		return xl_map.base + extent->first * XL_KPAGE;
-	}
-	if (!take_locked(heap, cls, &entry, 1, error))
+	if (alignment > heap->arena->alignment_max) {
+		*error = -EFBIG;
 		return 0;
+	}
+	if (cls == XL_CLASS_LARGE) {
+		*error = xl_large_alloc(heap, alignment, size, &address, zero);
+		return *error ? 0 : address;
+	}
+	if (!xl_heap_take(heap, cls, &entry, 1, error)) {
+		*raced = entry;
+		return 0;
+	}
 	*zero = entry & XL_FRESH;
 	address = xl_address_of(entry);
 	xl_set_state(address, cls, XL_LIVE);
 	return address;
-}
-
-void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
-{
-	struct xl_process *p = xl_process_peek();
-	struct xalloc_arena *arena;
-	uintptr_t address = 0;
-	bool ignored, again, by_hook = false;
-	unsigned int cls;
-	int error = 0;
-
-	if (!alignment || alignment & (alignment - 1)) {
-		errno = EINVAL;
-		return NULL;
-	}
-	if (!size)
-		size = 1;
-	cls = xl_class_of(alignment, size);
-	for (again = false;;) {
-		/* In a child of fork() a heap of the parent reads as zero. */
-		if (!p || !atomic_load(&heap->alive)) {
-			errno = ESTALE;
-			return NULL;
-		}
-		xl_arena_trim_if_wanted(heap->arena, &heap->arena->generation);
-		pthread_mutex_lock(&heap->lock);
-		arena = heap->arena;
-		if (alignment <= arena->alignment_max)
-			address = alloc_locked(p, heap, cls, alignment, size,
-					       zero ? zero : &ignored, &error);
-		else
-			error = -EFBIG;
-		pthread_mutex_unlock(&heap->lock);
-		if (address) {
-			address += arena->shift;
-			return xl_checks ? xl_checks_alloc(arena, (void *)address, cls, size) :
-					   (void *)address;
-		}
-		if (error == -XL_ADD_CHUNK) {
-			error = xl_chunk_add(arena, &by_hook);
-			if (!error) {
-				again = false;
-				continue;
-			}
-		}
-		if (again || by_hook || error == -EFBIG)
-			break;
-		/* Also when it finds nothing: another thread may just have made the room. */
-		xl_arena_trim(arena, error, &arena->generation);
-		again = true;
-	}
-	errno = xl_arena_refused(arena, size, -error, by_hook);
-	return NULL;
 }
 
 /* The rest takes a live block that xl_find() found. */
@@ -375,53 +303,23 @@ void xl_block_set_loose(const struct xl_where *where)
 		atomic_store_explicit(&where->page->loose, true, memory_order_relaxed);
 }
 
-bool xl_block_resize(const struct xl_where *where, size_t size)
+bool xl_block_resize(const struct xl_where *where, size_t size, struct xl_list *gone)
 {
 	if (where->extent && xl_class_of(XL_QUANTUM, size ? size : 1) == XL_CLASS_LARGE)
-		return xl_large_resize(where->process, where->heap, where->extent, size);
+		return xl_large_resize(where->heap, where->extent, size, gone);
 	return xl_block_fits(where, XL_QUANTUM, size);
 }
 
-void xl_block_free(const struct xl_where *where)
+uintptr_t xl_block_free(const struct xl_where *where, struct xl_list *gone)
 {
+	uintptr_t raced;
+
 	if (where->extent) {
-		xl_large_free(where->process, where->heap, where->extent);
-		return;
+		xl_large_free(where->heap, where->extent, gone);
+		return 0;
 	}
-	xl_page_put(where->page, where->block);
-	came_back(where->heap, where->page);
-}
-
-struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
-{
-	struct xl_process *p = xl_process_peek();
-	struct xalloc_heap *heap = NULL;
-
-	if (!p) {
-		errno = ESTALE;
-		return NULL;
-	}
-	pthread_mutex_lock(&p->lock);
-	if (atomic_load(&arena->alive))
-		heap = xl_heap_create(arena, false);
-	else
-		errno = ESTALE;
-	pthread_mutex_unlock(&p->lock);
-	return heap;
-}
-
-int xalloc_heap_destroy(struct xalloc_heap *heap)
-{
-	struct xl_process *p = xl_process_peek();
-	int ret = -ESTALE;
-
-	if (!p)
-		return ret;
-	pthread_mutex_lock(&p->lock);
-	if (atomic_load(&heap->alive)) {
-		xl_heap_destroy(heap);
-		ret = 0;
-	}
-	pthread_mutex_unlock(&p->lock);
-	return ret;
+	raced = xl_page_put(where->page, where->block);
+	if (!raced)
+		came_back(where->heap, where->page, gone);
+	return raced;
 }

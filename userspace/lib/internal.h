@@ -16,7 +16,8 @@
  * Locks, outermost first:
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
- *	2. xalloc_heap.lock	the heap, its pages and the blocks in their free maps
+ *	2. xl_bin.lock		pages of one class of a heap, and the blocks in their free maps;
+ *				in the bin of large pages the large blocks, too
  *	3. xl_zone_lock()	what of the zone is mapped
  *	4. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
@@ -24,8 +25,12 @@
  *	   xl_depot.lock	blocks between caches
  *	5. xl_process.trace_lock	what checks.c keeps
  *	6. xl_process.meta_lock	pools of metadata
+ * No thread has more than one of level 2, but for a fork. No system call is made with one of
+ * level 2, or a depot's: what is granted is added to its heap afterwards, and what goes back has
+ * left its heap before.
+ *
  * A pointer is looked up without a lock; the page found is checked again under the lock of
- * its heap (xl_page_lock()). That works because a pool never gives memory back or to
+ * its bin (xl_page_lock()). That works because a pool never gives memory back or to
  * another type: a stale page or heap is still a page or a heap.
  */
 #ifndef XL_INTERNAL_H
@@ -123,6 +128,7 @@ static inline uint32_t xl_class_divide(unsigned int cls, uint64_t offset)
 	return offset * xl_classes[cls].inverse >> 32;
 }
 
+/* Before the first allocation. More calls do nothing. */
 void xl_classes_init(void);
 /* @size is not zero, @alignment a power of two. XL_CLASS_LARGE when no slab has such blocks. */
 unsigned int xl_class_of(size_t alignment, size_t size);
@@ -133,7 +139,6 @@ enum xl_pool {
 	/* 0 to XL_CLASS_LARGE: struct xl_page of that class */
 	XL_POOL_ARENA = XL_CLASS_LARGE + 1,
 	XL_POOL_HEAP,
-	XL_POOL_CACHED_HEAP,
 	XL_POOL_CACHE,
 	XL_POOL_EXTENT,
 	XL_POOL_LOCAL,
@@ -156,7 +161,7 @@ void xl_meta_put(unsigned int pool, void *item);
 struct xl_backend;
 
 struct xl_options {
-	const struct xl_backend *backend;
+	bool local;         /* the backend */
 	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
 	bool limit_is_set;  /* by XALLOC_LIMIT */
 	bool verbose;
@@ -165,6 +170,9 @@ struct xl_options {
 	bool leaks;
 	size_t trace; /* each so manieth allocation; 0: none */
 };
+
+/* Whether zero_on_free, canary or trace is on; once the process is started. See checks.h. */
+extern XL_HIDDEN bool xl_checks;
 
 /* Returns 0, or -EINVAL after a line on stderr. */
 int xl_options_read(struct xl_options *options);
@@ -212,7 +220,7 @@ struct xl_map {
 
 extern XL_HIDDEN struct xl_map xl_map;
 
-/* A tag is a class and one of these: of heaps for threads, and of others. */
+/* A tag is a class and one of these: of the heap of which threads have caches, and of others. */
 #define XL_TAG_CACHED 512u
 #define XL_TAG_OWN 256u
 #define XL_TAG_STEP 256u
@@ -327,9 +335,10 @@ struct xl_process {
 	int start_error;     /* one that will not go away, or 0 */
 	bool said_addresses; /* the line about missing addresses was written */
 	struct xl_options options;
+	const struct xl_backend *backend;
 
-	struct xl_list parked; /* heaps whose thread has ended, by xalloc_heap.parked */
 	struct xl_list arenas; /* by address */
+	struct xl_list caches; /* by xl_cache.link */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
 	atomic_uint nr_caches; /* changes with @lock */
@@ -346,20 +355,10 @@ struct xl_process {
 	struct xl_depot depots[XL_NR_CLASSES];
 };
 
-/* The process, started, or NULL with errno set. */
-struct xl_process *xl_process_get(void);
-/* The same without starting it: NULL when this process did not allocate yet. */
+/* NULL when this process did not allocate yet. */
 struct xl_process *xl_process_peek(void);
-/* Whether @address was in an arena of the parent, before this process was forked. */
-bool xl_inherited(uintptr_t address);
-/*
- * Notes, or forgets, where memory of an arena lies that is not in the zone. The caller holds
- * lock 1. Returns 0 or -errno: -EEXIST if a part of it is noted already.
- */
-int xl_adopted_add(struct xalloc_arena *arena);
-void xl_adopted_del(const struct xalloc_arena *arena);
-/* Where in the zone the address is accounted for; itself, if nowhere else. Takes lock 1. */
-uintptr_t xl_inside(uintptr_t address);
+/* Not started perhaps. NULL if there was no memory for it; with @create that is tried. */
+struct xl_process *xl_process_object(bool create);
 /* Says what a fork shall do. Once in a process and its children. Returns 0 or -errno. */
 #if XL_PRELOAD
 int xl_fork_init(void);
@@ -417,33 +416,18 @@ struct xalloc_arena {
  */
 struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_arena_config *config,
 				     bool grows);
-/* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
-void xl_arenas_trim(const struct xalloc_arena *only);
-/* Grows when the kernel wants memory back, without a system call. */
-uint64_t xl_arena_generation(struct xalloc_arena *arena);
-/*
- * As xl_arenas_trim(), after a grant in @arena that was refused with @error: of this arena alone if
- * it is this arena that has no room. @seen is its generation when the caller last did so.
- */
-void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen);
-/* Of all arenas, if the generation has grown since. */
-void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen);
-/*
- * Notes and explains that @bytes were refused with @error, an errno, by the kernel or by the
- * arena's hook. Returns the caller's errno.
- */
-int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook);
-
+/* The default heap, created if need be. NULL with errno set. */
+struct xalloc_heap *xl_heap_default(void);
 /* heap.c: heaps, their pages and blocks */
 
 /*
- * heap == NULL: not in use. Otherwise everything but @heap is protected by heap->lock. Of blocks of
+ * heap == NULL: not in use. All but @heap and @cls is protected by xl_bin.lock. Of blocks of
  * 64 bytes this is the most of the metadata beside their states: 64 bytes and the free map.
  */
 struct xl_page {
-	struct xl_list all; /* xalloc_heap.pages; its first word is xl_meta_put()'s */
+	struct xl_list all; /* xl_bin.pages; its first word is xl_meta_put()'s */
 	struct xalloc_heap *_Atomic heap;
-	/* xalloc_heap.classes[].partial, while nr_free > 0; or xl_large.idle */
+	/* xl_bin.partial, while nr_free > 0; or xl_large.idle */
 	struct xl_list partial;
 	uint32_t slice; /* the first, in the arena */
 	uint32_t nr_slices;
@@ -458,8 +442,8 @@ struct xl_page {
 		uint32_t nr_old;  /* blocks from this one on were never taken */
 		uint32_t nr_used; /* of a large page: hardware pages in blocks */
 	};
-	uint8_t cls;
-	bool zero; /* blocks that were never taken are zero */
+	uint8_t cls; /* for ever */
+	bool zero;   /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	uint64_t free_map[]; /* bit n: block n is free and in no cache */
@@ -489,50 +473,62 @@ struct xl_large {
 	size_t used_bytes;
 };
 
-struct xl_class_pages {
-	struct xl_list partial;
-	unsigned int nr_empty; /* pages without a used block, at the tail of @partial */
-	uint32_t nr_taken;     /* blocks that are not in a free map */
+/* The pages of one class in a heap. */
+struct xl_bin {
+	pthread_mutex_t lock;
+	struct xl_list pages;   /* all of them, by xl_page.all */
+	struct xl_list partial; /* those with a free block */
+	unsigned int nr_empty;  /* pages without a used block, at the tail of @partial */
+	uint32_t nr_taken;      /* blocks that are not in a free map */
 };
 
 struct xalloc_heap {
-	void *next_free; /* xl_meta_put() */
-	pthread_mutex_t lock;
-	uint32_t tag;        /* XL_TAG_CACHED or XL_TAG_OWN, for ever; 0 before the first use */
+	void *next_free;     /* xl_meta_put() */
 	struct xl_list link; /* xalloc_arena.heaps */
-	struct xl_list parked;
 	struct xalloc_arena *arena;
-	/* The thread's that has the heap, which then gives out its blocks; or NULL. */
-	struct xl_cache *_Atomic cache;
+	uint32_t tag; /* XL_TAG_CACHED: threads have caches of its blocks; or XL_TAG_OWN */
 	atomic_bool alive;
-	struct xl_list pages;
-	struct xl_class_pages classes[XL_NR_CLASSES];
-	struct xl_large large;
+	struct xl_bin bins[XL_NR_CLASSES + 1];
+	struct xl_large large; /* by the lock of the last bin */
 };
 
-/* The caller holds lock 1. @cached: for threads. */
-struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, bool cached);
+static inline struct xl_bin *xl_bin_of(struct xalloc_heap *heap, unsigned int cls)
+{
+	return &heap->bins[cls];
+}
+
+/* The caller holds lock 1. @tag: XL_TAG_CACHED or XL_TAG_OWN. NULL with errno set. */
+struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, uint32_t tag);
 /* Takes lock 2; the caller holds lock 1. */
 void xl_heap_destroy(struct xalloc_heap *heap);
 /* Gives the empty pages back. Takes lock 2. */
-void xl_heap_trim(struct xl_process *p, struct xalloc_heap *heap);
-/* Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is -errno. */
+void xl_heap_trim(struct xalloc_heap *heap);
+/*
+ * One block. @zero: whether all its bytes are zero. Returns its address, without the arena's shift,
+ * or 0 with *@error set: to -errno, -XL_ADD_CHUNK, or -XL_RACED and *@raced.
+ */
+uintptr_t xl_heap_alloc(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
+			bool *zero, int *error, uintptr_t *raced);
+/*
+ * Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is set as by
+ * xl_heap_alloc(), -XL_RACED with the address in @entries[0].
+ */
 uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
 		      int *error);
 /*
- * In a child of fork(): the heap, of a thread, as the states of its blocks say it is. What caches
- * hold is free.
+ * Puts blocks of @cls back that were taken for caches. Returns 0, or the address of the first that
+ * two threads have freed.
+ */
+uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_t *entries,
+		      uint32_t nr);
+/*
+ * In a child of fork(): the heap as the states of its blocks say it is. What caches hold is
+ * free.
  */
 void xl_heap_recover(struct xalloc_heap *heap);
-/* Whether a block that a cache holds is of @heap. */
-bool xl_heap_has(const struct xalloc_heap *heap, uintptr_t entry);
-/* Puts blocks back that were taken from heaps of threads, whichever. Takes their locks. */
-void xl_heap_put(const uintptr_t *entries, uint32_t nr);
-/*
- * For heaps that no thread has, and for large blocks. @zero, unless NULL: whether all bytes of the
- * block are zero. NULL with errno set.
- */
-void *xl_heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero);
+
+/* No errno: two threads have freed a block. The caller says so, and aborts. */
+#define XL_RACED 4097
 
 /* What a pointer is. */
 enum xl_verdict {
@@ -548,86 +544,116 @@ enum xl_verdict {
 
 struct xl_where {
 	struct xl_process *process;
-	struct xalloc_heap *heap; /* locked when the verdict is one about a page */
-	struct xl_page *page;
+	struct xalloc_heap *heap;
+	struct xl_page *page; /* its bin is locked when the verdict is one about a page */
 	uint32_t block;
 	struct xl_extent *extent; /* of a large page, or NULL */
 	size_t inside;            /* bytes from the start of the block */
 };
 
-/* Locks the heap when the verdict is at most XL_NO_BLOCK. */
+/* Locks the bin of the page when the verdict is at most XL_NO_BLOCK. */
 enum xl_verdict xl_find(const void *ptr, struct xl_where *where);
 
-/* misuse.c: to the program's handler, or to stderr; then abort() */
+static inline void xl_where_unlock(const struct xl_where *where)
+{
+	pthread_mutex_unlock(&xl_bin_of(where->heap, where->page->cls)->lock);
+}
 
-/* Unlocks, and says what @call was given. */
-_Noreturn void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict,
-			 struct xl_where *where);
-/* The free of @ptr is one too many; of two threads, in give-out of one. */
-_Noreturn void xl_free_raced(const void *ptr);
-/* Unlocks, and says that @size does not fit the block. */
-_Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where);
-/* Unlocks, and says that byte @at of a block of which @size were asked for was written. */
-_Noreturn void xl_overrun(const char *call, const void *ptr, size_t size, size_t at,
-			  struct xl_where *where);
-
-/* heap.c: these take a live block, its heap locked. */
+/* heap.c: these take a live block, its bin locked. */
 bool xl_block_fits(const struct xl_where *where, size_t alignment, size_t size);
 size_t xl_block_bytes(const struct xl_where *where);
 /* Whether a free may name any size: realloc() had no memory to move it to another class. */
 bool xl_block_is_loose(const struct xl_where *where);
 void xl_block_set_loose(const struct xl_where *where);
-/* Makes it hold @size bytes where it is. Returns whether it does. */
-bool xl_block_resize(const struct xl_where *where, size_t size);
-void xl_block_free(const struct xl_where *where);
+/*
+ * Makes it hold @size bytes where it is. Returns whether it does. This and the next add to @gone
+ * the pages that are empty now: for xl_pages_free(), when nothing is locked.
+ */
+bool xl_block_resize(const struct xl_where *where, size_t size, struct xl_list *gone);
+/* Returns 0, or the address if two threads have freed it. */
+uintptr_t xl_block_free(const struct xl_where *where, struct xl_list *gone);
+/* page.c: gives pages back that have left their heaps. No lock is held. */
+void xl_pages_free(struct xalloc_arena *arena, struct xl_list *gone);
 
-/* large.c: all of it with the heap locked */
+/* large.c: with the bin of large pages locked, but for xl_large_alloc() */
 
 void xl_large_init(struct xl_large *large);
 /* Forgets all blocks; the runs are still to be given back. */
 void xl_large_destroy(struct xalloc_heap *heap);
-/* @size is not zero. Returns 0 or -errno. */
-int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignment, size_t size,
-		   struct xl_extent **extent);
-void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e);
-bool xl_large_resize(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e,
-		     size_t size);
+/* @size is not zero. Nothing is locked. Returns 0 or -errno. */
+int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uintptr_t *address,
+		   bool *zero);
+void xl_large_free(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone);
+bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
+		     struct xl_list *gone);
 /* Whether a block of @size is as long as this one. */
 bool xl_large_fits(const struct xl_extent *e, size_t size);
 /* The extent in which an address of a large page of the heap lies. */
 struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address);
-/* Gives idle runs back: @all, or those that are too many or too old. */
-void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all);
+/* Takes idle runs out of the heap: @all, or those that are too many or too old. */
+void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone);
+
+/* adopt.c */
+
+/* Whether @address was in an arena of the parent, before this process was forked. */
+bool xl_inherited(uintptr_t address);
+/*
+ * Notes, or forgets, where memory of an arena lies that is not in the zone. The caller holds
+ * lock 1. Returns 0 or -errno: -EEXIST if a part of it is noted already.
+ */
+int xl_adopted_add(struct xalloc_arena *arena);
+void xl_adopted_del(const struct xalloc_arena *arena);
+/* Where in the zone the address is accounted for; itself, if nowhere else. Takes lock 1. */
+uintptr_t xl_inside(uintptr_t address);
 
 /* malloc.c */
 
-/* The heap of large blocks, and of all arena calls. NULL with errno set. */
-struct xalloc_heap *xl_heap_default(void);
-/* Frees a block of a heap that no thread has; aborts when it is none, or of no heap. */
-void xl_free_locked(const char *call, void *ptr);
-/* Aborts when @ptr is a block, but of another size. */
-void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size);
+/*
+ * Tries until there is memory, or nothing more to give back. In the default heap if @heap is NULL.
+ * @zero, unless NULL: whether all bytes of the block are zero. NULL with errno set.
+ */
+void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero);
 
-/* cache.c: what threads keep of blocks, so that most calls need no lock */
+/* start.c */
 
-struct xl_cache;
+/* The process, started, or NULL with errno set. */
+struct xl_process *xl_process_get(void);
 
-/* Before the first allocation. More calls do nothing. */
-void xl_caches_init(void);
-/* In the default heap; as xl_heap_alloc(). */
-void *xl_default_alloc(size_t alignment, size_t size, bool *zero);
+/* Grows when the kernel wants memory back, without a system call. */
+static inline uint64_t xl_arena_generation(struct xalloc_arena *arena)
+{
+	const struct xalloc_status *status =
+		atomic_load_explicit(&arena->status, memory_order_acquire);
 
-/* Puts back all that the cache of this thread holds, or puts it into depots. */
-void xl_cache_flush(struct xl_process *p);
-/* In a child of fork(): the heaps of threads that it does not have are free for others. */
-void xl_caches_recover(struct xl_process *p);
-/* How many blocks of @cls @cache holds; true for a moment. */
-uint32_t xl_cache_count(const struct xl_cache *cache, unsigned int cls);
+	return status ? __atomic_load_n(&status->generation, __ATOMIC_ACQUIRE) : 0;
+}
 
-/* Most memory that a thread keeps in its cache, and as much again all of them in depots. */
-#define XL_IDLE_BYTES ((size_t)1 << 20)
+/* trim.c: memory back before it is asked for again, and what is said of refusals */
 
-/* depot.c: blocks between caches. What is put there was taken from heaps of threads. */
+/* Takes back what heaps of @only, or of all arenas, keep without need. Takes locks 1 and 2. */
+void xl_arenas_trim(const struct xalloc_arena *only);
+/*
+ * As xl_arenas_trim(), after a grant in @arena that was refused with @error: of this arena alone if
+ * it is this arena that has no room. @seen is its generation when the caller last did so.
+ */
+void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen);
+/* Of all arenas, if the kernel has wanted memory back since. Mostly no system call. */
+void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen);
+/*
+ * Notes and explains that @bytes were refused with @error, an errno, by the kernel or by the
+ * arena's hook. Returns the caller's errno.
+ */
+int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook);
+
+/* Most memory that threads keep in their caches, all of them, and as much again in depots. */
+static inline size_t xl_idle_most(const struct xl_process *p)
+{
+	size_t share = p->default_arena->limit_bytes / 32, most = (size_t)16 << 20;
+
+	return share < most ? share : most;
+}
+
+/* depot.c: blocks between caches. What is put there was taken from the default heap. */
 
 /* Returns how many of the blocks, the first ones, it took. */
 uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries,
@@ -636,8 +662,11 @@ uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *e
 uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entries, uint32_t nr);
 /* How many blocks of @cls there are; true for a moment. */
 uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls);
-/* Puts all of them back. The caller holds lock 1, so that no fork finds it at work. */
-void xl_depots_flush(struct xl_process *p);
+/*
+ * Puts all of them back. The caller holds lock 1, so that no fork finds it at work. Returns 0, or
+ * the address of a block that two threads have freed.
+ */
+uintptr_t xl_depots_flush(struct xl_process *p);
 /* In a child of fork(): they are free in their heaps. */
 void xl_depots_forget(struct xl_process *p);
 

@@ -8,7 +8,7 @@
  * it; of the first list that has it the smallest is taken. A run without a block goes back: at
  * once, or, in the default heap, after a while or before another is granted.
  *
- * Under the lock of the heap, for all of its extents:
+ * Under the lock of the bin, for all extents of the heap:
  *
  *	extent_of[] of the first and of the last hardware page of an extent is the extent; of
  *	others it is NULL
@@ -19,6 +19,7 @@
 #include <errno.h>
 
 #include "backend.h"
+#include "chunk.h"
 #include "os.h"
 #include "page.h"
 #include "zone.h"
@@ -181,13 +182,12 @@ static void count_used(struct xalloc_heap *heap, size_t first, size_t nr, bool u
 	}
 }
 
-/* Gives an idle run back; not if there is no memory to say what is left of its extent. */
-static bool release_run(struct xalloc_heap *heap, struct xl_page *page)
+/* Takes an idle run out of the heap, unless memory for what is left of its extent is missing. */
+static bool release_run(struct xalloc_heap *heap, struct xl_page *page, struct xl_list *gone)
 {
 	size_t first = run_first(heap, page), end = first + page->nr_slices * KPAGES_PER_SLICE;
 	struct xl_extent *e = xl_large_find(heap, xl_page_address(heap, page)), *rest = NULL;
 	size_t e_first = e->first, e_end = e->first + e->nr;
-	struct xalloc_range run;
 
 	if (e_first < first && end < e_end) {
 		rest = extent_get(heap);
@@ -210,13 +210,13 @@ static bool release_run(struct xalloc_heap *heap, struct xl_page *page)
 		extent_put(e);
 	}
 	take_idle(heap, page);
-	run = xl_page_detach(heap, page);
-	xl_page_free_runs(heap->arena, &run, 1);
+	xl_page_detach(heap, page, gone);
 	return true;
 }
 
-void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all)
+void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone)
 {
+	struct xl_process *p = xl_process_peek();
 	struct xl_large *large = &heap->large;
 	struct xl_page *page;
 	uint64_t now;
@@ -231,7 +231,7 @@ void xl_large_trim(struct xl_process *p, struct xalloc_heap *heap, bool all)
 		    large->idle_bytes <= IDLE_BYTES + large->used_bytes / IDLE_SHARE &&
 		    now - page->idle_since < IDLE_NS)
 			break;
-		if (!release_run(heap, page))
+		if (!release_run(heap, page, gone))
 			break;
 	}
 }
@@ -338,20 +338,14 @@ static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_
 	return 0;
 }
 
-/* Has a run of @bytes granted, which is free. */
-static int add_run(struct xalloc_heap *heap, size_t bytes, size_t alignment)
+/* Adds a run that was granted, all of it free; it is of no heap if that cannot be. */
+static int add_run(struct xalloc_heap *heap, struct xl_page *page)
 {
 	struct xl_extent *e = extent_get(heap);
-	struct xl_page *page;
-	int ret;
 
 	if (!e)
 		return -ENOMEM;
-	ret = xl_page_create(heap, XL_CLASS_LARGE, alignment, bytes, &page);
-	if (ret) {
-		extent_put(e);
-		return ret;
-	}
+	xl_page_attach(heap, page);
 	page->nr_used = 0;
 	add_idle(heap, page);
 	set_range(e, run_first(heap, page), page->nr_slices * KPAGES_PER_SLICE);
@@ -360,42 +354,61 @@ static int add_run(struct xalloc_heap *heap, size_t bytes, size_t alignment)
 	return 0;
 }
 
-/*
- * Has memory granted in which @nr hardware pages can be had at @alignment. What is idle was of no
- * use, so it goes back first. If what is free elsewhere makes up for it, a segment less is tried,
- * and then one more: they are granted from the lowest on, so they mostly touch what is free.
- */
-static int add_room(struct xl_process *p, struct xalloc_heap *heap, size_t nr, size_t alignment,
-		    struct xl_extent **extent, size_t *at)
-{
-	size_t bytes = nr * XL_KPAGE, whole = xl_round_up(bytes, XL_SEGMENT);
-	size_t parts[] = { whole - XL_SEGMENT, XL_SEGMENT, whole, bytes };
-	unsigned int i = 0;
-	int ret;
+/* What is to be granted for a block, one try after the other. */
+struct plan {
+	size_t bytes[4];
+	unsigned int next, end;
+};
 
-	xl_large_trim(p, heap, true);
+/*
+ * If what is free elsewhere makes up for it, a segment less is tried, and then one more: they are
+ * granted from the lowest on, so they mostly touch what is free.
+ */
+static struct plan plan_of(struct xalloc_heap *heap, size_t nr)
+{
+	size_t bytes = nr * XL_KPAGE, whole = xl_round_up(bytes, XL_SEGMENT), at;
+	struct plan plan = {
+		.bytes = { whole - XL_SEGMENT, XL_SEGMENT, whole, bytes },
+		.end = 4,
+	};
+
 	if (whole > JOINED_BYTES || whole <= XL_SEGMENT ||
-	    !find_free(heap, kpages(bytes - parts[0]), XL_KPAGE, at))
-		i = 2;
+	    !find_free(heap, kpages(bytes - plan.bytes[0]), XL_KPAGE, &at))
+		plan.next = 2;
 	if (heap->arena->limit_bytes < SEGMENTS_LIMIT || whole > heap->arena->bytes)
-		i = 3;
-	do {
-		ret = add_run(heap, parts[i], i < 2 ? XL_SLICE : alignment);
-		*extent = ret ? NULL : find_free(heap, nr, alignment, at);
-		if (*extent)
-			return 0;
-		if (i)
-			xl_large_trim(p, heap, true);
-	} while (++i < sizeof(parts) / sizeof(parts[0]));
-	return ret ? ret : -ENOSPC;
+		plan.next = 3;
+	return plan;
 }
 
-int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignment, size_t size,
-		   struct xl_extent **extent)
+/* Makes a block of what is free. Returns -ENOSPC if nothing is as long. */
+static int alloc_free(struct xalloc_heap *heap, size_t nr, size_t alignment, uintptr_t *address,
+		      bool *zero)
 {
-	struct xl_large *large = &heap->large;
 	struct xl_extent *e;
-	size_t nr, at;
+	size_t at;
+	int ret;
+
+	e = find_free(heap, nr, alignment, &at);
+	if (!e)
+		return -ENOSPC;
+	ret = carve(heap, e, at, nr);
+	if (ret)
+		return ret;
+	heap->large.nr_blocks++;
+	heap->large.used_bytes += nr * XL_KPAGE;
+	*address = xl_map.base + e->first * XL_KPAGE;
+	*zero = e->zero;
+	return 0;
+}
+
+int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uintptr_t *address,
+		   bool *zero)
+{
+	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
+	struct xl_page *page;
+	struct xl_list gone;
+	struct plan plan = { .end = 1 };
+	size_t nr;
 	int ret;
 
 	if (size > heap->arena->bytes)
@@ -403,23 +416,44 @@ int xl_large_alloc(struct xl_process *p, struct xalloc_heap *heap, size_t alignm
 	nr = kpages(size);
 	if (alignment < XL_KPAGE)
 		alignment = XL_KPAGE;
-	xl_large_trim(p, heap, false);
-	e = find_free(heap, nr, alignment, &at);
-	if (!e) {
-		ret = add_room(p, heap, nr, alignment, &e, &at);
-		if (ret)
-			return ret;
+	xl_list_init(&gone);
+	pthread_mutex_lock(&bin->lock);
+	xl_large_trim(heap, false, &gone);
+	ret = alloc_free(heap, nr, alignment, address, zero);
+	if (ret == -ENOSPC) {
+		/* What is idle was of no use. */
+		xl_large_trim(heap, true, &gone);
+		plan = plan_of(heap, nr);
 	}
-	ret = carve(heap, e, at, nr);
-	if (ret)
-		return ret;
-	large->nr_blocks++;
-	large->used_bytes += nr * XL_KPAGE;
-	*extent = e;
-	return 0;
+	while (ret == -ENOSPC && plan.next < plan.end) {
+		size_t bytes = plan.bytes[plan.next];
+		int error;
+
+		pthread_mutex_unlock(&bin->lock);
+		xl_pages_free(heap->arena, &gone);
+		error = xl_page_grant(heap->arena, XL_CLASS_LARGE,
+				      plan.next < 2 ? XL_SLICE : alignment, bytes, &page);
+		pthread_mutex_lock(&bin->lock);
+		if (!error) {
+			error = add_run(heap, page);
+			if (error)
+				xl_list_add_head(&gone, &page->all);
+		}
+		/* Also if it was refused: another thread may have freed some. */
+		ret = alloc_free(heap, nr, alignment, address, zero);
+		if (ret == -ENOSPC && error)
+			ret = error;
+		if (ret && plan.next)
+			xl_large_trim(heap, true, &gone);
+		if (ret && ++plan.next < plan.end && ret != -XL_ADD_CHUNK)
+			ret = -ENOSPC;
+	}
+	pthread_mutex_unlock(&bin->lock);
+	xl_pages_free(heap->arena, &gone);
+	return ret;
 }
 
-void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e)
+void xl_large_free(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone)
 {
 	heap->large.nr_blocks--;
 	heap->large.used_bytes -= e->nr * XL_KPAGE;
@@ -427,7 +461,7 @@ void xl_large_free(struct xl_process *p, struct xalloc_heap *heap, struct xl_ext
 	e->used = false;
 	e->zero = false;
 	settle(heap, e);
-	xl_large_trim(p, heap, false);
+	xl_large_trim(heap, false, gone);
 }
 
 /* Makes the block longer at the expense of the free extent behind it. */
@@ -453,7 +487,7 @@ static bool grow(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 }
 
 /* Makes it shorter. */
-static bool shrink(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
+static bool shrink(struct xalloc_heap *heap, struct xl_extent *e, size_t nr, struct xl_list *gone)
 {
 	struct xl_extent *rest = extent_get(heap);
 	size_t first = e->first, less = e->nr - nr;
@@ -465,16 +499,16 @@ static bool shrink(struct xl_process *p, struct xalloc_heap *heap, struct xl_ext
 	set_range(rest, first + nr, less);
 	count_used(heap, first + nr, less, false);
 	settle(heap, rest);
-	xl_large_trim(p, heap, false);
+	xl_large_trim(heap, false, gone);
 	return true;
 }
 
-bool xl_large_resize(struct xl_process *p, struct xalloc_heap *heap, struct xl_extent *e,
-		     size_t size)
+bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
+		     struct xl_list *gone)
 {
 	size_t old = e->nr, nr = kpages(size);
 
-	if (nr > old ? !grow(heap, e, nr) : nr < old && !shrink(p, heap, e, nr))
+	if (nr > old ? !grow(heap, e, nr) : nr < old && !shrink(heap, e, nr, gone))
 		return false;
 	heap->large.used_bytes += (nr - old) * XL_KPAGE;
 	e->loose = false;

@@ -11,6 +11,7 @@
 struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 {
 	struct xl_page *page;
+	struct xl_bin *bin;
 
 	for (;;) {
 		page = xl_zone_page(slice);
@@ -19,12 +20,13 @@ struct xl_page *xl_page_lock(size_t slice, struct xalloc_heap **heap)
 		*heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 		if (!*heap)
 			continue;
-		xl_os_lock(&(*heap)->lock);
+		bin = xl_bin_of(*heap, page->cls);
+		xl_os_lock(&bin->lock);
 		/* Released, and perhaps granted again, before the lock was had? */
 		if (xl_zone_page(slice) == page &&
 		    atomic_load_explicit(&page->heap, memory_order_relaxed) == *heap)
 			return page;
-		pthread_mutex_unlock(&(*heap)->lock);
+		pthread_mutex_unlock(&bin->lock);
 	}
 }
 
@@ -44,7 +46,7 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		return XL_NO_PAGE;
 	/* Where adopted memory is accounted for there is none. */
 	if (address + where->heap->arena->shift != (uintptr_t)ptr) {
-		pthread_mutex_unlock(&where->heap->lock);
+		xl_where_unlock(where);
 		return XL_NO_PAGE;
 	}
 

@@ -1,80 +1,123 @@
 // SPDX-License-Identifier: MIT
-/* The calls on blocks, of the default heap and of others. */
+/* The calls on blocks, of the default heap and of others, and what is done when a try fails. */
 #include <errno.h>
 #include <string.h>
 
-#include "backend.h"
+#include "cache.h"
 #include "checks.h"
-#include "zone.h"
+#include "chunk.h"
+#include "misuse.h"
 
-static size_t lower(size_t a, size_t b)
+#define noinline __attribute__((noinline))
+
+/* --- giving out */
+
+static noinline void *give_out_slow(uintptr_t entry, unsigned int cls)
 {
-	return a < b ? a : b;
+	void *ptr = (void *)xl_address_of(entry);
+
+	if (!(entry & XL_FRESH) || !xl_make_live(entry - XL_FRESH, cls))
+		xl_free_raced(ptr);
+	return ptr;
 }
 
-static struct xalloc_arena *create_default_arena(struct xl_process *p)
+/* What was in a stack. */
+static inline void *give_out(uintptr_t entry, unsigned int cls)
 {
-	struct xalloc_arena_config config = { .size = sizeof(config) };
-	size_t limit = p->options.limit_bytes;
+	if (unlikely(!xl_make_live(entry, cls)))
+		return give_out_slow(entry, cls);
+	return (void *)(entry - XL_KEPT);
+}
+
+/* One try, with the cache of this thread. As xl_heap_alloc(). */
+static uintptr_t try_cache(struct xl_cache *c, unsigned int cls, bool *zero, int *error,
+			   uintptr_t *raced)
+{
+	uintptr_t entry = xl_cache_pop(c, cls);
+
+	if (!entry)
+		entry = xl_cache_refill(c, cls, error, raced);
+	*zero = entry & XL_FRESH;
+	return entry ? (uintptr_t)give_out(entry, cls) : 0;
+}
+
+/* The cache from which blocks of @cls in @heap are had, or NULL. */
+static struct xl_cache *cache_for(const struct xalloc_heap *heap, unsigned int cls)
+{
+	if (!(heap->tag & XL_TAG_CACHED) || cls == XL_CLASS_LARGE)
+		return NULL;
+	return likely(xl_cache->heap) ? xl_cache : xl_cache_start();
+}
+
+void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
+{
+	bool ignored, again = false, by_hook = false;
+	uintptr_t address, raced = 0;
 	struct xalloc_arena *arena;
-	size_t most;
-	int ret;
+	struct xl_cache *c;
+	unsigned int cls;
+	int error = 0;
 
-	ret = p->options.backend->bytes_max(&most);
-	if (ret) {
-		errno = -ret;
+	if (!alignment || alignment & (alignment - 1)) {
+		errno = EINVAL;
 		return NULL;
 	}
-	config.arena_bytes = lower(xl_zone_default_bytes(), most);
-	config.limit_bytes = lower(limit, config.arena_bytes);
-	arena = xl_arena_create(p, &config, true);
-	if (arena)
-		arena->keep_bytes = XL_LOCAL_KEEP;
-	return arena;
-}
-
-struct xalloc_heap *xl_heap_default(void)
-{
-	struct xl_process *p = xl_process_get();
-	struct xalloc_heap *heap;
-
-	if (!p)
-		return NULL;
-	heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
-	if (heap)
-		return heap;
-	pthread_mutex_lock(&p->lock);
-	heap = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+	/* In the first call there are neither options nor size classes yet. */
 	if (!heap) {
-		if (!p->default_arena)
-			p->default_arena = create_default_arena(p);
-		if (p->default_arena)
-			heap = xl_heap_create(p->default_arena, false);
-		atomic_store_explicit(&p->default_heap, heap, memory_order_release);
+		heap = likely(xl_cache->heap) ? xl_cache->heap : xl_heap_default();
+		if (!heap)
+			return NULL;
 	}
-	pthread_mutex_unlock(&p->lock);
-	return heap;
+	size += !size;
+	for (;;) {
+		/* In a child of fork() a heap of the parent reads as zero. */
+		if (!xl_process_peek() || !atomic_load(&heap->alive)) {
+			errno = ESTALE;
+			return NULL;
+		}
+		arena = heap->arena;
+		cls = xl_class_of(alignment, size);
+		c = cache_for(heap, cls);
+		xl_arena_trim_if_wanted(arena, c ? &c->generation : &arena->generation);
+		if (c)
+			address = try_cache(c, cls, zero ? zero : &ignored, &error, &raced);
+		else
+			address = xl_heap_alloc(heap, cls, alignment, size, zero ? zero : &ignored,
+						&error, &raced);
+		if (likely(address)) {
+			address += arena->shift;
+			return xl_checks ? xl_checks_alloc(arena, (void *)address, cls, size) :
+					   (void *)address;
+		}
+		if (error == -XL_RACED)
+			xl_free_raced((void *)raced);
+		if (error == -XL_ADD_CHUNK) {
+			error = xl_chunk_add(arena, &by_hook);
+			if (!error) {
+				again = false;
+				continue;
+			}
+		}
+		if (again || by_hook || error == -EFBIG)
+			break;
+		/* Also when it finds nothing: another thread may just have made the room. */
+		xl_arena_trim(arena, error, c ? &c->generation : &arena->generation);
+		again = true;
+	}
+	errno = xl_arena_refused(arena, size, -error, by_hook);
+	return NULL;
 }
 
-struct xalloc_arena *xalloc_arena_default(void)
+void *xalloc_malloc(size_t size)
 {
-	struct xalloc_heap *heap = xl_heap_default();
+	unsigned int cls;
+	uintptr_t entry;
 
-	return heap ? heap->arena : NULL;
-}
-
-/* Whether threads have it, or it has the large blocks of the default heap. */
-static bool is_default(struct xl_process *p, const struct xalloc_heap *heap)
-{
-	return heap->tag & XL_TAG_CACHED ||
-	       heap == atomic_load_explicit(&p->default_heap, memory_order_relaxed);
-}
-
-/* In the default heap if there is no @heap. */
-static void *heap_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
-{
-	return heap ? xl_heap_alloc(heap, alignment, size, zero) :
-		      xl_default_alloc(alignment, size, zero);
+	if (unlikely(size > XL_SLICE))
+		return xl_alloc(NULL, XL_QUANTUM, size, NULL);
+	cls = xl_class_of_size[(size + XL_QUANTUM - 1) / XL_QUANTUM];
+	entry = xl_cache_pop(xl_cache, cls);
+	return likely(entry) ? give_out(entry, cls) : xl_alloc(NULL, XL_QUANTUM, size, NULL);
 }
 
 static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
@@ -87,34 +130,78 @@ static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	ptr = heap_alloc(heap, XL_QUANTUM, bytes, &zero);
+	ptr = xl_alloc(heap, XL_QUANTUM, bytes, &zero);
 	if (ptr && !zero)
 		memset(ptr, 0, bytes);
 	return ptr;
 }
 
-void xl_free_locked(const char *call, void *ptr)
+/* --- freeing */
+
+/* A block that no cache takes; aborts when it is none. */
+static void free_locked(const char *call, void *ptr)
 {
 	enum xl_verdict verdict;
 	struct xl_where where;
+	struct xl_list gone;
 	int error = errno;
+	uintptr_t raced;
 
 	verdict = xl_find(ptr, &where);
 	/* Given out again since it was seen to be free. */
-	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED)
+	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED && !where.extent)
 		verdict = XL_FREED;
 	if (verdict == XL_BLOCK) {
+		struct xalloc_arena *arena = where.heap->arena;
+
 		if (xl_checks)
 			xl_checks_free(call, ptr, &where);
-		xl_block_free(&where);
-		pthread_mutex_unlock(&where.heap->lock);
+		xl_list_init(&gone);
+		raced = xl_block_free(&where, &gone);
+		xl_where_unlock(&where);
+		if (raced)
+			xl_free_raced(ptr);
+		xl_pages_free(arena, &gone);
 	} else if (verdict != XL_INHERITED) {
 		xl_misuse(call, ptr, verdict, &where);
 	}
 	errno = error;
 }
 
-void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size)
+static noinline void free_slow(const char *call, void *ptr)
+{
+	if (ptr)
+		free_locked(call, ptr);
+}
+
+static inline __attribute__((always_inline)) void free_block(const char *call, void *ptr)
+{
+	uintptr_t offset = (uintptr_t)ptr - xl_map.base;
+	/* What is no multiple of the quantum becomes more than any unit. */
+	size_t unit = offset / XL_QUANTUM | offset << 60;
+	uintptr_t entry = (uintptr_t)ptr + XL_KEPT;
+	uint32_t cls;
+
+	if (unlikely(!xl_has_tag(unit))) {
+		free_slow(call, ptr);
+		return;
+	}
+	cls = xl_tag(unit) - XL_TAG_CACHED;
+	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!xl_make_kept(entry, cls))) {
+		free_slow(call, ptr);
+		return;
+	}
+	if (unlikely(!xl_cache_push(xl_cache, cls, entry)))
+		xl_cache_push_slow(cls, entry);
+}
+
+void xalloc_free(void *ptr)
+{
+	free_block("xalloc_free", ptr);
+}
+
+/* Aborts when @ptr is a block, but of another size. */
+static void check_size(const char *call, void *ptr, size_t alignment, size_t size)
 {
 	enum xl_verdict verdict;
 	struct xl_where where;
@@ -125,17 +212,50 @@ void xl_check_size(const char *call, void *ptr, size_t alignment, size_t size)
 	if (verdict == XL_BLOCK) {
 		if (!xl_block_fits(&where, alignment, size) && !xl_block_is_loose(&where))
 			xl_mismatch(call, ptr, size, &where);
-		pthread_mutex_unlock(&where.heap->lock);
+		xl_where_unlock(&where);
 	} else if (verdict != XL_INHERITED) {
 		xl_misuse(call, ptr, verdict, &where);
 	}
 }
 
+static void free_sized(const char *call, void *ptr, size_t alignment, size_t size)
+{
+	size_t unit = xl_unit((uintptr_t)ptr);
+	uint32_t cls = XL_CLASS_LARGE;
+
+	if (xl_has_tag(unit))
+		cls = xl_tag(unit) % XL_TAG_STEP;
+	if (unlikely(cls == XL_CLASS_LARGE || !alignment || alignment & (alignment - 1) ||
+		     cls != xl_class_of(alignment, size ? size : 1)))
+		check_size(call, ptr, alignment, size);
+	free_block(call, ptr);
+}
+
+void xalloc_free_sized(void *ptr, size_t size)
+{
+	free_sized("xalloc_free_sized", ptr, XL_QUANTUM, size);
+}
+
+void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size)
+{
+	free_sized("xalloc_free_aligned_sized", ptr, alignment, size);
+}
+
+/* --- resizing */
+
+static bool is_default(const struct xl_where *where)
+{
+	return where->heap ==
+	       atomic_load_explicit(&where->process->default_heap, memory_order_relaxed);
+}
+
 /* Into @heap, or, without one, into the heap the block is from. */
 static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr, size_t size)
 {
+	struct xalloc_arena *arena;
 	enum xl_verdict verdict;
 	struct xl_where where;
+	struct xl_list gone;
 	size_t old_bytes;
 	bool fits, stays;
 	void *moved;
@@ -149,19 +269,22 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
 	stays = !heap || heap == where.heap;
-	if (!heap && !is_default(where.process, where.heap))
+	if (!heap && !is_default(&where))
 		heap = where.heap;
+	arena = where.heap->arena;
 	old_bytes = xl_checks_usable(ptr, &where);
 	if (xl_checks)
 		xl_checks_resize(call, ptr, &where, stays ? size : SIZE_MAX);
-	fits = stays && xl_block_resize(&where, size);
+	xl_list_init(&gone);
+	fits = stays && xl_block_resize(&where, size, &gone);
 	if (xl_checks && fits)
 		xl_checks_resized(ptr, &where, size);
-	pthread_mutex_unlock(&where.heap->lock);
+	xl_where_unlock(&where);
+	xl_pages_free(arena, &gone);
 	if (fits)
 		return ptr;
 
-	moved = heap_alloc(heap, XL_QUANTUM, size, NULL);
+	moved = xl_alloc(heap, XL_QUANTUM, size, NULL);
 	if (moved) {
 		memcpy(moved, ptr, size < old_bytes ? size : old_bytes);
 		xalloc_free(ptr);
@@ -173,7 +296,7 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
 	xl_block_set_loose(&where);
-	pthread_mutex_unlock(&where.heap->lock);
+	xl_where_unlock(&where);
 	return ptr;
 }
 
@@ -184,7 +307,7 @@ void *xalloc_calloc(size_t nmemb, size_t size)
 
 void *xalloc_aligned_alloc(size_t alignment, size_t size)
 {
-	return xl_default_alloc(alignment, size, NULL);
+	return xl_alloc(NULL, alignment, size, NULL);
 }
 
 void *xalloc_realloc(void *ptr, size_t size)
@@ -194,7 +317,7 @@ void *xalloc_realloc(void *ptr, size_t size)
 
 void *xalloc_heap_malloc(struct xalloc_heap *heap, size_t size)
 {
-	return xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+	return xl_alloc(heap, XL_QUANTUM, size, NULL);
 }
 
 void *xalloc_heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
@@ -204,13 +327,13 @@ void *xalloc_heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
 
 void *xalloc_heap_aligned_alloc(struct xalloc_heap *heap, size_t alignment, size_t size)
 {
-	return xl_heap_alloc(heap, alignment, size, NULL);
+	return xl_alloc(heap, alignment, size, NULL);
 }
 
 void *xalloc_heap_realloc(struct xalloc_heap *heap, void *ptr, size_t size)
 {
 	return ptr ? realloc_block("xalloc_heap_realloc", heap, ptr, size) :
-		     xl_heap_alloc(heap, XL_QUANTUM, size, NULL);
+		     xl_alloc(heap, XL_QUANTUM, size, NULL);
 }
 
 size_t xalloc_usable_size(const void *ptr)
@@ -225,6 +348,44 @@ size_t xalloc_usable_size(const void *ptr)
 	if (verdict != XL_BLOCK)
 		xl_misuse("xalloc_usable_size", ptr, verdict, &where);
 	bytes = xl_checks_usable(ptr, &where);
-	pthread_mutex_unlock(&where.heap->lock);
+	xl_where_unlock(&where);
 	return bytes;
+}
+
+/* --- heaps */
+
+struct xalloc_heap *xalloc_heap_create(struct xalloc_arena *arena)
+{
+	struct xl_process *p = xl_process_peek();
+	struct xalloc_heap *heap = NULL;
+
+	if (!p) {
+		errno = ESTALE;
+		return NULL;
+	}
+	pthread_mutex_lock(&p->lock);
+	if (atomic_load(&arena->alive))
+		heap = xl_heap_create(arena, XL_TAG_OWN);
+	else
+		errno = ESTALE;
+	pthread_mutex_unlock(&p->lock);
+	return heap;
+}
+
+int xalloc_heap_destroy(struct xalloc_heap *heap)
+{
+	struct xl_process *p = xl_process_peek();
+	int ret = -ESTALE;
+
+	if (!p)
+		return ret;
+	pthread_mutex_lock(&p->lock);
+	if (atomic_load(&heap->alive)) {
+		if (xl_checks)
+			xl_checks_heap_gone(heap);
+		xl_heap_destroy(heap);
+		ret = 0;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return ret;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "misuse.h"
 #include "os.h"
 #include "page.h"
 
@@ -25,7 +26,7 @@ struct place {
 	const void *page;
 };
 
-/* Of a verdict about a page, whose heap is locked: unlocks it. */
+/* Of a verdict about a page, whose bin is locked: unlocks it. */
 static struct place unlock(struct xl_where *where, enum xl_verdict verdict)
 {
 	uintptr_t page = xl_page_address(where->heap, where->page) + where->heap->arena->shift;
@@ -41,7 +42,7 @@ static struct place unlock(struct xl_where *where, enum xl_verdict verdict)
 	else
 		snprintf(place.text, sizeof(place.text), "%s of size class %zu",
 			 place.block_bytes ? "a block" : "the rest of a slab", bytes);
-	pthread_mutex_unlock(&where->heap->lock);
+	xl_where_unlock(where);
 	return place;
 }
 

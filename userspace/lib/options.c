@@ -8,8 +8,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-#include "backend.h"
-#include "checks.h"
+#include "internal.h"
 #include "os.h"
 
 /* What XALLOC_OPTIONS knows: "key" and "key=1" or "key=0"; or a number. */
@@ -30,6 +29,8 @@ static const struct key {
 	{ "trace", offsetof(struct xl_options, trace), true,
 	  "trace=N         keeps who allocated each Nth block, and says so of those that live" },
 };
+
+bool xl_checks;
 
 static void say(const char *format, va_list args)
 {
@@ -142,14 +143,13 @@ static int read_backend(struct xl_options *options)
 {
 	const char *text = variable("XALLOC_BACKEND");
 
-	options->backend = &xl_device_backend;
 	if (!text || !strcmp(text, "device"))
 		return 0;
 	if (strcmp(text, "local")) {
 		xl_say("xalloc: XALLOC_BACKEND=%s is neither device nor local\n", text);
 		return -EINVAL;
 	}
-	options->backend = &xl_local_backend;
+	options->local = true;
 	return 0;
 }
 
@@ -221,8 +221,7 @@ int xl_options_read(struct xl_options *options)
 	if (ret)
 		return ret;
 	options->limit_bytes = ram / 4;
-	if (options->backend == &xl_device_backend && !xl_os_memlock_exempt() &&
-	    xl_os_memlock() < options->limit_bytes)
+	if (!options->local && !xl_os_memlock_exempt() && xl_os_memlock() < options->limit_bytes)
 		options->limit_bytes = xl_os_memlock();
 	options->limit_bytes -= options->limit_bytes % XL_SEGMENT;
 	/* The kernel then refuses the first segment, and so says which limit it was. */

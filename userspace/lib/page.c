@@ -2,8 +2,8 @@
 /*
  * Pages: granted runs of slices, and the blocks in them.
  *
- * A page belongs to one heap from grant to release, and heap->lock protects it. At every
- * unlock of that lock, for each page:
+ * A page belongs to one heap from xl_page_attach() to xl_page_detach(), and the lock of its bin
+ * protects it. At every unlock of that lock, for each page:
  *
  *	nr_free == number of bits set in the free map
  *	the bit of a block is set  <=>  its state is zero
@@ -78,7 +78,7 @@ static void clear_states(const struct xalloc_heap *heap, const struct xl_page *p
 			     XL_FREE);
 }
 
-void xl_page_free_runs(struct xalloc_arena *arena, const struct xalloc_range *runs, uint32_t nr)
+static void free_runs(struct xalloc_arena *arena, const struct xalloc_range *runs, uint32_t nr)
 {
 	uint32_t done = 0;
 	int ret;
@@ -103,7 +103,7 @@ static void ungrant(struct xalloc_arena *arena, uint32_t nr_slices, const struct
 {
 	struct xalloc_range run = { .offset = granted->offset, .bytes = nr_slices * XL_SLICE };
 
-	xl_page_free_runs(arena, &run, 1);
+	free_runs(arena, &run, 1);
 }
 
 /* Grants @nr_slices at addresses that can be had. */
@@ -152,10 +152,9 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 	return grant_mapped(arena, tag, *nr_slices, granted);
 }
 
-int xl_page_create(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
-		   struct xl_page **created)
+int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment, size_t size,
+		  struct xl_page **created)
 {
-	struct xalloc_arena *arena = heap->arena;
 	struct xl_class large = { .nr_blocks = 1 };
 	const struct xl_class *c = &large;
 	struct xl_grant granted;
@@ -194,69 +193,79 @@ int xl_page_create(struct xalloc_heap *heap, unsigned int cls, size_t alignment,
 	page->nr_old = 0;
 	page->zero = granted.zero;
 	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
-	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
-	xl_list_add_head(&heap->pages, &page->all);
-	set_map(heap, page, page);
-	set_root(heap, page, true);
 	*created = page;
 	return 0;
 }
 
-struct xalloc_range xl_page_detach(struct xalloc_heap *heap, struct xl_page *page)
+void xl_page_attach(struct xalloc_heap *heap, struct xl_page *page)
 {
-	struct xalloc_range run = {
-		.offset = page->slice * XL_SLICE,
-		.bytes = page->nr_slices * XL_SLICE,
-	};
+	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
+	xl_list_add_head(&xl_bin_of(heap, page->cls)->pages, &page->all);
+	set_map(heap, page, page);
+	set_root(heap, page, true);
+}
 
-	/* Before the kernel can grant the slices to another heap, which sets page_of[] then. */
+void xl_page_detach(struct xalloc_heap *heap, struct xl_page *page, struct xl_list *gone)
+{
 	/* In this order: a slice without a tag has no live block. */
 	clear_states(heap, page);
 	set_map(heap, page, NULL);
 	set_root(heap, page, false);
-	xl_list_del(&page->all);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
-	xl_meta_put(page->cls, page);
-	return run;
+	xl_list_del(&page->all);
+	xl_list_add_head(gone, &page->all);
 }
 
-void xl_page_raced(struct xalloc_heap *heap, uintptr_t address)
+void xl_pages_free(struct xalloc_arena *arena, struct xl_list *gone)
 {
-	if (heap)
-		pthread_mutex_unlock(&heap->lock);
-	xl_free_raced((void *)address);
+	struct xalloc_range runs[XALLOC_BATCH_MAX];
+	uint32_t nr = 0;
+
+	while (!xl_list_empty(gone)) {
+		struct xl_page *page = xl_entry(gone->next, struct xl_page, all);
+
+		runs[nr++] = (struct xalloc_range){
+			.offset = page->slice * XL_SLICE,
+			.bytes = page->nr_slices * XL_SLICE,
+		};
+		xl_list_del(&page->all);
+		xl_meta_put(page->cls, page);
+		if (nr == XALLOC_BATCH_MAX || xl_list_empty(gone)) {
+			free_runs(arena, runs, nr);
+			nr = 0;
+		}
+	}
 }
 
-uint32_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr)
+uintptr_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr, uint32_t *done)
 {
 	size_t block_bytes = xl_classes[page->cls].block_bytes;
-	struct xalloc_heap *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
 	uintptr_t first = xl_block_address(page, 0);
-	uint32_t word = page->hint, done = 0, block;
+	uint32_t word = page->hint, block;
 	uintptr_t address;
 	uint64_t free;
 
-	for (; done < nr && page->nr_free; word++) {
+	for (; *done < nr && page->nr_free; word++) {
 		free = page->free_map[word];
-		for (; free && done < nr; free &= free - 1) {
+		for (; free && *done < nr; free &= free - 1) {
 			block = word * MAP_BITS + __builtin_ctzll(free);
 			address = first + block * block_bytes;
 			/* Whoever frees it late may have written after it was put back. */
 			if (!xl_is_free(address, page->cls))
-				xl_page_raced(heap, address);
+				return address;
 			xl_set_state(address, page->cls, XL_KEPT);
-			entries[done] = address + XL_KEPT;
+			entries[*done] = address + XL_KEPT;
 			if (block >= page->nr_old) {
 				page->nr_old = block + 1;
-				entries[done] += page->zero ? XL_FRESH : 0;
+				entries[*done] += page->zero ? XL_FRESH : 0;
 			}
-			done++;
+			++*done;
 			page->nr_free--;
 		}
 		page->free_map[word] = free;
 		page->hint = word;
 	}
-	return done;
+	return 0;
 }
 
 void xl_page_recover(struct xl_page *page)
@@ -277,17 +286,17 @@ void xl_page_recover(struct xl_page *page)
 	}
 }
 
-void xl_page_put(struct xl_page *page, uint32_t block)
+uintptr_t xl_page_put(struct xl_page *page, uint32_t block)
 {
 	uint64_t bit = 1ULL << block % MAP_BITS;
 	uint32_t word = block / MAP_BITS;
 
 	if (page->free_map[word] & bit)
-		xl_page_raced(atomic_load_explicit(&page->heap, memory_order_relaxed),
-			      xl_block_address(page, block));
+		return xl_block_address(page, block);
 	xl_set_state(xl_block_address(page, block), page->cls, XL_FREE);
 	page->free_map[word] |= bit;
 	page->nr_free++;
 	if (word < page->hint)
 		page->hint = word;
+	return 0;
 }

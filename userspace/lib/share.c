@@ -4,7 +4,7 @@
 
 #include "backend.h"
 
-/* A verdict of XL_BLOCK or XL_INTERIOR; the heap is then locked. */
+/* A verdict of XL_BLOCK or XL_INTERIOR; the bin is then locked. */
 static bool find_live(const void *ptr, struct xl_where *where)
 {
 	enum xl_verdict verdict = xl_find(ptr, where);
@@ -12,7 +12,7 @@ static bool find_live(const void *ptr, struct xl_where *where)
 	if (verdict == XL_BLOCK || verdict == XL_INTERIOR)
 		return true;
 	if (verdict <= XL_NO_BLOCK)
-		pthread_mutex_unlock(&where->heap->lock);
+		xl_where_unlock(where);
 	return false;
 }
 
@@ -24,7 +24,7 @@ int xalloc_handle(const void *ptr, struct xalloc_block_handle *handle)
 		return -ENOENT;
 	handle->arena_id = where.heap->arena->id;
 	handle->offset = (uintptr_t)ptr - (uintptr_t)where.heap->arena->blocks.iov_base;
-	pthread_mutex_unlock(&where.heap->lock);
+	xl_where_unlock(&where);
 	return 0;
 }
 
@@ -54,7 +54,7 @@ int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset)
 		return -ENOENT;
 	arena = where.heap->arena;
 	fits = size <= xl_block_bytes(&where) - where.inside;
-	pthread_mutex_unlock(&where.heap->lock);
+	xl_where_unlock(&where);
 	if (!fits)
 		return -ERANGE;
 	if (!arena->backend->export)

@@ -8,21 +8,31 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "cache.h"
 
 /* Blocks of each class. */
 struct counts {
 	int64_t nr[XL_NR_CLASSES];
 };
 
-/* Of a heap, which is locked: what is taken out of pages, but for what its thread's cache holds. */
-static void count_classes(const struct xalloc_heap *heap, struct counts *counts)
+/* What is taken out of pages, but for what caches and depots hold. The caller holds lock 1. */
+static void count_classes(struct xl_process *p, struct xalloc_heap *heap, struct counts *counts)
 {
+	struct xl_list *pos;
 	unsigned int cls;
 
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		counts->nr[cls] += heap->classes[cls].nr_taken;
-		if (heap->cache)
-			counts->nr[cls] -= xl_cache_count(heap->cache, cls);
+		struct xl_bin *bin = xl_bin_of(heap, cls);
+
+		pthread_mutex_lock(&bin->lock);
+		counts->nr[cls] = bin->nr_taken;
+		pthread_mutex_unlock(&bin->lock);
+		if (!(heap->tag & XL_TAG_CACHED))
+			continue;
+		counts->nr[cls] -= xl_depot_count(p, cls);
+		for (pos = p->caches.next; pos != &p->caches; pos = pos->next)
+			counts->nr[cls] -=
+				xl_cache_count(xl_entry(pos, struct xl_cache, link), cls);
 	}
 }
 
@@ -32,53 +42,41 @@ static uint64_t count_of(const struct counts *counts, unsigned int cls)
 	return counts->nr[cls] > 0 ? counts->nr[cls] : 0;
 }
 
-/*
- * Those of threads, which are parts of the default heap: a cache may hold blocks of any of them, so
- * none can be counted alone. The caller holds lock 1.
- */
-static void count_cached(struct xl_process *p, struct counts *counts)
+/* Blocks of more than a slice. Returns how many bytes of runs have none. */
+static size_t count_large(struct xalloc_heap *heap, uint64_t *nr_blocks, uint64_t *used_bytes)
 {
-	const struct xl_list *heaps = &p->default_arena->heaps, *pos;
-	unsigned int cls;
+	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
+	size_t idle_bytes;
 
-	for (pos = heaps->next; pos != heaps; pos = pos->next) {
-		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
-
-		if (!(heap->tag & XL_TAG_CACHED))
-			continue;
-		pthread_mutex_lock(&heap->lock);
-		count_classes(heap, counts);
-		pthread_mutex_unlock(&heap->lock);
-	}
-	for (cls = 0; cls < XL_NR_CLASSES; cls++)
-		counts->nr[cls] -= xl_depot_count(p, cls);
+	pthread_mutex_lock(&bin->lock);
+	*nr_blocks = heap->large.nr_blocks;
+	*used_bytes = heap->large.used_bytes;
+	idle_bytes = heap->large.idle_bytes;
+	pthread_mutex_unlock(&bin->lock);
+	return idle_bytes;
 }
 
 /* The caller holds lock 1. */
 static void count_heaps(struct xl_process *p, struct xalloc_arena *arena,
 			struct xalloc_arena_stat *stat)
 {
-	struct counts counts = { 0 };
 	struct xl_list *pos;
-	unsigned int cls;
 
-	if (arena == p->default_arena)
-		count_cached(p, &counts);
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
+		struct counts counts;
+		uint64_t nr, bytes;
+		unsigned int cls;
 
-		if (heap->tag & XL_TAG_CACHED)
-			continue;
-		pthread_mutex_lock(&heap->lock);
-		count_classes(heap, &counts);
-		stat->nr_blocks += heap->large.nr_blocks;
-		stat->used_bytes += heap->large.used_bytes;
+		count_classes(p, heap, &counts);
+		for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+			stat->nr_blocks += count_of(&counts, cls);
+			stat->used_bytes += count_of(&counts, cls) * xl_classes[cls].block_bytes;
+		}
+		count_large(heap, &nr, &bytes);
+		stat->nr_blocks += nr;
+		stat->used_bytes += bytes;
 		stat->nr_heaps++;
-		pthread_mutex_unlock(&heap->lock);
-	}
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
-		stat->nr_blocks += count_of(&counts, cls);
-		stat->used_bytes += count_of(&counts, cls) * xl_classes[cls].block_bytes;
 	}
 }
 
@@ -187,18 +185,18 @@ static void add_string(struct text *text, const char *string)
 	add(text, "\"");
 }
 
-/* One that no thread has; the default heap with those of threads. The caller holds lock 1. */
+/* The caller holds lock 1. */
 static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap *heap)
 {
 	struct xalloc_heap *shared = atomic_load_explicit(&p->default_heap, memory_order_relaxed);
-	struct counts counts = { 0 };
+	uint64_t nr_blocks, used_bytes;
 	const char *comma = "";
+	struct counts counts;
+	size_t idle_bytes;
 	unsigned int cls;
 
-	if (heap == shared)
-		count_cached(p, &counts);
-	pthread_mutex_lock(&heap->lock);
-	count_classes(heap, &counts);
+	count_classes(p, heap, &counts);
+	idle_bytes = count_large(heap, &nr_blocks, &used_bytes);
 	add(text, "{\"kind\":\"%s\",\"classes\":[", heap == shared ? "default" : "own");
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		if (!count_of(&counts, cls))
@@ -207,9 +205,8 @@ static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap
 		    xl_classes[cls].block_bytes, (unsigned long long)count_of(&counts, cls));
 		comma = ",";
 	}
-	add(text, "],\"large\":{\"nr_blocks\":%zu,\"used_bytes\":%zu,\"idle_bytes\":%zu}}",
-	    heap->large.nr_blocks, heap->large.used_bytes, heap->large.idle_bytes);
-	pthread_mutex_unlock(&heap->lock);
+	add(text, "],\"large\":{\"nr_blocks\":%llu,\"used_bytes\":%llu,\"idle_bytes\":%zu}}",
+	    (unsigned long long)nr_blocks, (unsigned long long)used_bytes, idle_bytes);
 }
 
 static void add_number(struct text *text, const char *name, uint64_t value)
@@ -265,8 +262,6 @@ static int add_arena(struct text *text, struct xl_process *p, struct xalloc_aren
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);
 
-		if (heap->tag & XL_TAG_CACHED)
-			continue;
 		add(text, "%s", comma);
 		add_heap(text, p, heap);
 		comma = ",";
@@ -282,8 +277,7 @@ static int add_process(struct text *text, struct xl_process *p)
 	struct xl_list *pos;
 	int ret = 0;
 
-	add(text, "\"backend\":\"%s\",",
-	    p->options.backend == &xl_local_backend ? "local" : "device");
+	add(text, "\"backend\":\"%s\",", p->options.local ? "local" : "device");
 	add(text, "\"arenas\":[");
 	for (pos = p->arenas.next; pos != &p->arenas && !ret; pos = pos->next) {
 		add(text, "%s", comma);

@@ -356,6 +356,11 @@ size_t xl_zone_default_bytes(void)
 	return zone->default_bytes;
 }
 
+unsigned long xl_zone_nr_starts(void)
+{
+	return zones.nr_starts;
+}
+
 pthread_mutex_t *xl_zone_lock(void)
 {
 	return &zone->lock;

@@ -17,6 +17,8 @@ int xl_zone_start(size_t default_limit, bool has_slacks);
 /* How many addresses the default arena has, and how many it could have. */
 size_t xl_zone_default_bytes(void);
 size_t xl_zone_default_most(void);
+/* How often this process and its forebears have started. A fork does not change it. */
+unsigned long xl_zone_nr_starts(void);
 /* Of what is mapped: for a fork. */
 pthread_mutex_t *xl_zone_lock(void);
 

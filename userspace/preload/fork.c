@@ -15,6 +15,7 @@
 #include <sys/single_threaded.h>
 
 #include "backend.h"
+#include "cache.h"
 #include "chunk.h"
 #include "preload.h"
 #include "zone.h"
@@ -27,6 +28,14 @@ static struct xl_process *locked;
 
 static pid_t (*next_fork)(void);
 
+static void each_bin(struct xalloc_heap *heap, int (*visit)(pthread_mutex_t *lock))
+{
+	unsigned int cls;
+
+	for (cls = 0; cls <= XL_CLASS_LARGE; cls++)
+		visit(&xl_bin_of(heap, cls)->lock);
+}
+
 static void each_heap(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 {
 	struct xl_list *pos, *heap;
@@ -35,7 +44,7 @@ static void each_heap(struct xl_process *p, int (*visit)(pthread_mutex_t *lock))
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
 		for (heap = arena->heaps.next; heap != &arena->heaps; heap = heap->next)
-			visit(&xl_entry(heap, struct xalloc_heap, link)->lock);
+			each_bin(xl_entry(heap, struct xalloc_heap, link), visit);
 	}
 }
 
