@@ -70,6 +70,26 @@ static void pairs(unsigned int thread, size_t size)
 		free(seen(malloc(size)));
 }
 
+/*
+ * Pairs of 70 KiB to 1 MiB. With every allocator the first and the last byte are written, because
+ * nobody takes a block of this size and leaves it alone, and because an allocator that returns its
+ * pages to the kernel has to pay for getting them back. Filling the block would measure the memory.
+ */
+static void pairs_large(unsigned int thread, size_t size)
+{
+	uint32_t at = thread * 1000;
+	uint64_t i;
+	char *ptr;
+
+	for (i = 0; i < nr_ops; i++) {
+		size = sizes[(at + i) % NR_SIZES];
+		ptr = must(malloc(size));
+		ptr[0] = 1;
+		ptr[size - 1] = 1;
+		free(seen(ptr));
+	}
+}
+
 /* Batches: three of four up to 1 KiB, the others up to 16 KiB. */
 static void mixed(unsigned int thread, size_t size)
 {
@@ -198,17 +218,33 @@ static const struct workload {
 	{ "pairs-1k", pairs, 1024, 4000000, 0 },
 	{ "pairs-4k", pairs, 4096, 4000000, 0 },
 	{ "pairs-64k", pairs, 65536, 2000000, 0 },
+	{ "pairs-large", pairs_large, 0, 1000000, 0 },
 	{ "mixed", mixed, 0, 3000000, 0 },
 	{ "server", server, 1000, 2000000, 0 },
 	{ "server-100k", server, NR_SLOTS_MAX, 2000000, 0 },
 	{ "handover-64", handover, 64, 1000000, 2 },
 	{ "handover-1k", handover, 1024, 500000, 2 },
+	{ "handover-64k", handover, 65536, 500000, 2 },
 	{ "realloc", grow, 16, 200000, 0 },
 	{ "large", large, 0, 20000, 0 },
 };
 
 static pthread_barrier_t barrier;
 static const struct workload *workload;
+
+/* Of large sizes each is a 64th above the one before, and as likely as any other. */
+static void draw_sizes(void)
+{
+	uint32_t steps[256], seed = 4711, nr = 0, size, i;
+
+	for (size = 70 << 10; size <= 1 << 20; size += size / 64)
+		steps[nr++] = size;
+	for (i = 0; i < NR_SIZES; i++)
+		if (workload->run == pairs_large)
+			sizes[i] = steps[next(&seed) % nr];
+		else
+			sizes[i] = 1 + next(&seed) % (i % 4 ? 1024 : 16384);
+}
 
 /* One thread waits for nobody, so what other processes take of its CPU need not be counted. */
 static double now(void)
@@ -249,7 +285,6 @@ static unsigned long status_of(const char *name)
 int main(int argc, char **argv)
 {
 	pthread_t threads[NR_THREADS_MAX];
-	uint32_t seed = 4711;
 	unsigned long before;
 	uintptr_t i;
 	double ns;
@@ -271,8 +306,7 @@ int main(int argc, char **argv)
 	if (!nr_threads || nr_threads > NR_THREADS_MAX)
 		die("one or two threads");
 	nr_ops = argc > 3 ? strtoull(argv[3], NULL, 10) : workload->nr_ops;
-	for (i = 0; i < NR_SIZES; i++)
-		sizes[i] = 1 + next(&seed) % (i % 4 ? 1024 : 16384);
+	draw_sizes();
 
 	before = status_of("RssAnon");
 	if (pthread_barrier_init(&barrier, NULL, nr_threads + 1))
