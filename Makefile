@@ -103,7 +103,7 @@ help:
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
 	@echo '  kselftest       - selftests on the stock kernels in QEMU; KERNEL as above'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
-	@echo '  bench           - libxalloc beside mimalloc, jemalloc, tcmalloc and glibc, on this machine'
+	@echo '  bench           - libxalloc beside mimalloc 2 and 3, jemalloc, tcmalloc, glibc, on this machine'
 	@echo '  fuzz            - placement and libxalloc under libFuzzer, 8,000 inputs each; LONG=1: 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
 	@echo '  bench-heap      - in-kernel heaps beside SLUB, on the stock 6.12 kernel in QEMU'
