@@ -34,11 +34,13 @@
  *	Any call may be made by any thread at any time, with two exceptions: nobody may use
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
- *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself, which
- *	serve others when it ends; all threads together keep 16 MiB or a 32nd of XALLOC_LIMIT,
- *	whichever is lower, and pass on as much again. What is kept goes back when the kernel wants memory, as soon as the thread allocates what it has
- *	not at hand. The library takes one pthread key when it is loaded. If the program has
- *	taken all keys before that, threads keep no blocks, and each call takes a lock.
+ *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself,
+ *	which serve others when it ends; a thread that wants more takes at most an even share
+ *	of 16 MiB, or of a 128th of XALLOC_LIMIT if that is less; as much again is passed on
+ *	between threads. What is kept goes back when the kernel wants memory, as soon as the
+ *	thread allocates what it has not at hand. The library takes one pthread key when it is
+ *	loaded. If the program has taken all keys before that, threads keep no blocks, and
+ *	each call takes a lock.
  *
  * dlopen
  *	dlclose() leaves the library where it is, as do blocks and arenas: the next dlopen() finds
@@ -95,9 +97,8 @@
  *
  * Borrowed ideas: a state outside the memory it describes is OpenBSD malloc's and
  * hardened_malloc's; one flat table from address to page, and stacks of addresses for each size
- * class, are tcmalloc's; the spacing of size classes is jemalloc's; a heap for each thread, what
- * others freed kept apart, and heaps that are destroyed as a whole are mimalloc's; -errno as a
- * result is liburing's.
+ * class, are tcmalloc's; the spacing of size classes is jemalloc's; heaps that are destroyed as a
+ * whole are mimalloc's; -errno as a result is liburing's.
  */
 #ifndef LIBXALLOC_H
 #define LIBXALLOC_H
@@ -159,10 +160,12 @@ void *xalloc_calloc(size_t nmemb, size_t size);
  * @ptr: a block of any heap, or NULL to allocate one in the default heap
  * @size: new size in bytes; zero counts as one and does not free
  *
- * The block stays in the heap it is from, and where it is as long as its size class
- * stays, or, above 64 KiB, where there is room behind it; otherwise the contents move. An
- * address that a device knows does not follow. Aborts when @ptr is neither NULL nor the start of
- * a live block.
+ * The block stays in the heap it is from. It stays where it is as long as its size class
+ * stays, and while more than half of it is used. Above 64 KiB it grows where it is if the
+ * offsets behind it are free, by memory that the kernel grants there; if it has to move to
+ * grow, it gets free offsets behind it where the arena has some. Otherwise the contents move,
+ * and an address that a device knows does not follow. Aborts when @ptr is neither NULL nor the
+ * start of a live block.
  *
  * Return: the block, or NULL with errno set and @ptr as it was. Shrinking does not fail.
  */
@@ -199,7 +202,8 @@ void xalloc_free(void *ptr);
  * @ptr: what xalloc_malloc(), _calloc() or _realloc() of any heap returned, or NULL
  * @size: the size that was asked for
  *
- * As xalloc_free(); aborts as well when @size belongs to another size class.
+ * As xalloc_free(); aborts as well when @size belongs to another size class, unless
+ * xalloc_realloc() has left a block of that slab where it was.
  */
 void xalloc_free_sized(void *ptr, size_t size);
 
@@ -284,6 +288,8 @@ enum xalloc_pages {
  * <linux/xalloc.h> alone, or goes with the arena.
  */
 #define XALLOC_PERSIST (1U << 1)
+/* Core files have the memory of the arena. Those of XALLOC_BACKEND=local have it in any case. */
+#define XALLOC_DUMP (1U << 2)
 
 /**
  * struct xalloc_arena_config - what an arena shall be
@@ -294,7 +300,7 @@ enum xalloc_pages {
  * @path: a file to create, in a mounted file system of type xallocfs (/run/xalloc), with mode
  *	0600, which chmod(2) changes. The arena then lives until the file is removed and nobody
  *	has it open, mapped or exported. NULL: an arena without a name, as long as somebody has it
- * @flags: XALLOC_ON_NODE, XALLOC_PERSIST
+ * @flags: XALLOC_ON_NODE, XALLOC_PERSIST, XALLOC_DUMP
  * @pages: enum xalloc_pages
  * @node: with XALLOC_ON_NODE: the NUMA node to commit from
  * @reserved: zero
@@ -332,7 +338,8 @@ struct xalloc_arena_config {
  * EFBIG for more than any arena can have, ENOMEM when no addresses are left, EMFILE.
  * EEXIST and whatever else open() says of @config->path, ENOTTY if that is not in an xallocfs;
  * ENODEV for a @config->node that has no memory; EOPNOTSUPP for a reserve of small pieces. With
- * XALLOC_BACKEND=local EOPNOTSUPP for a path, a flag, XALLOC_PAGES_SMALL and a reserve.
+ * XALLOC_BACKEND=local EOPNOTSUPP for a path, a flag but XALLOC_DUMP, XALLOC_PAGES_SMALL and a
+ * reserve.
  */
 XALLOC_ATTR(warn_unused_result)
 struct xalloc_arena *xalloc_arena_create(const struct xalloc_arena_config *config);

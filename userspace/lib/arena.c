@@ -145,6 +145,10 @@ struct xalloc_arena *xl_arena_create(struct xl_process *p, const struct xalloc_a
 		return NULL;
 	arena->bytes = config->arena_bytes;
 	arena->grows = grows;
+	/* Without memory for them the arena does without. */
+	if (grows)
+		arena->segments =
+			xl_os_sparse(arena->bytes / XL_SEGMENT * sizeof(*arena->segments));
 	arena->persists = config->flags & XALLOC_PERSIST;
 	arena->chunk_bytes = config->chunk_bytes;
 	arena->limit_bytes = config->limit_bytes;
@@ -181,6 +185,8 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 		errno = -ret;
 		return NULL;
 	}
+	/* A program that does not know of the library has its blocks in its core file. */
+	config.flags = XL_PRELOAD ? XALLOC_DUMP : 0;
 	config.arena_bytes = lower(xl_zone_default_bytes(), most);
 	config.limit_bytes = lower(limit, config.arena_bytes);
 	arena = xl_arena_create(p, &config, true);
@@ -246,7 +252,7 @@ static int read_config(const struct xalloc_arena_config *from, struct xalloc_are
 		if (bytes[i])
 			return -E2BIG;
 	memcpy(config, from, from->size < sizeof(*config) ? from->size : sizeof(*config));
-	if (config->flags & ~(XALLOC_ON_NODE | XALLOC_PERSIST) || config->reserved ||
+	if (config->flags & ~(XALLOC_ON_NODE | XALLOC_PERSIST | XALLOC_DUMP) || config->reserved ||
 	    config->pages > XALLOC_PAGES_SMALL ||
 	    config->reserve_low_bytes > config->reserve_high_bytes ||
 	    (config->node && !(config->flags & XALLOC_ON_NODE)))
@@ -409,6 +415,8 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 			xl_checks_heap_gone(heap);
 		xl_heap_destroy(heap);
 	}
+	if (!arena->adopted)
+		xl_os_unmap((void *)arena->base, arena->bytes);
 	xl_zone_leave(arena);
 	arena->backend->destroy(arena);
 	xl_list_del(&arena->link);

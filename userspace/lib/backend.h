@@ -3,7 +3,7 @@
  * Where the memory of arenas comes from: the device, or, where XALLOC_BACKEND=local asks for
  * it, anonymous memory of this process, with the same placement as in the kernel.
  *
- * int: a value that is not negative, or -errno. All calls take an arena of their own kind.
+ * int: a value that is not negative, or -errno. All calls take an arena of their own kind. map(),
  * grant(), free(), stat() and export() may be made by any thread at any time, the others under
  * lock 1.
  */
@@ -14,6 +14,7 @@
 
 struct xl_grant {
 	uint64_t offset;
+	bool at; /* in: at @offset and nowhere else, or -EEXIST */
 	bool zero;
 };
 

@@ -26,9 +26,12 @@
 #include "cache.h"
 #include "misuse.h"
 #include "os.h"
+#include "page.h"
 
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
+/* Each time a stack has become so many blocks longer xl_cache_look() is called. */
+#define ROOM 2
 /* No thread holds more than this, however few there are. */
 #define THREAD_BYTES ((size_t)1 << 20)
 
@@ -83,7 +86,26 @@ static void set_count(struct xl_cache *c, unsigned int cls, uint32_t count)
 
 static uint32_t limit_of(const struct xl_cache *c, unsigned int cls)
 {
-	return c->of[cls].end ? (c->of[cls].end - base_of(cls)) / sizeof(uintptr_t) : 0;
+	return c->limits[cls];
+}
+
+static void start_stack(struct xl_cache *c, unsigned int cls)
+{
+	c->stacks[cls][0] = 0;
+	set_count(c, cls, 0);
+	c->of[cls].end = base_of(cls);
+}
+
+/* So many blocks may be pushed until push_slow() is called. */
+static void set_room(struct xl_cache *c, unsigned int cls, uint32_t nr)
+{
+	uint32_t end = xl_cache_count(c, cls) + nr;
+
+	if (!c->of[cls].end)
+		start_stack(c, cls);
+	if (end > limit_of(c, cls))
+		end = limit_of(c, cls);
+	c->of[cls].end = base_of(cls) + end * sizeof(uintptr_t);
 }
 
 /* --- stacks grow and shrink */
@@ -91,8 +113,12 @@ static uint32_t limit_of(const struct xl_cache *c, unsigned int cls)
 static void put(struct xl_process *p, struct xl_cache *c, unsigned int cls,
 		const uintptr_t *entries, uint32_t nr)
 {
-	uint32_t done = xl_depot_put(p, cls, entries, nr);
-	uintptr_t raced = xl_heap_put(c->heap, cls, entries + done, nr - done);
+	uint32_t done = 0;
+	uintptr_t raced;
+
+	if (!xl_arena_is_sparse(c->heap->arena))
+		done = xl_depot_put(p, cls, entries, nr);
+	raced = xl_heap_put(c->heap, cls, entries + done, nr - done);
 
 	if (raced)
 		xl_free_raced((void *)raced);
@@ -111,13 +137,6 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	set_count(c, cls, count - nr);
 }
 
-static void start_stack(struct xl_cache *c, unsigned int cls)
-{
-	c->stacks[cls][0] = 0;
-	set_count(c, cls, 0);
-	c->of[cls].end = base_of(cls);
-}
-
 static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t limit)
 {
 	size_t bytes = xl_classes[cls].block_bytes;
@@ -126,9 +145,8 @@ static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls
 		put_oldest(p, c, cls, xl_cache_count(c, cls) - limit);
 	c->idle_bytes -= limit_of(c, cls) * bytes;
 	c->idle_bytes += limit * bytes;
-	if (!c->of[cls].end)
-		start_stack(c, cls);
-	c->of[cls].end = base_of(cls) + limit * sizeof(uintptr_t);
+	c->limits[cls] = limit;
+	set_room(c, cls, ROOM);
 }
 
 /*
@@ -183,6 +201,20 @@ void xl_cache_flush(struct xl_process *p)
 	for (cls = 0; cls < XL_NR_CLASSES; cls++)
 		if (limit_of(c, cls))
 			set_limit(p, c, cls, 0);
+}
+
+void xl_cache_look(struct xl_process *p)
+{
+	uintptr_t raced;
+
+	if (!xl_cache->heap || !xl_arena_is_sparse(xl_cache->heap->arena))
+		return;
+	xl_cache_flush(p);
+	pthread_mutex_lock(&p->lock);
+	raced = xl_depots_flush(p);
+	pthread_mutex_unlock(&p->lock);
+	if (raced)
+		xl_free_raced((void *)raced);
 }
 
 /* --- threads come and go */
@@ -290,6 +322,7 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 	uintptr_t *stack = c->stacks[cls];
 	uint32_t nr;
 
+	xl_cache_look(p);
 	c->ran_dry[cls] = true;
 	grow(p, c, cls);
 	if (!c->of[cls].end)
@@ -318,10 +351,14 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry)
 	if (!c->heap)
 		c = xl_cache_start();
 	if (c) {
-		grow(p, c, cls);
 		count = xl_cache_count(c, cls);
-		if (count == limit_of(c, cls) && count)
+		if (count == limit_of(c, cls))
+			grow(p, c, cls);
+		xl_cache_look(p);
+		count = xl_cache_count(c, cls);
+		if (count && count == limit_of(c, cls))
 			put_oldest(p, c, cls, (count + 1) / 2);
+		set_room(c, cls, ROOM);
 	}
 	if (!c || !xl_cache_push(c, cls, entry)) {
 		raced = xl_heap_put(atomic_load_explicit(&p->default_heap, memory_order_relaxed),

@@ -18,10 +18,10 @@ struct xl_stack {
 	uintptr_t entry;
 	/* Bytes from the start of the cache to where @entry goes when another is pushed. */
 	_Atomic uint32_t top;
-	uint32_t end; /* of @top; 0 before the first use */
+	uint32_t end; /* of @top, for now; 0 before the first use */
 };
 
-/* Used by its thread alone; others read counts. Wiped by a fork. */
+/* Used by its thread alone; others read counts. Wiped by a fork, unless XL_PRELOAD. */
 struct xl_cache {
 	/* First, for their addresses; of a free item the first word is xl_meta_put()'s. */
 	struct xl_stack of[XL_NR_CLASSES];
@@ -31,6 +31,7 @@ struct xl_cache {
 	unsigned int victim;      /* the class whose stack is next to become shorter */
 	atomic_ulong generation;  /* of the arena, when this thread last gave memory back */
 	bool ran_dry[XL_NR_CLASSES];
+	uint8_t limits[XL_NR_CLASSES]; /* of the stacks, in blocks */
 	uintptr_t stacks[XL_NR_CLASSES][XL_STACK_MAX];
 };
 
@@ -95,6 +96,8 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 /* Puts back a block for which the stack has no room, or which is freed without a cache. */
 void xl_cache_push_slow(unsigned int cls, uintptr_t entry);
 
+/* Puts back what this thread and depots hold if pages are sparse: see xl_arena_is_sparse(). */
+void xl_cache_look(struct xl_process *p);
 /* Puts back all that the cache of this thread holds, or puts it into depots. */
 void xl_cache_flush(struct xl_process *p);
 /* In a child of fork(): what other threads held is free. */

@@ -3,7 +3,7 @@
  * What XALLOC_OPTIONS can have done to each block: zero_on_free, canary, trace. checks.c
  *
  * While any of them is on no thread has a cache, so that each call comes through xl_alloc()
- * and xl_free_locked(). Otherwise nothing here is called but xl_checks_usable().
+ * and free_locked(). Otherwise nothing here is called but xl_checks_usable().
  */
 #ifndef XL_CHECKS_H
 #define XL_CHECKS_H

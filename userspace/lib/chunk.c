@@ -39,7 +39,7 @@ static __thread bool in_hook __attribute__((tls_model("initial-exec")));
 /* nr_changed when this thread's last grant found no room. */
 static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
 
-/* @lock is lock 3. */
+/* @lock: see internal.h. */
 struct xl_chunks {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
@@ -101,6 +101,8 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	int ret = -XL_ADD_CHUNK;
 
 	(void)tag;
+	if (grant->at)
+		return -EOPNOTSUPP;
 	if (nr_slices > arena->chunk_bytes / XL_SLICE)
 		return -EFBIG;
 	pthread_mutex_lock(&c->lock);
@@ -241,7 +243,7 @@ static int add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
 	struct xalloc_range range;
-	struct xl_grant grant;
+	struct xl_grant grant = { .at = false };
 	struct chunk *chunk;
 	uint32_t i;
 	int ret;

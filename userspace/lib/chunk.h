@@ -18,7 +18,7 @@
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook);
 /* Gives back the chunks that no page is in. Nothing happens to an arena without a hook. */
 void xl_chunks_trim(struct xalloc_arena *arena);
-/* Lock 3 of the chunks, for a fork. */
+/* The lock of the chunks, for a fork. */
 pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c);
 /*
  * In a child of fork(): what other threads were adding or removing goes back, without a call of the

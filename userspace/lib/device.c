@@ -224,6 +224,7 @@ static int device_create(struct xalloc_arena *arena, const struct xalloc_arena_c
 		.size = sizeof(arg),
 		.flags = (config->flags & XALLOC_ON_NODE ? XALLOC_ARENA_NODE : 0) |
 			 (config->flags & XALLOC_PERSIST ? XALLOC_ARENA_PERSIST : 0) |
+			 (config->flags & XALLOC_DUMP ? XALLOC_ARENA_DUMP : 0) |
 			 (XL_PRELOAD ? XALLOC_ARENA_FORK | XALLOC_ARENA_PERSIST : 0),
 		.arena_bytes = arena->bytes,
 		.limit_bytes = arena->limit_bytes,
@@ -298,6 +299,8 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 {
 	struct xalloc_page_grant page = {
 		.nr_slices = nr_slices,
+		.flags = grant->at ? XALLOC_PAGE_AT : 0,
+		.offset = grant->at ? grant->offset : 0,
 		.tag = tag,
 	};
 	struct xalloc_ioc_grant arg = {

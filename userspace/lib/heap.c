@@ -4,7 +4,8 @@
  *
  * A heap has a bin for each size class, with a lock of its own. A bin keeps one page without a used
  * block, so that a program that allocates and frees one block in turns does not call the kernel
- * each time. Such pages go back when xl_heap_trim() asks for them.
+ * each time. Such pages go back when xl_heap_trim() asks for them. The default heap, of whose
+ * blocks threads keep some, keeps no such pages.
  *
  * Everything here is one try. malloc.c knows what to do when it fails.
  */
@@ -77,7 +78,7 @@ static void came_back(struct xalloc_heap *heap, struct xl_page *page, struct xl_
 	}
 	if (nr_blocks > 1)
 		xl_list_del(&page->partial);
-	if (bin->nr_empty) {
+	if (bin->nr_empty || heap->tag & XL_TAG_CACHED) {
 		xl_page_detach(heap, page, gone);
 		return;
 	}
@@ -92,6 +93,7 @@ void xl_heap_trim(struct xalloc_heap *heap)
 	unsigned int cls;
 
 	xl_list_init(&gone);
+	xl_flight_begin(xl_process_peek());
 	for (cls = 0; cls <= XL_CLASS_LARGE; cls++) {
 		struct xl_bin *bin = xl_bin_of(heap, cls);
 
@@ -108,6 +110,7 @@ void xl_heap_trim(struct xalloc_heap *heap)
 		pthread_mutex_unlock(&bin->lock);
 	}
 	xl_pages_free(heap->arena, &gone);
+	xl_flight_end(xl_process_peek());
 }
 
 /* Takes blocks of pages that are there. Returns 0, or the address that two threads have freed. */
@@ -158,9 +161,11 @@ uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *ent
 	*error = 0;
 	raced = take(heap, cls, NULL, entries, nr, &done);
 	if (!raced && !done) {
+		xl_flight_begin(xl_process_peek());
 		*error = xl_page_grant(heap->arena, cls, 1, 1, &page);
 		/* If it was refused another thread may have had the page, and left some of it. */
 		raced = take(heap, cls, *error ? NULL : page, entries, nr, &done);
+		xl_flight_end(xl_process_peek());
 	}
 	if (raced) {
 		*error = -XL_RACED;
@@ -198,6 +203,7 @@ uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_
 	if (!nr)
 		return 0;
 	xl_list_init(&gone);
+	xl_flight_begin(xl_process_peek());
 	xl_os_lock(&bin->lock);
 	for (i = 0; i < nr && !raced; i++) {
 		address = xl_address_of(entries[i]);
@@ -213,6 +219,7 @@ uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_
 	}
 	pthread_mutex_unlock(&bin->lock);
 	xl_pages_free(heap->arena, &gone);
+	xl_flight_end(xl_process_peek());
 	return raced;
 }
 
@@ -305,9 +312,19 @@ void xl_block_set_loose(const struct xl_where *where)
 
 bool xl_block_resize(const struct xl_where *where, size_t size, struct xl_list *gone)
 {
-	if (where->extent && xl_class_of(XL_QUANTUM, size ? size : 1) == XL_CLASS_LARGE)
+	size_t bytes = xl_block_bytes(where);
+
+	if (where->extent && xl_class_of(XL_QUANTUM, size) == XL_CLASS_LARGE)
 		return xl_large_resize(where->heap, where->extent, size, gone);
-	return xl_block_fits(where, XL_QUANTUM, size);
+	if (xl_block_fits(where, XL_QUANTUM, size))
+		return true;
+	/* While more than half of it is used it stays, and a free may name any size. */
+	if (size > bytes || size <= bytes / 2)
+		return false;
+	if (where->extent && !xl_large_resize(where->heap, where->extent, size, gone))
+		return false;
+	xl_block_set_loose(where);
+	return true;
 }
 
 uintptr_t xl_block_free(const struct xl_where *where, struct xl_list *gone)

@@ -16,6 +16,7 @@
  * Locks, outermost first:
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
+ *	   xl_process.flight	read: pages that are of no heap; a fork writes
  *	2. xl_bin.lock		pages of one class of a heap, and the blocks in their free maps;
  *				in the bin of large pages the large blocks, too
  *	3. xl_zone_lock()	what of the zone is mapped
@@ -200,8 +201,8 @@ struct xl_page;
 
 /*
  * The tables of the zone. Each begins with what it says of @base, the first address of the zone.
- * Parts of them are mapped: see zone.c. Not wiped by a fork, but what the pointers lead to is: then
- * no address has a live block. Set once, and again when a child starts.
+ * Parts of them are mapped: see zone.c. Lies in a page of its own, which, unless XL_PRELOAD, a fork
+ * wipes: then no address has a tag. Set once, and again when a child starts.
  */
 struct xl_map {
 	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, XL_TAG_MAPPED, or 0 */
@@ -216,7 +217,7 @@ struct xl_map {
 	uintptr_t states;
 	uintptr_t tiny_states;
 	uint16_t *slacks; /* of XL_QUANTUM, with the option canary alone: see checks.c */
-};
+} __attribute__((aligned(4096)));
 
 extern XL_HIDDEN struct xl_map xl_map;
 
@@ -343,6 +344,7 @@ struct xl_process {
 	struct xalloc_heap *_Atomic default_heap;
 	atomic_uint nr_caches; /* changes with @lock */
 
+	pthread_rwlock_t flight; /* see xl_flight_begin() */
 	pthread_mutex_t trace_lock;
 	struct xl_trace **traces; /* by address; NULL before the first */
 	atomic_ulong nr_traced;   /* allocations that were asked about */
@@ -371,6 +373,12 @@ static inline int xl_fork_init(void)
 
 /* arena.c */
 
+/* Of an arena that is mapped by use. */
+struct xl_segment {
+	_Atomic uint8_t nr_slices; /* that pages have */
+	atomic_bool has_tiny;      /* states of blocks of tiny classes are mapped */
+};
+
 struct xalloc_arena {
 	void *next_free;     /* xl_meta_put() */
 	struct xl_list link; /* xl_process.arenas */
@@ -393,14 +401,19 @@ struct xalloc_arena {
 	/* Memory is mapped by use, not when it is created; so much is. By the lock of the zone. */
 	bool grows;
 	size_t mapped_bytes;
+	/* Of such an arena: slices that pages have, and segments in which there are some. */
+	atomic_size_t nr_slices;
+	atomic_size_t nr_segments;
+	struct xl_segment *segments; /* NULL: not counted */
 	/*
 	 * Adopted memory lies elsewhere: @shift bytes from where in the range it is accounted for.
 	 * Both places agree modulo @alignment_max.
 	 */
 	bool adopted;
-	uintptr_t shift;      /* modulo 2^64; else zero */
-	size_t alignment_max; /* else SIZE_MAX */
-	struct iovec blocks;  /* where they may lie; of adopted memory whole slices */
+	atomic_bool has_exports; /* dma-bufs were made of its memory */
+	uintptr_t shift;         /* modulo 2^64; else zero */
+	size_t alignment_max;    /* else SIZE_MAX */
+	struct iovec blocks;     /* where they may lie; of adopted memory whole slices */
 	size_t limit_bytes;
 	size_t keep_bytes; /* memory without a grant that the local backend may keep */
 	atomic_int refused;
@@ -427,23 +440,14 @@ struct xalloc_heap *xl_heap_default(void);
 struct xl_page {
 	struct xl_list all; /* xl_bin.pages; its first word is xl_meta_put()'s */
 	struct xalloc_heap *_Atomic heap;
-	/* xl_bin.partial, while nr_free > 0; or xl_large.idle */
-	struct xl_list partial;
-	uint32_t slice; /* the first, in the arena */
+	struct xl_list partial; /* xl_bin.partial, while nr_free > 0; not of a large page */
+	uint32_t slice;         /* the first, in the arena */
 	uint32_t nr_slices;
-	union {
-		struct {
-			uint32_t nr_free;
-			uint32_t hint; /* words of the free map below this have no bit set */
-		};
-		uint64_t idle_since; /* of a large page on xl_large.idle, by xl_os_now() */
-	};
-	union {
-		uint32_t nr_old;  /* blocks from this one on were never taken */
-		uint32_t nr_used; /* of a large page: hardware pages in blocks */
-	};
-	uint8_t cls; /* for ever */
-	bool zero;   /* blocks that were never taken are zero */
+	uint32_t nr_free;
+	uint32_t hint;   /* words of the free map below this have no bit set */
+	uint32_t nr_old; /* blocks from this one on were never taken */
+	uint8_t cls;     /* for ever */
+	bool zero;       /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	uint64_t free_map[]; /* bit n: block n is free and in no cache */
@@ -459,6 +463,8 @@ struct xl_extent {
 	bool used;
 	bool zero;
 	bool loose; /* as xl_page.loose */
+	/* It has grown, and is up to a segment longer than was asked for, to grow again. */
+	bool roomy;
 };
 
 #define XL_NR_FREE_LISTS 272
@@ -466,11 +472,10 @@ struct xl_extent {
 struct xl_large {
 	struct xl_list all;
 	struct xl_list free[XL_NR_FREE_LISTS]; /* by length */
-	struct xl_list idle;                   /* runs without a block, the latest first */
-	unsigned int nr_idle;
-	size_t idle_bytes;
+	size_t free_bytes;                     /* of all of them */
 	size_t nr_blocks;
 	size_t used_bytes;
+	atomic_uint nr_far; /* blocks that were given free offsets behind them */
 };
 
 /* The pages of one class in a heap. */
@@ -479,7 +484,7 @@ struct xl_bin {
 	struct xl_list pages;   /* all of them, by xl_page.all */
 	struct xl_list partial; /* those with a free block */
 	unsigned int nr_empty;  /* pages without a used block, at the tail of @partial */
-	uint32_t nr_taken;      /* blocks that are not in a free map */
+	size_t nr_taken;        /* blocks that are not in a free map */
 };
 
 struct xalloc_heap {
@@ -549,6 +554,7 @@ struct xl_where {
 	uint32_t block;
 	struct xl_extent *extent; /* of a large page, or NULL */
 	size_t inside;            /* bytes from the start of the block */
+	bool flies;               /* xl_flight_begin() was called */
 };
 
 /* Locks the bin of the page when the verdict is at most XL_NO_BLOCK. */
@@ -586,12 +592,40 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 void xl_large_free(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone);
 bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
 		     struct xl_list *gone);
+/*
+ * Makes the block at @address, which the caller has, @size bytes long, by more memory at the
+ * offsets behind it. Nothing is locked. Returns 0 or -errno: -EEXIST if somebody else has the
+ * offsets.
+ */
+int xl_large_extend(struct xalloc_heap *heap, uintptr_t address, size_t size);
+/*
+ * As xl_large_alloc(), with free offsets behind the block. Returns 0 or -errno, if that cannot be,
+ * or is not worth it.
+ */
+int xl_large_alloc_far(struct xalloc_heap *heap, size_t size, uintptr_t *address);
 /* Whether a block of @size is as long as this one. */
 bool xl_large_fits(const struct xl_extent *e, size_t size);
 /* The extent in which an address of a large page of the heap lies. */
 struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address);
-/* Takes idle runs out of the heap: @all, or those that are too many or too old. */
+/* Takes free memory out of the heap: @all that can go, or what is more than the heap keeps. */
 void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone);
+
+/*
+ * Between these two a thread may have pages that are of no heap: granted and not added yet, or
+ * taken out and not given back yet. In the preload library a fork waits for the end, because its
+ * child could not give them back.
+ */
+static inline void xl_flight_begin(struct xl_process *p)
+{
+	if (XL_PRELOAD)
+		pthread_rwlock_rdlock(&p->flight);
+}
+
+static inline void xl_flight_end(struct xl_process *p)
+{
+	if (XL_PRELOAD)
+		pthread_rwlock_unlock(&p->flight);
+}
 
 /* adopt.c */
 
@@ -648,7 +682,7 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool b
 /* Most memory that threads keep in their caches, all of them, and as much again in depots. */
 static inline size_t xl_idle_most(const struct xl_process *p)
 {
-	size_t share = p->default_arena->limit_bytes / 32, most = (size_t)16 << 20;
+	size_t share = p->default_arena->limit_bytes / 128, most = (size_t)16 << 20;
 
 	return share < most ? share : most;
 }

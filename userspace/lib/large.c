@@ -5,16 +5,21 @@
  * The runs of a heap are cut into extents, each a block or free, without regard to where one run
  * ends and the next begins: where two runs touch, a block may lie in both. Free neighbours are
  * merged at once. What is free is found by its length in lists, eight to a doubling, as TLSF does
- * it; of the first list that has it the smallest is taken. A run without a block goes back: at
- * once, or, in the default heap, after a while or before another is granted.
+ * it; of the first list that has it the smallest is taken.
+ *
+ * Of a free extent the whole segments go back, and whole runs: at once, or, in the default heap,
+ * when more is free than keep_bytes(). A run of which a part goes back is split before.
+ *
+ * A block that grows takes the free extent behind it, and then has the kernel grant the offsets
+ * behind that. If somebody else has these, it moves once to where it has free offsets behind it.
  *
  * Under the lock of the bin, for all extents of the heap:
  *
  *	extent_of[] of the first and of the last hardware page of an extent is the extent; of
  *	others it is NULL
  *	an extent is on a list of free ones  <=>  it is no block; no two free ones touch
- *	a run is idle  <=>  no block lies in it, which is when nr_used is 0
- *	the first unit of an extent is live  <=>  it is a block
+ *	free_bytes is the sum of the lengths of those on lists
+ *	each hardware page of a run is in one extent
  */
 #include <errno.h>
 
@@ -27,13 +32,15 @@
 #define KPAGES_PER_SLICE (XL_SLICE / XL_KPAGE)
 
 /*
- * Idle runs that the default heap keeps: most of them, most of their memory, to which a part of
- * that in use is added, and how long.
+ * Free memory that the default heap keeps: a little, and as much as is in use; but from @KEEP_MOST
+ * on only a part of that more.
  */
-#define NR_IDLE 32
-#define IDLE_BYTES ((size_t)16 << 20)
-#define IDLE_SHARE 16
-#define IDLE_NS 1000000000ull
+#define KEEP_BYTES XL_SEGMENT
+#define KEEP_MOST ((size_t)16 << 20)
+#define KEEP_SHARE 16
+
+/* Blocks of more than this that have to move to grow get free offsets behind them. */
+#define FAR_BYTES (XL_SEGMENT / 2)
 
 /* Arenas with a limit from this one on are granted whole segments, in which blocks pack well. */
 #define SEGMENTS_LIMIT (32 * XL_SEGMENT)
@@ -64,6 +71,13 @@ static unsigned int list_of(size_t nr)
 static void add_free(struct xalloc_heap *heap, struct xl_extent *e)
 {
 	xl_list_add_head(&heap->large.free[list_of(e->nr)], &e->free);
+	heap->large.free_bytes += e->nr * XL_KPAGE;
+}
+
+static void del_free(struct xalloc_heap *heap, struct xl_extent *e)
+{
+	xl_list_del(&e->free);
+	heap->large.free_bytes -= e->nr * XL_KPAGE;
 }
 
 static void set_ends(struct xl_extent *e, struct xl_extent *value)
@@ -97,10 +111,14 @@ static void extent_put(struct xl_extent *e)
 }
 
 /* The run of @heap that hardware page @kpage lies in, or NULL. */
-static struct xl_page *run_of(struct xalloc_heap *heap, size_t kpage)
+static struct xl_page *run_of(const struct xalloc_heap *heap, size_t kpage)
 {
+	size_t inside = xl_map.base + kpage * XL_KPAGE - heap->arena->base;
 	struct xl_page *page;
 
+	/* What is known of the next arena goes when that is destroyed. */
+	if (inside >= heap->arena->bytes)
+		return NULL;
 	page = xl_zone_page(kpage / KPAGES_PER_SLICE);
 	if (!page || atomic_load_explicit(&page->heap, memory_order_relaxed) != heap ||
 	    page->cls != XL_CLASS_LARGE)
@@ -142,60 +160,67 @@ struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address)
 	return kpage - e->first < e->nr ? e : NULL;
 }
 
-/* --- runs */
+/* --- memory back */
 
-static void take_idle(struct xalloc_heap *heap, struct xl_page *page)
+static size_t run_end(const struct xalloc_heap *heap, const struct xl_page *page)
 {
-	xl_list_del(&page->partial);
-	heap->large.nr_idle--;
-	heap->large.idle_bytes -= page->nr_slices * XL_SLICE;
+	return run_first(heap, page) + page->nr_slices * KPAGES_PER_SLICE;
 }
 
-static void add_idle(struct xalloc_heap *heap, struct xl_page *page)
+/* Makes a run end at @kpage, a multiple of a slice inside of it. Returns whether it does. */
+static bool split_run(struct xalloc_heap *heap, size_t kpage)
 {
-	page->idle_since = xl_os_now();
-	xl_list_add_head(&heap->large.idle, &page->partial);
-	heap->large.nr_idle++;
-	heap->large.idle_bytes += page->nr_slices * XL_SLICE;
+	struct xl_page *page = run_of(heap, kpage);
+
+	return !page || run_first(heap, page) == kpage ||
+	       xl_page_split(heap, page, (kpage - run_first(heap, page)) / KPAGES_PER_SLICE);
 }
 
-/* Counts @nr hardware pages from @first on as used, or as free again. */
-static void count_used(struct xalloc_heap *heap, size_t first, size_t nr, bool used)
+/* What of the free extent @e can go: from *@first to before *@end. Returns whether that is some. */
+static bool find_part(const struct xalloc_heap *heap, const struct xl_extent *e, size_t *first,
+		      size_t *end)
 {
-	size_t end = first + nr, run_end, some;
+	size_t e_end = e->first + e->nr;
 	struct xl_page *page;
 
-	while (first < end) {
-		page = run_of(heap, first);
-		run_end = run_first(heap, page) + page->nr_slices * KPAGES_PER_SLICE;
-		some = (run_end < end ? run_end : end) - first;
-		if (used) {
-			if (!page->nr_used)
-				take_idle(heap, page);
-			page->nr_used += some;
-		} else {
-			page->nr_used -= some;
-			if (!page->nr_used)
-				add_idle(heap, page);
-		}
-		first += some;
+	*first = xl_round_up(e->first, XL_SEGMENT / XL_KPAGE);
+	*end = e_end & ~(XL_SEGMENT / XL_KPAGE - 1);
+	/* The kernel frees no part of a page that a dma-buf holds. */
+	if (atomic_load_explicit(&heap->arena->has_exports, memory_order_relaxed)) {
+		*first = e_end;
+		*end = e->first;
 	}
+	page = run_of(heap, e->first);
+	if (run_first(heap, page) == e->first)
+		*first = e->first;
+	else if (*first > run_end(heap, page))
+		*first = run_end(heap, page);
+	page = run_of(heap, e_end - 1);
+	if (run_end(heap, page) == e_end)
+		*end = e_end;
+	else if (*end < run_first(heap, page))
+		*end = run_first(heap, page);
+	return *first < *end;
 }
 
-/* Takes an idle run out of the heap, unless memory for what is left of its extent is missing. */
-static bool release_run(struct xalloc_heap *heap, struct xl_page *page, struct xl_list *gone)
+/*
+ * Takes what can go of the free extent @e out of the heap. Returns whether that was some: without
+ * memory for the records of what is left it stays.
+ */
+static bool release(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone)
 {
-	size_t first = run_first(heap, page), end = first + page->nr_slices * KPAGES_PER_SLICE;
-	struct xl_extent *e = xl_large_find(heap, xl_page_address(heap, page)), *rest = NULL;
-	size_t e_first = e->first, e_end = e->first + e->nr;
+	size_t e_first = e->first, e_end = e->first + e->nr, first, end, at;
+	struct xl_extent *rest = NULL;
 
+	if (!find_part(heap, e, &first, &end) || !split_run(heap, first) || !split_run(heap, end))
+		return false;
 	if (e_first < first && end < e_end) {
 		rest = extent_get(heap);
 		if (!rest)
 			return false;
 		rest->zero = e->zero;
 	}
-	xl_list_del(&e->free);
+	del_free(heap, e);
 	set_ends(e, NULL);
 	if (e_first < first) {
 		set_range(e, e_first, first - e_first);
@@ -209,32 +234,60 @@ static bool release_run(struct xalloc_heap *heap, struct xl_page *page, struct x
 	} else if (e_first == first) {
 		extent_put(e);
 	}
-	take_idle(heap, page);
-	xl_page_detach(heap, page, gone);
+	for (at = first; at < end;) {
+		struct xl_page *page = run_of(heap, at);
+
+		at = run_end(heap, page);
+		xl_page_detach(heap, page, gone);
+	}
 	return true;
+}
+
+static bool is_default(const struct xalloc_heap *heap)
+{
+	return heap == atomic_load_explicit(&xl_process_peek()->default_heap, memory_order_relaxed);
+}
+
+static size_t keep_bytes(const struct xalloc_heap *heap)
+{
+	size_t used = heap->large.used_bytes, most = KEEP_MOST + used / KEEP_SHARE;
+
+	if (!is_default(heap))
+		return 0;
+	return KEEP_BYTES + used < most ? KEEP_BYTES + used : most;
+}
+
+/* After @e, which is free now. */
+static void trim_after(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone)
+{
+	size_t keep = keep_bytes(heap);
+
+	if (heap->large.free_bytes <= keep)
+		return;
+	release(heap, e, gone);
+	if (keep && heap->large.free_bytes > keep)
+		xl_large_trim(heap, false, gone);
 }
 
 void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone)
 {
-	struct xl_process *p = xl_process_peek();
-	struct xl_large *large = &heap->large;
-	struct xl_page *page;
-	uint64_t now;
+	size_t keep = all ? 0 : keep_bytes(heap);
+	unsigned int list, probes = 0;
 
-	if (!large->nr_idle)
-		return;
-	now = xl_os_now();
-	all = all || heap != atomic_load_explicit(&p->default_heap, memory_order_relaxed);
-	while (large->nr_idle) {
-		page = xl_entry(large->idle.prev, struct xl_page, partial);
-		if (!all && large->nr_idle <= NR_IDLE &&
-		    large->idle_bytes <= IDLE_BYTES + large->used_bytes / IDLE_SHARE &&
-		    now - page->idle_since < IDLE_NS)
-			break;
-		if (!release_run(heap, page, gone))
-			break;
+	/* The longest ones first. What is shorter than a slice is no run. */
+	for (list = XL_NR_FREE_LISTS; list-- > list_of(KPAGES_PER_SLICE);) {
+		struct xl_list *head = &heap->large.free[list], *pos, *next;
+
+		for (pos = head->next; pos != head; pos = next) {
+			next = pos->next;
+			if (heap->large.free_bytes <= keep || (!all && ++probes > NR_PROBES))
+				return;
+			release(heap, xl_entry(pos, struct xl_extent, free), gone);
+		}
 	}
 }
+
+/* --- extents */
 
 /* Merges a free extent, which is on no list, with its neighbours and puts it on one. */
 static struct xl_extent *settle(struct xalloc_heap *heap, struct xl_extent *e)
@@ -246,7 +299,7 @@ static struct xl_extent *settle(struct xalloc_heap *heap, struct xl_extent *e)
 	set_ends(e, NULL);
 	if (left) {
 		set_ends(left, NULL);
-		xl_list_del(&left->free);
+		del_free(heap, left);
 		first = left->first;
 		nr += left->nr;
 		e->zero = e->zero && left->zero;
@@ -254,7 +307,7 @@ static struct xl_extent *settle(struct xalloc_heap *heap, struct xl_extent *e)
 	}
 	if (right) {
 		set_ends(right, NULL);
-		xl_list_del(&right->free);
+		del_free(heap, right);
 		nr += right->nr;
 		e->zero = e->zero && right->zero;
 		extent_put(right);
@@ -321,7 +374,7 @@ static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_
 		}
 		right->zero = e->zero;
 	}
-	xl_list_del(&e->free);
+	del_free(heap, e);
 	set_ends(e, NULL);
 	if (left) {
 		set_range(left, first, at - first);
@@ -334,7 +387,7 @@ static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_
 	set_range(e, at, nr);
 	e->used = true;
 	e->loose = false;
-	count_used(heap, at, nr, true);
+	e->roomy = false;
 	return 0;
 }
 
@@ -346,8 +399,6 @@ static int add_run(struct xalloc_heap *heap, struct xl_page *page)
 	if (!e)
 		return -ENOMEM;
 	xl_page_attach(heap, page);
-	page->nr_used = 0;
-	add_idle(heap, page);
 	set_range(e, run_first(heap, page), page->nr_slices * KPAGES_PER_SLICE);
 	e->zero = page->zero;
 	settle(heap, e);
@@ -417,11 +468,11 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 	if (alignment < XL_KPAGE)
 		alignment = XL_KPAGE;
 	xl_list_init(&gone);
+	xl_flight_begin(xl_process_peek());
 	pthread_mutex_lock(&bin->lock);
-	xl_large_trim(heap, false, &gone);
 	ret = alloc_free(heap, nr, alignment, address, zero);
 	if (ret == -ENOSPC) {
-		/* What is idle was of no use. */
+		/* What is free was of no use. */
 		xl_large_trim(heap, true, &gone);
 		plan = plan_of(heap, nr);
 	}
@@ -443,6 +494,7 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 		ret = alloc_free(heap, nr, alignment, address, zero);
 		if (ret == -ENOSPC && error)
 			ret = error;
+		/* A run that did not do is of no use. */
 		if (ret && plan.next)
 			xl_large_trim(heap, true, &gone);
 		if (ret && ++plan.next < plan.end && ret != -XL_ADD_CHUNK)
@@ -450,6 +502,7 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 	}
 	pthread_mutex_unlock(&bin->lock);
 	xl_pages_free(heap->arena, &gone);
+	xl_flight_end(xl_process_peek());
 	return ret;
 }
 
@@ -457,11 +510,9 @@ void xl_large_free(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list
 {
 	heap->large.nr_blocks--;
 	heap->large.used_bytes -= e->nr * XL_KPAGE;
-	count_used(heap, e->first, e->nr, false);
 	e->used = false;
 	e->zero = false;
-	settle(heap, e);
-	xl_large_trim(heap, false, gone);
+	trim_after(heap, settle(heap, e), gone);
 }
 
 /* Makes the block longer at the expense of the free extent behind it. */
@@ -472,8 +523,7 @@ static bool grow(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 
 	if (!right || right->nr < more)
 		return false;
-	count_used(heap, right->first, more, true);
-	xl_list_del(&right->free);
+	del_free(heap, right);
 	set_ends(right, NULL);
 	if (right->nr == more) {
 		extent_put(right);
@@ -483,6 +533,8 @@ static bool grow(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 	}
 	set_ends(e, NULL);
 	set_range(e, e->first, nr);
+	heap->large.used_bytes += more * XL_KPAGE;
+	e->loose = false;
 	return true;
 }
 
@@ -497,22 +549,162 @@ static bool shrink(struct xalloc_heap *heap, struct xl_extent *e, size_t nr, str
 	set_ends(e, NULL);
 	set_range(e, first, nr);
 	set_range(rest, first + nr, less);
-	count_used(heap, first + nr, less, false);
-	settle(heap, rest);
-	xl_large_trim(heap, false, gone);
+	heap->large.used_bytes -= less * XL_KPAGE;
+	e->loose = false;
+	e->roomy = false;
+	trim_after(heap, settle(heap, rest), gone);
 	return true;
 }
 
 bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
 		     struct xl_list *gone)
 {
-	size_t old = e->nr, nr = kpages(size);
+	size_t nr = kpages(size);
 
-	if (nr > old ? !grow(heap, e, nr) : nr < old && !shrink(heap, e, nr, gone))
+	if (e->roomy && nr < e->nr && e->nr - nr < XL_SEGMENT / XL_KPAGE)
+		return true;
+	return nr == e->nr || (nr > e->nr ? grow(heap, e, nr) : shrink(heap, e, nr, gone));
+}
+
+/* --- growth where the kernel has to grant more */
+
+/* The first hardware page behind the block, and behind what is free there, that is of no run. */
+static size_t edge_of(struct xalloc_heap *heap, const struct xl_extent *e)
+{
+	size_t end = e->first + e->nr;
+	struct xl_extent *right = free_neighbour(heap, end, end);
+
+	if (right)
+		end += right->nr;
+	return run_of(heap, end) ? 0 : end;
+}
+
+/* Has @nr_slices granted at @edge and adds them to the heap. */
+static int grant_at(struct xalloc_heap *heap, size_t edge, size_t nr_slices)
+{
+	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
+	uint64_t offset = xl_map.base + edge * XL_KPAGE - heap->arena->base;
+	struct xl_page *page;
+	struct xl_list gone;
+	int ret;
+
+	if (offset + nr_slices * XL_SLICE > heap->arena->bytes)
+		return -EFBIG;
+	xl_flight_begin(xl_process_peek());
+	ret = xl_page_grant_at(heap->arena, offset, nr_slices, &page);
+	if (ret) {
+		xl_flight_end(xl_process_peek());
+		return ret;
+	}
+	xl_list_init(&gone);
+	pthread_mutex_lock(&bin->lock);
+	ret = add_run(heap, page);
+	pthread_mutex_unlock(&bin->lock);
+	if (ret) {
+		xl_list_add_head(&gone, &page->all);
+		xl_pages_free(heap->arena, &gone);
+	}
+	xl_flight_end(xl_process_peek());
+	return ret;
+}
+
+/* Up to the end of a segment, where the arena is large. */
+static size_t slices_from(const struct xalloc_heap *heap, size_t edge, size_t end)
+{
+	size_t exact = (end - edge + KPAGES_PER_SLICE - 1) / KPAGES_PER_SLICE;
+
+	if (heap->arena->limit_bytes < SEGMENTS_LIMIT)
+		return exact;
+	return (xl_round_up(end, XL_SEGMENT / XL_KPAGE) - edge) / KPAGES_PER_SLICE;
+}
+
+/*
+ * Makes the block at least @nr long, and takes what else is free in its last segment: what another
+ * block had there would be in the way of growing again.
+ */
+static bool grow_into(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
+{
+	size_t end = e->first + e->nr, segment_end, most;
+	struct xl_extent *right = free_neighbour(heap, end, end);
+
+	if (!right || e->nr + right->nr < nr)
 		return false;
-	heap->large.used_bytes += (nr - old) * XL_KPAGE;
-	e->loose = false;
+	segment_end = xl_round_up(e->first + nr, XL_SEGMENT / XL_KPAGE);
+	most = e->nr + right->nr;
+	if (most > segment_end - e->first)
+		most = segment_end - e->first;
+	grow(heap, e, most);
+	e->loose = true;
+	e->roomy = true;
 	return true;
+}
+
+int xl_large_extend(struct xalloc_heap *heap, uintptr_t address, size_t size)
+{
+	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
+	size_t nr = kpages(size), first = (address - xl_map.base) / XL_KPAGE, edge;
+	struct xl_extent *e;
+	bool grows = false;
+	int ret;
+
+	pthread_mutex_lock(&bin->lock);
+	e = xl_map.extent_of[first];
+	edge = edge_of(heap, e);
+	pthread_mutex_unlock(&bin->lock);
+	if (!edge || edge >= first + nr)
+		return -EEXIST;
+	ret = grant_at(heap, edge, slices_from(heap, edge, first + nr));
+	if (ret && ret != -EEXIST)
+		ret = grant_at(heap, edge,
+			       (first + nr - edge + KPAGES_PER_SLICE - 1) / KPAGES_PER_SLICE);
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&bin->lock);
+	grows = grow_into(heap, e, nr);
+	pthread_mutex_unlock(&bin->lock);
+	return grows ? 0 : -EEXIST;
+}
+
+int xl_large_alloc_far(struct xalloc_heap *heap, size_t size, uintptr_t *address)
+{
+	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
+	const struct xalloc_arena *arena = heap->arena;
+	size_t step =
+		arena->bytes >= 2 * arena->limit_bytes ? arena->limit_bytes : arena->bytes / 4;
+	size_t nr_places, place, nr = kpages(size), tries;
+	int ret = -EOPNOTSUPP;
+	struct xl_extent *e;
+	size_t at;
+
+	step = xl_round_up(step, XL_SEGMENT);
+	if (size <= FAR_BYTES || arena->chunks || size > step)
+		return ret;
+	nr_places = arena->bytes / step;
+	for (tries = 1; tries < nr_places; tries++) {
+		place = 1 +
+			atomic_fetch_add_explicit(&heap->large.nr_far, 1, memory_order_relaxed) %
+				(nr_places - 1);
+		at = (arena->base - xl_map.base + place * step) / XL_KPAGE;
+		ret = grant_at(heap, at, slices_from(heap, at, at + nr));
+		if (ret && ret != -EEXIST && ret != -EBUSY)
+			break;
+		if (ret)
+			continue;
+		pthread_mutex_lock(&bin->lock);
+		e = xl_map.extent_of[at];
+		if (e && !e->used && e->first == at && e->nr >= nr)
+			ret = carve(heap, e, at, nr);
+		else
+			ret = -EEXIST;
+		if (!ret) {
+			heap->large.nr_blocks++;
+			heap->large.used_bytes += nr * XL_KPAGE;
+			*address = xl_map.base + at * XL_KPAGE;
+		}
+		pthread_mutex_unlock(&bin->lock);
+		break;
+	}
+	return ret;
 }
 
 bool xl_large_fits(const struct xl_extent *e, size_t size)
@@ -526,7 +718,6 @@ void xl_large_init(struct xl_large *large)
 
 	*large = (struct xl_large){ 0 };
 	xl_list_init(&large->all);
-	xl_list_init(&large->idle);
 	for (list = 0; list < XL_NR_FREE_LISTS; list++)
 		xl_list_init(&large->free[list]);
 }

@@ -4,7 +4,7 @@
  * memory.
  *
  * The memory of a segment counts as committed, against the arena's limit, while a slice of it
- * is granted; then it goes back, or, up to the arena's keep_bytes, is kept, until the limit leaves
+ * is granted; then it goes back, or a little of it is kept, until the limit leaves
  * no room for a grant. It is ordinary memory: not pinned, charged to nobody, and without a
  * descriptor. A child of fork() does not have it, as with the device. Adopted memory is committed
  * from the start and never given back.
@@ -90,7 +90,7 @@ static int init(struct xalloc_arena *arena)
 
 static int local_create(struct xalloc_arena *arena, const struct xalloc_arena_config *config)
 {
-	if (config->path || config->flags || config->pages == XALLOC_PAGES_SMALL ||
+	if (config->path || config->flags & ~XALLOC_DUMP || config->pages == XALLOC_PAGES_SMALL ||
 	    config->reserve_high_bytes)
 		return -EOPNOTSUPP;
 	if (arena->bytes > SLICES_MAX * XL_SLICE)
@@ -195,42 +195,86 @@ static void commit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, 
 	local->dirty[segment] |= mask;
 }
 
-static void uncommit(struct xalloc_arena *arena, uint32_t segment)
+/*
+ * Gives the memory of @nr whole segments from @first on back. Lets the lock go meanwhile: until
+ * then nobody can be granted a slice of them.
+ */
+static void uncommit(struct xalloc_arena *arena, uint32_t first, uint32_t nr)
 {
 	struct xl_local *local = arena->local;
+	uint32_t i;
 
-	xl_os_zero((char *)arena->base + segment * XL_SEGMENT, XL_SEGMENT);
-	local->dirty[segment] = 0;
-	xalloc_placement_set_backing(&local->placement, segment, XALLOC_BACKING_BARE);
-	local->nr_committed--;
+	/* Cannot fail: they have records. */
+	for (i = first; i < first + nr; i++)
+		xalloc_placement_take_at(&local->placement, i * XALLOC_SLICES_PER_SEGMENT,
+					 XALLOC_SLICES_PER_SEGMENT);
+	pthread_mutex_unlock(&arena->lock);
+	xl_os_zero((char *)arena->base + first * XL_SEGMENT, nr * XL_SEGMENT);
+	pthread_mutex_lock(&arena->lock);
+	for (i = first; i < first + nr; i++) {
+		local->dirty[i] = 0;
+		xalloc_placement_set_backing(&local->placement, i, XALLOC_BACKING_BARE);
+		local->nr_committed--;
+		xalloc_placement_give(&local->placement, i * XALLOC_SLICES_PER_SEGMENT,
+				      XALLOC_SLICES_PER_SEGMENT);
+	}
 }
 
-static void uncommit_whole(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, void *arg)
+static uint32_t kept_most(const struct xalloc_arena *arena)
 {
+	size_t most = arena->local->nr_granted * XL_SLICE;
+
+	return (most < arena->keep_bytes ? most : arena->keep_bytes) / XL_SEGMENT;
+}
+
+/*
+ * Of a run that was freed: keeps what may be kept of its whole segments, and gives the rest back.
+ */
+static void uncommit_whole(struct xalloc_arena *arena, uint32_t slice, uint32_t nr_slices)
+{
+	uint32_t segment = slice / XALLOC_SLICES_PER_SEGMENT, first = 0, nr = 0;
+	uint32_t last = (slice + nr_slices - 1) / XALLOC_SLICES_PER_SEGMENT;
 	struct xl_local *local = arena->local;
 
-	(void)mask;
-	(void)arg;
-	if (arena->adopted)
-		return;
-	if (is_bare(local, segment) || !xalloc_placement_is_whole(&local->placement, segment))
-		return;
-	if (local->nr_kept < arena->keep_bytes / XL_SEGMENT)
-		local->kept[local->nr_kept++] = segment;
-	else
-		uncommit(arena, segment);
+	for (; segment <= last && !arena->adopted; segment++) {
+		if (is_bare(local, segment) ||
+		    !xalloc_placement_is_whole(&local->placement, segment))
+			continue;
+		if (local->nr_kept < kept_most(arena)) {
+			local->kept[local->nr_kept++] = segment;
+			continue;
+		}
+		/* Those inside of the run are whole, so there is no gap. */
+		if (!nr)
+			first = segment;
+		nr++;
+	}
+	if (nr)
+		uncommit(arena, first, nr);
+	while (local->nr_kept > kept_most(arena))
+		uncommit(arena, local->kept[--local->nr_kept], 1);
 }
 
-/* Takes a run within the limit, or, @frugal, one that needs the least memory. */
-static int take(struct xalloc_arena *arena, uint32_t nr_slices, bool frugal, uint32_t *slice)
+enum how {
+	ANYWHERE,
+	FRUGALLY, /* where it needs the least memory */
+	AT,       /* at *@slice and nowhere else */
+};
+
+/* Takes a run within the limit. */
+static int take(struct xalloc_arena *arena, uint32_t nr_slices, enum how how, uint32_t *slice)
 {
 	struct xalloc_placement_request request = { .nr_slices = nr_slices };
 	struct xl_local *local = arena->local;
 	uint64_t nr_bare = 0;
 	int ret;
 
-	ret = frugal ? xalloc_placement_take_frugal(&local->placement, &request, slice) :
-		       xalloc_placement_take(&local->placement, &request, slice);
+	if (how == AT)
+		ret = xalloc_placement_take_at(&local->placement, *slice, nr_slices);
+	else if (how == FRUGALLY)
+		ret = xalloc_placement_take_frugal(&local->placement, &request, slice);
+	else
+		ret = xalloc_placement_take(&local->placement, &request, slice);
 	if (ret)
 		return ret;
 	each_segment(arena, *slice, nr_slices, count_bare, &nr_bare);
@@ -244,7 +288,8 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 		       struct xl_grant *grant)
 {
 	struct xl_local *local = arena->local;
-	uint32_t slice = 0;
+	uint32_t slice = grant->at ? grant->offset / XL_SLICE : 0;
+	enum how how = grant->at ? AT : FRUGALLY;
 	bool zero = true;
 	int ret;
 
@@ -252,12 +297,12 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	if (nr_slices > arena->bytes / XL_SLICE)
 		return -EFBIG;
 	pthread_mutex_lock(&arena->lock);
-	ret = take(arena, nr_slices, false, &slice);
+	ret = take(arena, nr_slices, grant->at ? AT : ANYWHERE, &slice);
 	if (ret == -EDQUOT && nr_slices > 1)
-		ret = take(arena, nr_slices, true, &slice);
+		ret = take(arena, nr_slices, how, &slice);
 	while (ret == -EDQUOT && local->nr_kept) {
-		uncommit(arena, local->kept[--local->nr_kept]);
-		ret = take(arena, nr_slices, true, &slice);
+		uncommit(arena, local->kept[--local->nr_kept], 1);
+		ret = take(arena, nr_slices, how, &slice);
 	}
 	if (!ret) {
 		each_segment(arena, slice, nr_slices, commit, &zero);
@@ -278,7 +323,7 @@ static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
 	if (ret)
 		return ret;
 	local->nr_granted -= nr_slices;
-	each_segment(arena, slice, nr_slices, uncommit_whole, NULL);
+	uncommit_whole(arena, slice, nr_slices);
 	return 0;
 }
 
@@ -302,7 +347,7 @@ static void local_trim(struct xalloc_arena *arena)
 
 	pthread_mutex_lock(&arena->lock);
 	while (local->nr_kept)
-		uncommit(arena, local->kept[--local->nr_kept]);
+		uncommit(arena, local->kept[--local->nr_kept], 1);
 	pthread_mutex_unlock(&arena->lock);
 }
 

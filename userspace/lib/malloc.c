@@ -138,6 +138,21 @@ static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
 
 /* --- freeing */
 
+/* As xl_find(), for a call that may take pages out of their heap. */
+static enum xl_verdict find_to_change(const void *ptr, struct xl_where *where)
+{
+	struct xl_process *p = xl_process_peek();
+	enum xl_verdict verdict;
+
+	if (p)
+		xl_flight_begin(p);
+	verdict = xl_find(ptr, where);
+	if (p && verdict == XL_INHERITED)
+		xl_flight_end(p);
+	where->flies = p;
+	return verdict;
+}
+
 /* A block that no cache takes; aborts when it is none. */
 static void free_locked(const char *call, void *ptr)
 {
@@ -147,7 +162,7 @@ static void free_locked(const char *call, void *ptr)
 	int error = errno;
 	uintptr_t raced;
 
-	verdict = xl_find(ptr, &where);
+	verdict = find_to_change(ptr, &where);
 	/* Given out again since it was seen to be free. */
 	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED && !where.extent)
 		verdict = XL_FREED;
@@ -159,9 +174,11 @@ static void free_locked(const char *call, void *ptr)
 		xl_list_init(&gone);
 		raced = xl_block_free(&where, &gone);
 		xl_where_unlock(&where);
+		xl_pages_free(arena, &gone);
+		xl_flight_end(where.process);
 		if (raced)
 			xl_free_raced(ptr);
-		xl_pages_free(arena, &gone);
+		xl_cache_look(where.process);
 	} else if (verdict != XL_INHERITED) {
 		xl_misuse(call, ptr, verdict, &where);
 	}
@@ -249,19 +266,46 @@ static bool is_default(const struct xl_where *where)
 	       atomic_load_explicit(&where->process->default_heap, memory_order_relaxed);
 }
 
+/*
+ * Makes a large block longer by memory behind it, if that can be had: nothing is copied then, and
+ * there need not be memory for two blocks. Returns whether it was done.
+ */
+static bool extend(struct xalloc_heap *heap, uintptr_t address, size_t size)
+{
+	struct xalloc_arena *arena = heap->arena;
+	int ret = xl_large_extend(heap, address, size);
+
+	if (!ret || ret == -EEXIST || ret == -EBUSY || ret == -EFBIG || ret == -EOPNOTSUPP)
+		return !ret;
+	xl_arena_trim(arena, ret, &arena->generation);
+	return !xl_large_extend(heap, address, size);
+}
+
+/* A block in the place of one that has to move. */
+static void *alloc_moved(struct xalloc_heap *heap, bool is_large, size_t old_bytes, size_t size)
+{
+	struct xalloc_heap *from = heap ? heap : xl_heap_default();
+	uintptr_t address;
+
+	/* One that has grown grows again, it is assumed. */
+	if (is_large && size > old_bytes && !xl_checks && !xl_large_alloc_far(from, size, &address))
+		return (void *)(address + from->arena->shift);
+	return xl_alloc(heap, XL_QUANTUM, size, NULL);
+}
+
 /* Into @heap, or, without one, into the heap the block is from. */
 static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr, size_t size)
 {
+	bool fits, stays, is_large;
 	struct xalloc_arena *arena;
 	enum xl_verdict verdict;
 	struct xl_where where;
 	struct xl_list gone;
 	size_t old_bytes;
-	bool fits, stays;
 	void *moved;
 
 	size += !size;
-	verdict = xl_find(ptr, &where);
+	verdict = find_to_change(ptr, &where);
 	if (verdict == XL_INHERITED) {
 		errno = ESTALE;
 		return NULL;
@@ -272,6 +316,7 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	if (!heap && !is_default(&where))
 		heap = where.heap;
 	arena = where.heap->arena;
+	is_large = where.extent && xl_class_of(XL_QUANTUM, size) == XL_CLASS_LARGE;
 	old_bytes = xl_checks_usable(ptr, &where);
 	if (xl_checks)
 		xl_checks_resize(call, ptr, &where, stays ? size : SIZE_MAX);
@@ -281,10 +326,14 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 		xl_checks_resized(ptr, &where, size);
 	xl_where_unlock(&where);
 	xl_pages_free(arena, &gone);
+	xl_flight_end(where.process);
 	if (fits)
 		return ptr;
+	if (stays && is_large && size > old_bytes && !xl_checks &&
+	    extend(where.heap, (uintptr_t)ptr - arena->shift, size))
+		return ptr;
 
-	moved = xl_alloc(heap, XL_QUANTUM, size, NULL);
+	moved = alloc_moved(heap, stays && is_large, old_bytes, size);
 	if (moved) {
 		memcpy(moved, ptr, size < old_bytes ? size : old_bytes);
 		xalloc_free(ptr);
@@ -300,6 +349,42 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	return ptr;
 }
 
+/*
+ * The size class of a live block of the default heap, found without a lock; or XL_CLASS_LARGE,
+ * which says nothing.
+ */
+static inline unsigned int class_of_live(const void *ptr)
+{
+	uintptr_t offset = (uintptr_t)ptr - xl_map.base;
+	size_t unit = offset / XL_QUANTUM | offset << 60;
+	uint32_t cls;
+
+	if (!xl_has_tag(unit))
+		return XL_CLASS_LARGE;
+	cls = xl_tag(unit) - XL_TAG_CACHED;
+	if (cls >= XL_NR_CLASSES || !xl_is_state((uintptr_t)ptr, cls, XL_LIVE))
+		return XL_CLASS_LARGE;
+	return cls;
+}
+
+/*
+ * Whether a block of @cls can be one of @size where it is: of its class, or of more than half its
+ * size. Then a free may name any size.
+ */
+static inline bool stays_in_class(const void *ptr, unsigned int cls, size_t size)
+{
+	size_t bytes = xl_classes[cls].block_bytes;
+
+	if (size > bytes || size <= bytes / 2)
+		return size <= bytes && xl_class_of(XL_QUANTUM, size + !size) == cls;
+	if (xl_class_of(XL_QUANTUM, size) != cls)
+		atomic_store_explicit(&xl_map.page_of[xl_unit((uintptr_t)ptr) /
+						      (XL_SLICE / XL_QUANTUM)]
+					       ->loose,
+				      true, memory_order_relaxed);
+	return true;
+}
+
 void *xalloc_calloc(size_t nmemb, size_t size)
 {
 	return heap_calloc(NULL, nmemb, size);
@@ -312,7 +397,14 @@ void *xalloc_aligned_alloc(size_t alignment, size_t size)
 
 void *xalloc_realloc(void *ptr, size_t size)
 {
-	return ptr ? realloc_block("xalloc_realloc", NULL, ptr, size) : xalloc_malloc(size);
+	unsigned int cls;
+
+	if (!ptr)
+		return xalloc_malloc(size);
+	cls = class_of_live(ptr);
+	if (cls != XL_CLASS_LARGE && stays_in_class(ptr, cls, size))
+		return ptr;
+	return realloc_block("xalloc_realloc", NULL, ptr, size);
 }
 
 void *xalloc_heap_malloc(struct xalloc_heap *heap, size_t size)
@@ -340,10 +432,14 @@ size_t xalloc_usable_size(const void *ptr)
 {
 	enum xl_verdict verdict;
 	struct xl_where where;
+	unsigned int cls;
 	size_t bytes;
 
 	if (!ptr)
 		return 0;
+	cls = class_of_live(ptr);
+	if (cls != XL_CLASS_LARGE)
+		return xl_classes[cls].block_bytes;
 	verdict = xl_find(ptr, &where);
 	if (verdict != XL_BLOCK)
 		xl_misuse("xalloc_usable_size", ptr, verdict, &where);

@@ -10,7 +10,7 @@
 #include "internal.h"
 #include "os.h"
 
-#define CHUNK_BYTES ((size_t)256 << 10)
+#define CHUNK_BYTES ((size_t)128 << 10)
 #define CACHE_LINE 64
 
 void *xl_meta_get(unsigned int pool, size_t bytes)

@@ -46,6 +46,13 @@ static struct place unlock(struct xl_where *where, enum xl_verdict verdict)
 	return place;
 }
 
+/* The handler may never come back. */
+static void end_flight(const struct xl_where *where)
+{
+	if (where->flies)
+		xl_flight_end(where->process);
+}
+
 static _Noreturn void stop(const char *call, const void *ptr, const struct place *place,
 			   const char *message)
 {
@@ -86,6 +93,7 @@ void xl_misuse(const char *call, const void *ptr, enum xl_verdict verdict, struc
 	size_t inside = where->inside;
 	char message[256];
 
+	end_flight(where);
 	if (verdict > XL_NO_BLOCK) {
 		snprintf(message, sizeof(message), "xalloc: %s(%p): %s", call, ptr, what[verdict]);
 	} else {
@@ -115,6 +123,7 @@ void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where
 	struct place place = unlock(where, XL_BLOCK);
 	char message[256];
 
+	end_flight(where);
 	snprintf(message, sizeof(message),
 		 "xalloc: %s(%p, %zu): wrong size; it is %s, in the page at %p", call, ptr, size,
 		 place.text, place.page);
@@ -126,6 +135,7 @@ void xl_overrun(const char *call, const void *ptr, size_t size, size_t at, struc
 	struct place place = unlock(where, XL_BLOCK);
 	char message[256];
 
+	end_flight(where);
 	snprintf(message, sizeof(message),
 		 "xalloc: %s(%p): written past the %zu bytes that were asked for, first at +%zu; it is %s, in the page at %p",
 		 call, ptr, size, at, place.text, place.page);

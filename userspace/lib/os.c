@@ -167,8 +167,11 @@ int xl_os_map_anonymous(void *addr, size_t bytes, size_t small_bytes)
 
 void xl_os_zero(void *addr, size_t bytes)
 {
-	/* Fails for what is locked, by mlockall() say. */
-	if (madvise(addr, bytes, MADV_DONTNEED))
+	/*
+	 * EINVAL: it is locked, by mlockall() say. ENOMEM: some of it is not mapped, so not in
+	 * use.
+	 */
+	if (madvise(addr, bytes, MADV_DONTNEED) && errno == EINVAL)
 		memset(addr, 0, bytes);
 }
 
@@ -222,6 +225,11 @@ void *xl_os_private(size_t bytes)
 bool xl_os_is_tsan(void)
 {
 	return xl_tsan_init;
+}
+
+int xl_os_wipe_on_fork(void *page)
+{
+	return madvise(page, XL_OS_PAGE, MADV_WIPEONFORK) ? -errno : 0;
 }
 
 uint64_t xl_os_random(void)

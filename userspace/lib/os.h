@@ -58,6 +58,8 @@ void *xl_os_lasting(size_t bytes);
 void *xl_os_sparse(size_t bytes);
 /* Whether the program is built with ThreadSanitizer, which ends it if it maps some addresses. */
 bool xl_os_is_tsan(void);
+/* Has a fork zero a whole page of .bss in the child. Returns 0 or -errno. */
+int xl_os_wipe_on_fork(void *page);
 /* A number that nobody can guess. */
 uint64_t xl_os_random(void);
 

@@ -24,6 +24,9 @@
 #include "zone.h"
 
 #define MAP_BITS 64
+/* So many times the addresses of a grant may be taken. */
+#define NR_TAKEN 8
+#define SEGMENT_SLICES (XL_SEGMENT / XL_SLICE)
 
 static size_t map_words(uint32_t nr_blocks)
 {
@@ -63,6 +66,30 @@ static void set_root(const struct xalloc_heap *heap, const struct xl_page *page,
 	uintptr_t address = xl_page_address(heap, page) + heap->arena->shift;
 
 	xl_os_set_root((void *)address, page->nr_slices * XL_SLICE, is_root);
+}
+
+/* What of each segment pages have: see xl_arena_is_sparse(). */
+static void count_slices(struct xalloc_arena *arena, const struct xl_page *page, bool more)
+{
+	uint32_t slice = page->slice, end = slice + page->nr_slices, some;
+
+	if (!arena->segments)
+		return;
+	for (; slice < end; slice += some) {
+		_Atomic uint8_t *count = &arena->segments[slice / SEGMENT_SLICES].nr_slices;
+
+		some = SEGMENT_SLICES - slice % SEGMENT_SLICES;
+		if (some > end - slice)
+			some = end - slice;
+		if (more && !atomic_fetch_add_explicit(count, some, memory_order_relaxed))
+			atomic_fetch_add_explicit(&arena->nr_segments, 1, memory_order_relaxed);
+		else if (!more &&
+			 atomic_fetch_sub_explicit(count, some, memory_order_relaxed) == some)
+			atomic_fetch_sub_explicit(&arena->nr_segments, 1, memory_order_relaxed);
+	}
+	atomic_fetch_add_explicit(&arena->nr_slices,
+				  more ? page->nr_slices : -(size_t)page->nr_slices,
+				  memory_order_relaxed);
 }
 
 /* Of what lived when its heap was destroyed. */
@@ -106,26 +133,31 @@ static void ungrant(struct xalloc_arena *arena, uint32_t nr_slices, const struct
 	free_runs(arena, &run, 1);
 }
 
-/* Grants @nr_slices at addresses that can be had. */
+/* Grants @nr_slices at addresses that can be had, not where somebody else has mapped something. */
 static int grant_mapped(struct xalloc_arena *arena, uint64_t tag, uint32_t nr_slices,
 			struct xl_grant *granted)
 {
+	struct xl_grant taken[NR_TAKEN];
+	unsigned int nr = 0;
 	int ret;
 
 	for (;;) {
+		granted->at = false;
 		ret = arena->backend->grant(arena, nr_slices, tag, granted);
 		if (ret)
-			return ret;
-		ret = xl_zone_use(arena, granted->offset, nr_slices * XL_SLICE);
-		/* Where somebody else has mapped something, the grant stays: out of the way. */
-		if (ret != -EEXIST)
 			break;
+		ret = xl_zone_use(arena, granted->offset, nr_slices * XL_SLICE);
+		if (!ret)
+			break;
+		taken[nr++] = *granted;
+		if (ret != -EEXIST || nr == NR_TAKEN) {
+			ret = -ENOMEM;
+			break;
+		}
 	}
-	if (ret) {
-		ungrant(arena, nr_slices, granted);
-		return -ENOMEM;
-	}
-	return 0;
+	while (nr)
+		ungrant(arena, nr_slices, &taken[--nr]);
+	return ret;
 }
 
 /*
@@ -152,6 +184,18 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 	return grant_mapped(arena, tag, *nr_slices, granted);
 }
 
+#define PAGE_BYTES(nr_blocks) (sizeof(struct xl_page) + map_words(nr_blocks) * sizeof(uint64_t))
+
+static void init_large(struct xl_page *page, uint32_t slice, uint32_t nr_slices, bool zero)
+{
+	page->cls = XL_CLASS_LARGE;
+	page->slice = slice;
+	page->nr_slices = nr_slices;
+	page->nr_free = 0;
+	page->zero = zero;
+	atomic_store_explicit(&page->loose, false, memory_order_relaxed);
+}
+
 int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment, size_t size,
 		  struct xl_page **created)
 {
@@ -171,13 +215,20 @@ int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment
 		nr_slices = c->nr_slices;
 		alignment = XL_SLICE;
 	}
-	page = xl_meta_get(cls, sizeof(*page) + map_words(c->nr_blocks) * sizeof(uint64_t));
+	page = xl_meta_get(cls, PAGE_BYTES(c->nr_blocks));
 	if (!page)
 		return -ENOMEM;
 	if (alignment < XL_SLICE)
 		alignment = XL_SLICE;
 	page->nr_slices = nr_slices;
 	ret = grant(arena, alignment, size, &page->nr_slices, &granted);
+	if (!ret && cls < XL_NR_TINY) {
+		ret = xl_zone_use_tiny(arena, granted.offset);
+		if (ret) {
+			ungrant(arena, page->nr_slices, &granted);
+			ret = -ENOMEM;
+		}
+	}
 	if (ret) {
 		xl_meta_put(cls, page);
 		return ret;
@@ -197,10 +248,51 @@ int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment
 	return 0;
 }
 
+int xl_page_grant_at(struct xalloc_arena *arena, uint64_t offset, uint32_t nr_slices,
+		     struct xl_page **created)
+{
+	struct xl_grant granted = { .offset = offset, .at = true };
+	struct xl_page *page = xl_meta_get(XL_CLASS_LARGE, PAGE_BYTES(1));
+	int ret;
+
+	if (!page)
+		return -ENOMEM;
+	ret = arena->backend->grant(arena, nr_slices, nr_slices * XL_SLICE, &granted);
+	if (!ret) {
+		ret = xl_zone_use(arena, offset, nr_slices * XL_SLICE);
+		if (ret)
+			ungrant(arena, nr_slices, &granted);
+	}
+	if (ret) {
+		xl_meta_put(XL_CLASS_LARGE, page);
+		return ret;
+	}
+	init_large(page, offset / XL_SLICE, nr_slices, granted.zero);
+	*created = page;
+	return 0;
+}
+
+bool xl_page_split(struct xalloc_heap *heap, struct xl_page *page, uint32_t nr_slices)
+{
+	struct xl_page *second = xl_meta_get(XL_CLASS_LARGE, PAGE_BYTES(1));
+
+	if (!second)
+		return false;
+	set_root(heap, page, false);
+	count_slices(heap->arena, page, false);
+	init_large(second, page->slice + nr_slices, page->nr_slices - nr_slices, page->zero);
+	page->nr_slices = nr_slices;
+	count_slices(heap->arena, page, true);
+	set_root(heap, page, true);
+	xl_page_attach(heap, second);
+	return true;
+}
+
 void xl_page_attach(struct xalloc_heap *heap, struct xl_page *page)
 {
 	atomic_store_explicit(&page->heap, heap, memory_order_relaxed);
 	xl_list_add_head(&xl_bin_of(heap, page->cls)->pages, &page->all);
+	count_slices(heap->arena, page, true);
 	set_map(heap, page, page);
 	set_root(heap, page, true);
 }
@@ -213,6 +305,7 @@ void xl_page_detach(struct xalloc_heap *heap, struct xl_page *page, struct xl_li
 	set_root(heap, page, false);
 	atomic_store_explicit(&page->heap, NULL, memory_order_relaxed);
 	xl_list_del(&page->all);
+	count_slices(heap->arena, page, false);
 	xl_list_add_head(gone, &page->all);
 }
 

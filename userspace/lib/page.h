@@ -11,6 +11,11 @@
  */
 int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment, size_t size,
 		  struct xl_page **page);
+/* The same for a large page of @nr_slices at @offset and nowhere else: -EEXIST if that is taken. */
+int xl_page_grant_at(struct xalloc_arena *arena, uint64_t offset, uint32_t nr_slices,
+		     struct xl_page **page);
+/* Makes two large pages of one, the first with @nr_slices. Returns whether there was memory. */
+bool xl_page_split(struct xalloc_heap *heap, struct xl_page *page, uint32_t nr_slices);
 /* Adds it to a heap. No block is used, and the page is on no partial list. */
 void xl_page_attach(struct xalloc_heap *heap, struct xl_page *page);
 /* Takes the page, which is on no partial list, from its heap to @gone. */
@@ -23,6 +28,22 @@ void xl_page_detach(struct xalloc_heap *heap, struct xl_page *page, struct xl_li
 uintptr_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr, uint32_t *done);
 /* Puts it back. */
 uintptr_t xl_page_put(struct xl_page *page, uint32_t block);
+
+/* Fewer segments are never sparse. */
+#define SPARSE_SEGMENTS 2
+
+/*
+ * Whether pages of the arena are so scattered over segments that a block which a cache holds
+ * probably keeps 2 MiB from going back. True for a moment; false for arenas that are not counted.
+ */
+static inline bool xl_arena_is_sparse(const struct xalloc_arena *arena)
+{
+	size_t nr = atomic_load_explicit(&arena->nr_segments, memory_order_relaxed);
+
+	return nr > SPARSE_SEGMENTS &&
+	       atomic_load_explicit(&arena->nr_slices, memory_order_relaxed) <
+		       nr * (XL_SEGMENT / XL_SLICE) / 2;
+}
 
 /* What is not live is free. No other thread changes states. */
 void xl_page_recover(struct xl_page *page);

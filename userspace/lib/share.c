@@ -63,5 +63,6 @@ int xalloc_dmabuf(const void *ptr, size_t size, size_t *offset)
 	end = xl_round_up(first + size, XL_SLICE);
 	*offset = first % XL_SLICE;
 	first -= *offset;
+	atomic_store_explicit(&arena->has_exports, true, memory_order_relaxed);
 	return arena->backend->export(arena, first, end - first);
 }

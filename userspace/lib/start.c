@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Start-up: what the first call of a process does, and the default heap.
+ * Start-up: what the first call of a process does.
  *
  * struct xl_process lies in memory that a fork wipes, unless XL_PRELOAD. So in a child the library
  * is simply not started, and no lock is held, also when another thread of the parent was in the

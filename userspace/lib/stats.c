@@ -42,18 +42,18 @@ static uint64_t count_of(const struct counts *counts, unsigned int cls)
 	return counts->nr[cls] > 0 ? counts->nr[cls] : 0;
 }
 
-/* Blocks of more than a slice. Returns how many bytes of runs have none. */
+/* Blocks of more than a slice. Returns how many bytes of their runs are in no block. */
 static size_t count_large(struct xalloc_heap *heap, uint64_t *nr_blocks, uint64_t *used_bytes)
 {
 	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
-	size_t idle_bytes;
+	size_t free_bytes;
 
 	pthread_mutex_lock(&bin->lock);
 	*nr_blocks = heap->large.nr_blocks;
 	*used_bytes = heap->large.used_bytes;
-	idle_bytes = heap->large.idle_bytes;
+	free_bytes = heap->large.free_bytes;
 	pthread_mutex_unlock(&bin->lock);
-	return idle_bytes;
+	return free_bytes;
 }
 
 /* The caller holds lock 1. */
@@ -192,11 +192,11 @@ static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap
 	uint64_t nr_blocks, used_bytes;
 	const char *comma = "";
 	struct counts counts;
-	size_t idle_bytes;
+	size_t free_bytes;
 	unsigned int cls;
 
 	count_classes(p, heap, &counts);
-	idle_bytes = count_large(heap, &nr_blocks, &used_bytes);
+	free_bytes = count_large(heap, &nr_blocks, &used_bytes);
 	add(text, "{\"kind\":\"%s\",\"classes\":[", heap == shared ? "default" : "own");
 	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
 		if (!count_of(&counts, cls))
@@ -205,8 +205,8 @@ static void add_heap(struct text *text, struct xl_process *p, struct xalloc_heap
 		    xl_classes[cls].block_bytes, (unsigned long long)count_of(&counts, cls));
 		comma = ",";
 	}
-	add(text, "],\"large\":{\"nr_blocks\":%llu,\"used_bytes\":%llu,\"idle_bytes\":%zu}}",
-	    (unsigned long long)nr_blocks, (unsigned long long)used_bytes, idle_bytes);
+	add(text, "],\"large\":{\"nr_blocks\":%llu,\"used_bytes\":%llu,\"free_bytes\":%zu}}",
+	    (unsigned long long)nr_blocks, (unsigned long long)used_bytes, free_bytes);
 }
 
 static void add_number(struct text *text, const char *name, uint64_t value)

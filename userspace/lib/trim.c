@@ -45,9 +45,9 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 
 void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen)
 {
-	xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
-	/* What the caller was refused has raised it. */
+	/* What the caller was refused has raised it already. */
 	atomic_store_explicit(seen, xl_arena_generation(arena), memory_order_relaxed);
+	xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
 }
 
 void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen)

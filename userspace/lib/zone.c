@@ -63,8 +63,11 @@ static const unsigned int address_bits[] = { 47, 39 };
 #define TAGS_SKEW 1000
 #define TABLE_GRANULE ((size_t)4096)
 
-/* Most that is mapped ahead of use, unless an eighth of what the arena has mapped is more. */
-#define AHEAD_BYTES (32 * XL_SEGMENT)
+/*
+ * Of what the arena has mapped so much is mapped ahead of use. It is little, because mlockall() has
+ * all of it filled with memory.
+ */
+#define AHEAD_SHARE 16
 
 enum table {
 	TAGS,
@@ -149,31 +152,46 @@ static uintptr_t entry_of(enum table table, uintptr_t address)
 	return table_base(table) + (address - xl_map.base) / XL_SEGMENT * bytes_of[table];
 }
 
-/* Which tables there are. */
-static enum table tables_end(void)
+/* Whether @table is mapped with the segments of @arena. */
+static bool is_mapped_with(const struct xalloc_arena *arena, enum table table)
 {
-	return zone->has_slacks ? NR_TABLES : SLACKS;
+	if (table == SLACKS)
+		return zone->has_slacks;
+	return table != TINY_STATES || !arena->segments;
 }
 
-static void unmap_tables(enum table first, enum table end, uintptr_t from, uintptr_t to)
+static void unmap_table(enum table table, uintptr_t from, uintptr_t to)
+{
+	xl_os_unmap((void *)entry_of(table, from), entry_of(table, to) - entry_of(table, from));
+}
+
+static int map_table(enum table table, uintptr_t from, uintptr_t to)
+{
+	return xl_os_map_table((void *)entry_of(table, from),
+			       entry_of(table, to) - entry_of(table, from));
+}
+
+/* Those that are mapped by segments. */
+static void unmap_tables(const struct xalloc_arena *arena, uintptr_t from, uintptr_t to)
 {
 	unsigned int table;
 
-	for (table = first; table < end; table++)
-		xl_os_unmap((void *)entry_of(table, from),
-			    entry_of(table, to) - entry_of(table, from));
+	for (table = NR_PLOT_TABLES; table < NR_TABLES; table++)
+		if (is_mapped_with(arena, table))
+			unmap_table(table, from, to);
 }
 
-static int map_tables(enum table first, enum table end, uintptr_t from, uintptr_t to)
+static int map_tables(const struct xalloc_arena *arena, uintptr_t from, uintptr_t to)
 {
 	unsigned int table;
 	int ret;
 
-	for (table = first; table < end; table++) {
-		ret = xl_os_map_table((void *)entry_of(table, from),
-				      entry_of(table, to) - entry_of(table, from));
+	for (table = NR_PLOT_TABLES; table < NR_TABLES; table++) {
+		ret = is_mapped_with(arena, table) ? map_table(table, from, to) : 0;
 		if (ret) {
-			unmap_tables(first, table, from, to);
+			while (table-- > NR_PLOT_TABLES)
+				if (is_mapped_with(arena, table))
+					unmap_table(table, from, to);
 			return ret;
 		}
 	}
@@ -216,7 +234,7 @@ static int map_plots(size_t plot, size_t end)
 	ret = visit_tags(plot, end, xl_os_map_table);
 	if (ret)
 		return ret;
-	ret = map_tables(PAGES, NR_PLOT_TABLES, from, xl_map.base + end * XL_PLOT);
+	ret = map_table(PAGES, from, xl_map.base + end * XL_PLOT);
 	if (ret) {
 		visit_tags(plot, end, unmap);
 		return ret;
@@ -226,30 +244,29 @@ static int map_plots(size_t plot, size_t end)
 	return 0;
 }
 
+/*
+ * From the last one down: the tag of the first slice of a segment says that all of the segment is
+ * mapped, and then others may set the tags of its slices.
+ */
 static void set_tags(uintptr_t from, uintptr_t end, uint32_t tag)
 {
-	for (; from < end; from += XL_SLICE)
-		atomic_store_explicit(&xl_map.tags[xl_unit(from) / (XL_SLICE / XL_QUANTUM)], tag,
+	while (end > from) {
+		end -= XL_SLICE;
+		atomic_store_explicit(&xl_map.tags[xl_unit(end) / (XL_SLICE / XL_QUANTUM)], tag,
 				      memory_order_release);
+	}
 }
 
-/* Of plots from @plot to before @end, of which some may be mapped. */
-static void unmap_plots(size_t plot, size_t end)
+/* A plot without a segment that is mapped. */
+static void unmap_plot(size_t plot)
 {
-	size_t i;
+	uintptr_t from = xl_map.base + plot * XL_PLOT;
 
-	for (i = plot; i < end; i++) {
-		uintptr_t from = xl_map.base + i * XL_PLOT;
-
-		if (!is_plot_mapped(i))
-			continue;
-		/* A neighbour may keep some of them. */
-		set_tags(from, from + XL_PLOT, 0);
-		atomic_store_explicit(&zone->is_mapped[i], false, memory_order_relaxed);
-	}
-	unmap_tables(PAGES, NR_PLOT_TABLES, xl_map.base + plot * XL_PLOT,
-		     xl_map.base + end * XL_PLOT);
-	visit_tags(plot, end, unmap);
+	/* A neighbour may keep some of them. */
+	set_tags(from, from + XL_PLOT, 0);
+	atomic_store_explicit(&zone->is_mapped[plot], false, memory_order_relaxed);
+	unmap_table(PAGES, from, from + XL_PLOT);
+	visit_tags(plot, plot + 1, unmap);
 }
 
 /* --- the zone */
@@ -329,6 +346,11 @@ int xl_zone_start(size_t default_limit, bool has_slacks)
 		zone = xl_os_private(sizeof(*zone));
 	if (!zone)
 		return -ENOMEM;
+	if (!XL_PRELOAD) {
+		ret = xl_os_wipe_on_fork(&xl_map);
+		if (ret)
+			return ret;
+	}
 	zone->has_slacks = has_slacks;
 	ret = choose();
 	if (ret)
@@ -366,22 +388,6 @@ pthread_mutex_t *xl_zone_lock(void)
 	return &zone->lock;
 }
 
-/* --- arenas */
-
-void xl_zone_leave(struct xalloc_arena *arena)
-{
-	size_t plot = (arena->base - xl_map.base) / XL_PLOT;
-	size_t end = (arena->base + arena->bytes - 1 - xl_map.base) / XL_PLOT + 1;
-
-	pthread_mutex_lock(&zone->lock);
-	if (!arena->adopted)
-		xl_os_unmap((void *)arena->base, arena->bytes);
-	unmap_tables(NR_PLOT_TABLES, tables_end(), xl_map.base + plot * XL_PLOT,
-		     xl_map.base + end * XL_PLOT);
-	unmap_plots(plot, end);
-	pthread_mutex_unlock(&zone->lock);
-}
-
 /* --- segments */
 
 static bool is_segment_mapped(uintptr_t address)
@@ -400,14 +406,14 @@ static uintptr_t unmapped_end(uintptr_t from, uintptr_t end)
 /* Maps tables and memory of segments that are not mapped, all of them or none. */
 static int map_segments(struct xalloc_arena *arena, uintptr_t from, uintptr_t end)
 {
-	int ret = map_tables(NR_PLOT_TABLES, tables_end(), from, end);
+	int ret = map_tables(arena, from, end);
 
 	if (ret)
 		return ret;
 	if (arena->grows)
 		ret = arena->backend->map(arena, from - arena->base, end - from);
 	if (ret) {
-		unmap_tables(NR_PLOT_TABLES, tables_end(), from, end);
+		unmap_tables(arena, from, end);
 		return ret;
 	}
 	arena->mapped_bytes += end - from;
@@ -419,12 +425,8 @@ static int map_segments(struct xalloc_arena *arena, uintptr_t from, uintptr_t en
 static uintptr_t ahead_of(const struct xalloc_arena *arena, uintptr_t end)
 {
 	uintptr_t plot_end = xl_map.base + xl_round_up(end - xl_map.base, XL_PLOT), to = plot_end;
-	size_t ahead = arena->mapped_bytes;
+	size_t ahead = arena->mapped_bytes / AHEAD_SHARE / XL_SEGMENT * XL_SEGMENT;
 
-	if (ahead > AHEAD_BYTES)
-		ahead = AHEAD_BYTES;
-	if (ahead < arena->mapped_bytes / 8)
-		ahead = arena->mapped_bytes / 8 / XL_SEGMENT * XL_SEGMENT;
 	if (to > arena->base + arena->bytes)
 		to = arena->base + arena->bytes;
 	if (to - end > ahead)
@@ -462,6 +464,10 @@ static int use_locked(struct xalloc_arena *arena, uintptr_t from, uintptr_t end)
 	uintptr_t to;
 	int ret = use_plots(arena, from, end);
 
+	/* No grant helps where the tables of the arena cannot be. */
+	if (ret == -EEXIST)
+		ret = -ENOMEM;
+
 	for (; from < end && !ret; from = to) {
 		to = unmapped_end(from, end);
 		if (to == from) {
@@ -491,4 +497,40 @@ int xl_zone_use(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 	ret = use_locked(arena, from, end);
 	pthread_mutex_unlock(&zone->lock);
 	return ret;
+}
+
+int xl_zone_use_tiny(struct xalloc_arena *arena, uint64_t offset)
+{
+	uintptr_t from = (arena->base + offset) & ~(XL_SEGMENT - 1);
+	struct xl_segment *segment;
+	int ret = 0;
+
+	if (!arena->segments)
+		return 0;
+	segment = &arena->segments[offset / XL_SEGMENT];
+	if (atomic_load_explicit(&segment->has_tiny, memory_order_acquire))
+		return 0;
+	pthread_mutex_lock(&zone->lock);
+	if (!atomic_load_explicit(&segment->has_tiny, memory_order_relaxed))
+		ret = map_table(TINY_STATES, from, from + XL_SEGMENT);
+	if (!ret)
+		atomic_store_explicit(&segment->has_tiny, true, memory_order_release);
+	pthread_mutex_unlock(&zone->lock);
+	return ret;
+}
+
+void xl_zone_leave(struct xalloc_arena *arena)
+{
+	uintptr_t at, end = arena->base + arena->bytes;
+	size_t plot;
+
+	pthread_mutex_lock(&zone->lock);
+	for (at = arena->base; at < end; at += XL_SEGMENT)
+		if (is_segment_mapped(at))
+			unmap_tables(arena, at, at + XL_SEGMENT);
+	for (plot = (arena->base - xl_map.base) / XL_PLOT; xl_map.base + plot * XL_PLOT < end;
+	     plot++)
+		if (is_plot_mapped(plot))
+			unmap_plot(plot);
+	pthread_mutex_unlock(&zone->lock);
 }

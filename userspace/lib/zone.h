@@ -25,7 +25,7 @@ pthread_mutex_t *xl_zone_lock(void);
 /* Whether @address is one where arenas of a forebear lay; @started: the process has a zone. */
 bool xl_zone_inherited(uintptr_t address, bool started);
 
-/* Unmaps all of the arena and of its tables. No page is in it. The caller holds lock 1. */
+/* Unmaps the tables of an arena, in which no page is. The caller holds lock 1. */
 void xl_zone_leave(struct xalloc_arena *arena);
 
 /*
@@ -33,6 +33,9 @@ void xl_zone_leave(struct xalloc_arena *arena);
  * the lock of the zone. Returns 0 or -errno: -EEXIST where somebody else has mapped something.
  */
 int xl_zone_use(struct xalloc_arena *arena, uint64_t offset, size_t bytes);
+
+/* The same for the states of blocks of tiny classes in the segment at @offset, which is in use. */
+int xl_zone_use_tiny(struct xalloc_arena *arena, uint64_t offset);
 
 /* The page that a slice is in, or NULL; for any number. */
 static inline struct xl_page *xl_zone_page(size_t slice)

@@ -65,10 +65,15 @@ static void each_inner(struct xl_process *p, int (*visit)(pthread_mutex_t *lock)
 	visit(&p->meta_lock);
 }
 
-static void unlock_all(void)
+static void unlock_all(bool in_child)
 {
 	each_inner(locked, pthread_mutex_unlock);
 	each_heap(locked, pthread_mutex_unlock);
+	/* glibc knows the writer by the number of its thread, which is another one in the child. */
+	if (in_child)
+		locked->flight = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
+	else
+		pthread_rwlock_unlock(&locked->flight);
 	pthread_mutex_unlock(&locked->lock);
 	locked = NULL;
 }
@@ -114,6 +119,7 @@ static void prepare(void)
 		_IO_list_lock();
 		locked = p;
 		pthread_mutex_lock(&p->lock);
+		pthread_rwlock_wrlock(&p->flight);
 		each_heap(p, pthread_mutex_lock);
 	}
 	/* For what was granted since the first time. Without it the child has what can be had. */
@@ -126,7 +132,7 @@ static void parent(void)
 {
 	if (!locked)
 		return;
-	unlock_all();
+	unlock_all(false);
 	_IO_list_unlock();
 }
 
@@ -139,7 +145,7 @@ static void child(void)
 	if (!p)
 		return;
 	if (had_threads) {
-		unlock_all();
+		unlock_all(true);
 		_IO_list_resetlock();
 		xl_caches_recover(p);
 	}
@@ -174,11 +180,16 @@ static bool can_fork(struct xl_process *p)
 
 	if (!ret)
 		return true;
-	/* What is kept without need would be copied too. */
-	xl_arenas_trim(NULL);
-	ret = prepare_locked(p, false, &refused);
-	if (!ret)
-		return true;
+	/*
+	 * What is kept without need would be copied too. A program with one thread may have
+	 * interrupted itself with a signal, and then its cache is not to be touched.
+	 */
+	if (!__libc_single_threaded) {
+		xl_arenas_trim(NULL);
+		ret = prepare_locked(p, false, &refused);
+		if (!ret)
+			return true;
+	}
 	if (!refused->backend->stat(refused, &stat))
 		xl_arena_refused(refused, stat.committed_bytes, -ret, false);
 	prepare_locked(p, true, &refused);
