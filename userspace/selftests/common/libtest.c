@@ -22,6 +22,17 @@ struct xalloc_arena_stat stats_of(struct xalloc_arena *arena)
 	return stat;
 }
 
+uint64_t committed_by(struct xalloc_arena *arena)
+{
+	struct xalloc_ioc_stat stat;
+
+	if (is_local())
+		return stats_of(arena).committed_bytes;
+	if (counters_read(xalloc_arena_fd(arena), &stat))
+		abort();
+	return stat.committed_bytes;
+}
+
 struct xalloc_arena *arena_of(size_t arena_bytes, size_t limit_bytes)
 {
 	struct xalloc_arena_config config = {
@@ -88,6 +99,21 @@ size_t resident_outside(struct xalloc_arena *arena)
 	}
 	fclose(file);
 	return sum;
+}
+
+size_t status_bytes(const char *field)
+{
+	char text[8192], *at;
+	ssize_t len;
+	int fd;
+
+	/* Without stdio, which allocates. */
+	fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[len > 0 ? len : 0] = 0;
+	at = strstr(text, field);
+	return at ? strtoul(at + strlen(field) + 1, NULL, 10) << 10 : SIZE_MAX;
 }
 
 void wait_until_asleep(const atomic_int *tid)

@@ -68,6 +68,10 @@ FIXTURE_TEARDOWN_PARENT(name)							\
 }
 
 struct xalloc_arena_stat stats_of(struct xalloc_arena *arena);
+
+/* What the kernel has committed, asked without a call of the library that could give it back. */
+uint64_t committed_by(struct xalloc_arena *arena);
+
 struct xalloc_arena *arena_of(size_t arena_bytes, size_t limit_bytes);
 
 /* A byte that differs between neighbours and between seeds. */
@@ -89,6 +93,9 @@ bool bytes_zero(const void *ptr, size_t bytes);
  * A huge page counts whole.
  */
 size_t resident_outside(struct xalloc_arena *arena);
+
+/* A field of /proc/self/status that is in kB, in bytes. Allocates nothing. */
+size_t status_bytes(const char *field);
 
 /* Waits until the thread sleeps or has ended. *@tid is 0 until the thread has begun. */
 void wait_until_asleep(const atomic_int *tid);

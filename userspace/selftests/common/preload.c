@@ -46,6 +46,11 @@ bool is_block(const void *ptr)
 	return xalloc_handle(ptr, &handle) == 0;
 }
 
+bool is_ours(const void *ptr)
+{
+	return ptr && (!getenv("LD_PRELOAD") || is_block(ptr));
+}
+
 void *blocks[NR_BLOCKS];
 
 /* A mix that has small blocks, medium ones and large ones. */

@@ -47,6 +47,12 @@ int __libc_mallopt(int param, int value);
 /* Whether @ptr is a block of libxalloc. */
 bool is_block(const void *ptr);
 
+/*
+ * The same, but any block is right where nothing is preloaded: a case that runs on libc's malloc
+ * shows that it is right itself.
+ */
+bool is_ours(const void *ptr);
+
 #define NR_BLOCKS 400
 
 extern void *blocks[NR_BLOCKS];
