@@ -36,7 +36,7 @@
  *	another thread than the one that allocated them. No call may be made from a signal
  *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself,
  *	which serve others when it ends; a thread that wants more takes at most an even share
- *	of 16 MiB, or of a 128th of XALLOC_LIMIT if that is less; as much again is passed on
+ *	of 16 MiB, or of a 256th of XALLOC_LIMIT if that is less; as much again is passed on
  *	between threads. What is kept goes back when the kernel wants memory, as soon as the
  *	thread allocates what it has not at hand. The library takes one pthread key when it is
  *	loaded. If the program has taken all keys before that, threads keep no blocks, and

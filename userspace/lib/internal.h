@@ -682,7 +682,7 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool b
 /* Most memory that threads keep in their caches, all of them, and as much again in depots. */
 static inline size_t xl_idle_most(const struct xl_process *p)
 {
-	size_t share = p->default_arena->limit_bytes / 128, most = (size_t)16 << 20;
+	size_t share = p->default_arena->limit_bytes / 256, most = (size_t)16 << 20;
 
 	return share < most ? share : most;
 }
