@@ -15,6 +15,7 @@
 #include "placement.h"
 #include "backend.h"
 #include "os.h"
+#include "zone.h"
 
 /*
  * So much of an arena has small pages, which the kernel provides one by one: what needs little is
@@ -195,6 +196,21 @@ static void commit(struct xalloc_arena *arena, uint32_t segment, uint32_t mask, 
 	local->dirty[segment] |= mask;
 }
 
+/* What could not be mapped was not written to, and something of others may be there. */
+static void zero_mapped(uintptr_t from, uintptr_t end)
+{
+	uintptr_t to;
+
+	for (; from < end; from = to) {
+		for (to = from; to < end && xl_zone_is_mapped(to); to += XL_SEGMENT)
+			;
+		if (to > from)
+			xl_os_zero((void *)from, to - from);
+		else
+			to += XL_SEGMENT;
+	}
+}
+
 /*
  * Gives the memory of @nr whole segments from @first on back. Lets the lock go meanwhile: until
  * then nobody can be granted a slice of them.
@@ -209,7 +225,7 @@ static void uncommit(struct xalloc_arena *arena, uint32_t first, uint32_t nr)
 		xalloc_placement_take_at(&local->placement, i * XALLOC_SLICES_PER_SEGMENT,
 					 XALLOC_SLICES_PER_SEGMENT);
 	pthread_mutex_unlock(&arena->lock);
-	xl_os_zero((char *)arena->base + first * XL_SEGMENT, nr * XL_SEGMENT);
+	zero_mapped(arena->base + first * XL_SEGMENT, arena->base + (first + nr) * XL_SEGMENT);
 	pthread_mutex_lock(&arena->lock);
 	for (i = first; i < first + nr; i++) {
 		local->dirty[i] = 0;

@@ -390,7 +390,7 @@ pthread_mutex_t *xl_zone_lock(void)
 
 /* --- segments */
 
-static bool is_segment_mapped(uintptr_t address)
+bool xl_zone_is_mapped(uintptr_t address)
 {
 	return is_plot_mapped((address - xl_map.base) / XL_PLOT) && xl_tag(xl_unit(address));
 }
@@ -398,7 +398,7 @@ static bool is_segment_mapped(uintptr_t address)
 /* The end of the segments from @from on that are not mapped, @end at most. */
 static uintptr_t unmapped_end(uintptr_t from, uintptr_t end)
 {
-	while (from < end && !is_segment_mapped(from))
+	while (from < end && !xl_zone_is_mapped(from))
 		from += XL_SEGMENT;
 	return from;
 }
@@ -489,7 +489,7 @@ int xl_zone_use(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 	uintptr_t end = xl_round_up(arena->base + offset + bytes, XL_SEGMENT);
 	int ret;
 
-	for (at = from; at < end && is_segment_mapped(at); at += XL_SEGMENT)
+	for (at = from; at < end && xl_zone_is_mapped(at); at += XL_SEGMENT)
 		;
 	if (at == end)
 		return 0;
@@ -526,7 +526,7 @@ void xl_zone_leave(struct xalloc_arena *arena)
 
 	pthread_mutex_lock(&zone->lock);
 	for (at = arena->base; at < end; at += XL_SEGMENT)
-		if (is_segment_mapped(at))
+		if (xl_zone_is_mapped(at))
 			unmap_tables(arena, at, at + XL_SEGMENT);
 	for (plot = (arena->base - xl_map.base) / XL_PLOT; xl_map.base + plot * XL_PLOT < end;
 	     plot++)

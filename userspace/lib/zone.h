@@ -34,6 +34,8 @@ void xl_zone_leave(struct xalloc_arena *arena);
  */
 int xl_zone_use(struct xalloc_arena *arena, uint64_t offset, size_t bytes);
 
+/* Whether that was done for the segment at @address. */
+bool xl_zone_is_mapped(uintptr_t address);
 /* The same for the states of blocks of tiny classes in the segment at @offset, which is in use. */
 int xl_zone_use_tiny(struct xalloc_arena *arena, uint64_t offset);
 
