@@ -23,17 +23,19 @@ uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls)
 uint32_t xl_depot_put(struct xl_process *p, unsigned int cls, const uintptr_t *entries, uint32_t nr)
 {
 	struct xl_depot *depot = &p->depots[cls];
-	uint32_t most = xl_idle_most(p) / XL_NR_CLASSES / xl_classes[cls].block_bytes, held;
+	size_t bytes = xl_classes[cls].block_bytes;
+	size_t all = atomic_load_explicit(&p->depot_bytes, memory_order_relaxed);
+	uint32_t held;
 
-	/* Nobody else would take them. */
-	if (!most || atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2)
+	/* Nobody else takes them, or there are enough. Threads at once may put a little more. */
+	if (atomic_load_explicit(&p->nr_caches, memory_order_relaxed) < 2 ||
+	    all + nr * bytes > xl_idle_most(p))
 		return 0;
-	if (most > XL_DEPOT_MAX)
-		most = XL_DEPOT_MAX;
 	xl_os_lock(&depot->lock);
 	held = xl_depot_count(p, cls);
-	if (nr > most - held)
-		nr = most - held;
+	if (nr > XL_DEPOT_MAX - held)
+		nr = XL_DEPOT_MAX - held;
+	atomic_fetch_add_explicit(&p->depot_bytes, nr * bytes, memory_order_relaxed);
 	memcpy(depot->entries + held, entries, nr * sizeof(*entries));
 	atomic_store_explicit(&depot->nr, held + nr, memory_order_relaxed);
 	pthread_mutex_unlock(&depot->lock);
@@ -51,6 +53,8 @@ uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entrie
 	held = xl_depot_count(p, cls);
 	if (nr > held)
 		nr = held;
+	atomic_fetch_sub_explicit(&p->depot_bytes, nr * (size_t)xl_classes[cls].block_bytes,
+				  memory_order_relaxed);
 	memcpy(entries, depot->entries + held - nr, nr * sizeof(*entries));
 	atomic_store_explicit(&depot->nr, held - nr, memory_order_relaxed);
 	pthread_mutex_unlock(&depot->lock);
@@ -75,6 +79,7 @@ void xl_depots_forget(struct xl_process *p)
 	static const struct xl_depot empty;
 	struct xl_depot *depot = p->depots;
 
+	atomic_store_explicit(&p->depot_bytes, 0, memory_order_relaxed);
 	/* Another thread may have been at work in one. What was never used is not touched. */
 	for (; depot < p->depots + XL_NR_CLASSES; depot++)
 		if (memcmp(depot, &empty, offsetof(struct xl_depot, entries)))

@@ -354,6 +354,7 @@ struct xl_process {
 	size_t chunk_bytes;
 	void *pools[XL_NR_POOLS]; /* free items, linked by their first word */
 
+	atomic_size_t depot_bytes; /* in all depots */
 	struct xl_depot depots[XL_NR_CLASSES];
 };
 

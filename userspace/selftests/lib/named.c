@@ -266,7 +266,7 @@ TEST_F(lib_named, memory_of_the_kind_that_was_asked_for)
 TEST_F(lib_named, what_means_nothing_is_einval)
 {
 	static const struct xalloc_arena_config configs[] = {
-		{ .flags = 4 },
+		{ .flags = 8 },
 		{ .pages = 3 },
 		{ .node = 1 },
 		{ .reserved = 1 },
@@ -275,7 +275,7 @@ TEST_F(lib_named, what_means_nothing_is_einval)
 	struct xalloc_arena_config first = {
 		.size = offsetof(struct xalloc_arena_config, path),
 		.arena_bytes = 2 * MIB,
-		.flags = 4,
+		.flags = 8,
 	};
 	struct xalloc_arena *arena;
 	size_t i;
