@@ -103,8 +103,11 @@ TEST_F(lib_addresses, a_large_limit_is_honoured_or_refused)
 {
 	char text[1024];
 
-	EXPECT_EQ(0, run_child(limit_is_100g, NULL, text, sizeof(text))) {
-		TH_LOG("%s", text);
+	/* ThreadSanitizer leaves 512 GiB of addresses. */
+	if (!IS_SANITIZED) {
+		EXPECT_EQ(0, run_child(limit_is_100g, NULL, text, sizeof(text))) {
+			TH_LOG("%s", text);
+		}
 	}
 	EXPECT_EQ(0, run_child(limit_cannot_be, NULL, text, sizeof(text)));
 	TH_LOG("%s", text);
