@@ -614,7 +614,8 @@ void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone);
 /*
  * Between these two a thread may have pages that are of no heap: granted and not added yet, or
  * taken out and not given back yet. In the preload library a fork waits for the end, because its
- * child could not give them back.
+ * child could not give them back, and
+ * comes before calls that begin later. Lock 1 is not taken between.
  */
 static inline void xl_flight_begin(struct xl_process *p)
 {

@@ -142,14 +142,14 @@ static void *heap_calloc(struct xalloc_heap *heap, size_t nmemb, size_t size)
 static enum xl_verdict find_to_change(const void *ptr, struct xl_where *where)
 {
 	struct xl_process *p = xl_process_peek();
+	/* For other addresses xl_find() takes lock 1, which comes first; adopted memory stays. */
+	bool flies = p && (uintptr_t)ptr - xl_map.base < xl_map.bytes;
 	enum xl_verdict verdict;
 
-	if (p)
+	if (flies)
 		xl_flight_begin(p);
 	verdict = xl_find(ptr, where);
-	if (p && verdict == XL_INHERITED)
-		xl_flight_end(p);
-	where->flies = p;
+	where->flies = flies;
 	return verdict;
 }
 
@@ -175,7 +175,8 @@ static void free_locked(const char *call, void *ptr)
 		raced = xl_block_free(&where, &gone);
 		xl_where_unlock(&where);
 		xl_pages_free(arena, &gone);
-		xl_flight_end(where.process);
+		if (where.flies)
+			xl_flight_end(where.process);
 		if (raced)
 			xl_free_raced(ptr);
 		xl_cache_look(where.process);
@@ -326,7 +327,8 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 		xl_checks_resized(ptr, &where, size);
 	xl_where_unlock(&where);
 	xl_pages_free(arena, &gone);
-	xl_flight_end(where.process);
+	if (where.flies)
+		xl_flight_end(where.process);
 	if (fits)
 		return ptr;
 	if (stays && is_large && size > old_bytes && !xl_checks &&

@@ -78,6 +78,7 @@ static int start(struct xl_process *p)
 		p->start_error = ret;
 		return ret;
 	}
+	p->flight = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 	xl_list_init(&p->arenas);
 	xl_list_init(&p->caches);
 	xl_classes_init();

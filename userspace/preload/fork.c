@@ -71,7 +71,8 @@ static void unlock_all(bool in_child)
 	each_heap(locked, pthread_mutex_unlock);
 	/* glibc knows the writer by the number of its thread, which is another one in the child. */
 	if (in_child)
-		locked->flight = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
+		locked->flight =
+			(pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
 	else
 		pthread_rwlock_unlock(&locked->flight);
 	pthread_mutex_unlock(&locked->lock);
