@@ -204,15 +204,18 @@ static bool find_part(const struct xalloc_heap *heap, const struct xl_extent *e,
 }
 
 /*
- * Takes what can go of the free extent @e out of the heap. Returns whether that was some: without
- * memory for the records of what is left it stays.
+ * Takes what can go of the free extent @e out of the heap; but, unless @all, only if that is most
+ * of the extent: what is left at both ends holds no block as long as the one that was there.
+ * Returns whether that was some: without memory for the records of what is left it stays.
  */
-static bool release(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone)
+static bool release(struct xalloc_heap *heap, struct xl_extent *e, bool all, struct xl_list *gone)
 {
 	size_t e_first = e->first, e_end = e->first + e->nr, first, end, at;
 	struct xl_extent *rest = NULL;
 
-	if (!find_part(heap, e, &first, &end) || !split_run(heap, first) || !split_run(heap, end))
+	if (!find_part(heap, e, &first, &end) || (!all && end - first < e->nr / 8 * 5))
+		return false;
+	if (!split_run(heap, first) || !split_run(heap, end))
 		return false;
 	if (e_first < first && end < e_end) {
 		rest = extent_get(heap);
@@ -264,7 +267,7 @@ static void trim_after(struct xalloc_heap *heap, struct xl_extent *e, struct xl_
 
 	if (heap->large.free_bytes <= keep)
 		return;
-	release(heap, e, gone);
+	release(heap, e, false, gone);
 	if (keep && heap->large.free_bytes > keep)
 		xl_large_trim(heap, false, gone);
 }
@@ -282,7 +285,7 @@ void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone)
 			next = pos->next;
 			if (heap->large.free_bytes <= keep || (!all && ++probes > NR_PROBES))
 				return;
-			release(heap, xl_entry(pos, struct xl_extent, free), gone);
+			release(heap, xl_entry(pos, struct xl_extent, free), all, gone);
 		}
 	}
 }
