@@ -12,8 +12,8 @@
 #include "zone.h"
 
 /*
- * Adopted memory, of this process and of its forebears, none of which a fork wipes: a child that
- * frees such a block is not to blame.
+ * Adopted memory of this process and of its forebears. A fork does not wipe this list, because a
+ * child may free a block of a forebear, and that is no misuse.
  */
 static struct xl_adopted {
 	struct xl_adopted *next;

@@ -2,12 +2,13 @@
 /*
  * Caches: what threads keep of the default heap.
  *
- * A thread keeps addresses of free blocks, a stack for each size class. To allocate is to pop one,
- * to free is to push it, whoever took it from its page: the byte that says whether it is live
- * (XL_LIVE) is changed by who has the block, so neither needs a lock nor an atomic instruction.
- * Blocks that are too many go back to their pages, many at once under the lock of their bin; with
- * more threads than one to a depot first, from which threads whose stack is empty take them: what
- * one thread allocates and another frees goes round without a look at its page.
+ * A thread keeps addresses of free blocks in stacks, one for each size class. An allocation pops
+ * an address, and a free pushes it, also if another thread had taken the block from its page. A
+ * byte says whether the block is live (XL_LIVE). Only the thread that has the block changes that
+ * byte, so an allocation and a free need neither a lock nor an atomic instruction. Blocks that
+ * are too many go back to their pages, many at once under the lock of their bin; with more
+ * threads than one to a depot first, from which threads whose stack is empty take them: what one
+ * thread allocates and another frees goes round without a look at its page.
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
  * stacks; when the second of them gives it out, or puts it back, the byte or the free map says that
@@ -96,7 +97,7 @@ static void start_stack(struct xl_cache *c, unsigned int cls)
 	c->of[cls].end = base_of(cls);
 }
 
-/* So many blocks may be pushed until push_slow() is called. */
+/* So many blocks may be pushed before xl_cache_push_slow() is called. */
 static void set_room(struct xl_cache *c, unsigned int cls, uint32_t nr)
 {
 	uint32_t end = xl_cache_count(c, cls) + nr;
@@ -119,7 +120,6 @@ static void put(struct xl_process *p, struct xl_cache *c, unsigned int cls,
 	if (!xl_arena_is_sparse(c->heap->arena))
 		done = xl_depot_put(p, cls, entries, nr);
 	raced = xl_heap_put(c->heap, cls, entries + done, nr - done);
-
 	if (raced)
 		xl_free_raced((void *)raced);
 }

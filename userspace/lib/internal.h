@@ -19,16 +19,16 @@
  *	   xl_process.flight	read: pages that are of no heap; a fork writes
  *	2. xl_bin.lock		pages of one class of a heap, and the blocks in their free maps;
  *				in the bin of large pages the large blocks, too
- *	3. xl_zone_lock()	what of the zone is mapped
+ *	3. xl_zone_lock()	which parts of the zone are mapped
  *	4. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
  *	   xl_chunks.lock	what is granted in chunks of an arena
  *	   xl_depot.lock	blocks between caches
  *	5. xl_process.trace_lock	what checks.c keeps
  *	6. xl_process.meta_lock	pools of metadata
- * No thread has more than one of level 2, but for a fork. No system call is made with one of
- * level 2, or a depot's: what is granted is added to its heap afterwards, and what goes back has
- * left its heap before.
+ * A thread holds one lock of level 2 at a time; only a fork holds several. A thread that holds a
+ * lock of level 2, or a depot's, makes no system call: it adds what the kernel has granted to the
+ * heap after the call, and takes what goes back out of the heap before.
  *
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its bin (xl_page_lock()). That works because a pool never gives memory back or to
@@ -221,11 +221,14 @@ struct xl_map {
 
 extern XL_HIDDEN struct xl_map xl_map;
 
-/* A tag is a class and one of these: of the heap of which threads have caches, and of others. */
+/*
+ * A tag is the sum of a class and one of these: the first for pages of the default heap, while
+ * threads have caches of its blocks; the second for pages of all other heaps.
+ */
 #define XL_TAG_CACHED 512u
 #define XL_TAG_OWN 256u
 #define XL_TAG_STEP 256u
-/* In the place of a tag: the slice has no page, but it can have one. Of no class. */
+/* In the place of a tag: the slice is mapped, and has no page. This is the number of no class. */
 #define XL_TAG_MAPPED 255u
 
 static inline size_t xl_unit(uintptr_t address)
@@ -318,8 +321,6 @@ static inline uint32_t xl_tag(size_t unit)
 }
 
 /* process.c: the one object that holds the rest */
-
-struct xl_page;
 
 #define XL_DEPOT_MAX 255
 
@@ -582,7 +583,7 @@ uintptr_t xl_block_free(const struct xl_where *where, struct xl_list *gone);
 /* page.c: gives pages back that have left their heaps. No lock is held. */
 void xl_pages_free(struct xalloc_arena *arena, struct xl_list *gone);
 
-/* large.c: with the bin of large pages locked, but for xl_large_alloc() */
+/* large.c. If not said otherwise, the caller holds the lock of the bin of large pages. */
 
 void xl_large_init(struct xl_large *large);
 /* Forgets all blocks; the runs are still to be given back. */

@@ -8,7 +8,7 @@
  * it; of the first list that has it the smallest is taken.
  *
  * Of a free extent the whole segments go back, and whole runs: at once, or, in the default heap,
- * when more is free than keep_bytes(). A run of which a part goes back is split before.
+ * when more is free than keep_bytes(). Before a part of a run goes back, the run is split.
  *
  * A block that grows takes the free extent behind it, and then has the kernel grant the offsets
  * behind that. If somebody else has these, it moves once to where it has free offsets behind it.
