@@ -6,9 +6,12 @@
  * an address, and a free pushes it, also if another thread had taken the block from its page. A
  * byte says whether the block is live (XL_LIVE). Only the thread that has the block changes that
  * byte, so an allocation and a free need neither a lock nor an atomic instruction. Blocks that
- * are too many go back to their pages, many at once under the lock of their bin; with more
- * threads than one to a depot first, from which threads whose stack is empty take them: what one
- * thread allocates and another frees goes round without a look at its page.
+ * are too many go back to their pages, many at once under the lock of their bin. A thread that
+ * frees more of a class than it allocates puts them into a depot, from which threads whose stack is
+ * empty take them: what one thread allocates and another frees goes round without a look at its
+ * page. Other threads put back what they took, and find it again, as each begins to look for blocks
+ * in a lane of its own: the states of blocks of two threads then mostly are in different lines of
+ * the CPU's cache.
  *
  * Each step looks at what the byte was. A block that two threads free at once gets into both their
  * stacks; when the second of them gives it out, or puts it back, the byte or the free map says that
@@ -31,8 +34,10 @@
 
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
-/* Each time a stack has become so many blocks longer xl_cache_look() is called. */
+/* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
+/* In so few segments pages are never called sparse. */
+#define FEW_SEGMENTS 4
 /* No thread holds more than this, however few there are. */
 #define THREAD_BYTES ((size_t)1 << 20)
 
@@ -111,13 +116,23 @@ static void set_room(struct xl_cache *c, unsigned int cls, uint32_t nr)
 
 /* --- stacks grow and shrink */
 
+/* @nr blocks more were put back, or taken if it is negative. */
+static void add_surplus(struct xl_cache *c, unsigned int cls, int nr)
+{
+	int surplus = c->surplus[cls] + nr;
+
+	if (surplus >= INT16_MIN && surplus <= INT16_MAX)
+		c->surplus[cls] = surplus;
+}
+
 static void put(struct xl_process *p, struct xl_cache *c, unsigned int cls,
 		const uintptr_t *entries, uint32_t nr)
 {
 	uint32_t done = 0;
 	uintptr_t raced;
 
-	if (!xl_arena_is_sparse(c->heap->arena))
+	add_surplus(c, cls, nr);
+	if (c->surplus[cls] > 0)
 		done = xl_depot_put(p, cls, entries, nr);
 	raced = xl_heap_put(c->heap, cls, entries + done, nr - done);
 	if (raced)
@@ -146,7 +161,7 @@ static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls
 	c->idle_bytes -= limit_of(c, cls) * bytes;
 	c->idle_bytes += limit * bytes;
 	c->limits[cls] = limit;
-	set_room(c, cls, ROOM);
+	set_room(c, cls, XL_STACK_MAX);
 }
 
 /*
@@ -203,18 +218,44 @@ void xl_cache_flush(struct xl_process *p)
 			set_limit(p, c, cls, 0);
 }
 
-void xl_cache_look(struct xl_process *p)
+/* What the cache holds. */
+static size_t held_bytes(const struct xl_cache *c)
 {
+	unsigned int cls;
+	size_t held = 0;
+
+	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+		if (c->of[cls].entry)
+			held += xl_cache_count(c, cls) * (size_t)xl_classes[cls].block_bytes;
+	return held;
+}
+
+bool xl_cache_look(struct xl_process *p)
+{
+	struct xl_cache *c = xl_cache;
+	struct xalloc_arena *arena;
+	size_t nr, used;
 	uintptr_t raced;
 
-	if (!xl_cache->heap || !xl_arena_is_sparse(xl_cache->heap->arena))
-		return;
+	if (!c->heap)
+		return false;
+	arena = c->heap->arena;
+	nr = atomic_load_explicit(&arena->nr_segments, memory_order_relaxed);
+	used = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
+	if (nr <= FEW_SEGMENTS || used >= nr * XL_SEGMENT / 2) {
+		c->sparse_bytes = SIZE_MAX;
+		return false;
+	}
+	if (used - held_bytes(c) > c->sparse_bytes / 2)
+		return true;
 	xl_cache_flush(p);
 	pthread_mutex_lock(&p->lock);
 	raced = xl_depots_flush(p);
 	pthread_mutex_unlock(&p->lock);
 	if (raced)
 		xl_free_raced((void *)raced);
+	c->sparse_bytes = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
+	return true;
 }
 
 /* --- threads come and go */
@@ -286,6 +327,17 @@ __attribute__((constructor(101))) void xl_caches_init(void)
 		has_key = !pthread_key_create(&exit_key, leave);
 }
 
+/* The lanes of the first threads are as far from each other as can be: the bits in reverse. */
+static uint8_t lane_of(unsigned int nr)
+{
+	uint8_t lane = 0;
+	unsigned int bit;
+
+	for (bit = XL_NR_LANES / 2; bit; bit /= 2, nr /= 2)
+		lane |= nr % 2 ? bit : 0;
+	return lane;
+}
+
 struct xl_cache *xl_cache_start(void)
 {
 	struct xl_process *p = xl_process_peek();
@@ -299,9 +351,11 @@ struct xl_cache *xl_cache_start(void)
 	/* What is left of it to touch: entries 0 of the stacks are 0 for ever. */
 	memset(c, 0, offsetof(struct xl_cache, stacks));
 	c->heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
+	c->sparse_bytes = SIZE_MAX;
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
 			      memory_order_relaxed);
 	pthread_mutex_lock(&p->lock);
+	c->lane = lane_of(p->nr_started++);
 	xl_list_add_head(&p->caches, &c->link);
 	atomic_fetch_add_explicit(&p->nr_caches, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&p->lock);
@@ -322,7 +376,6 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 	uintptr_t *stack = c->stacks[cls];
 	uint32_t nr;
 
-	xl_cache_look(p);
 	c->ran_dry[cls] = true;
 	grow(p, c, cls);
 	if (!c->of[cls].end)
@@ -330,11 +383,13 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 	*error = 0;
 	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) / 2 + 1);
 	if (!nr)
-		nr = xl_heap_take(c->heap, cls, stack + 1, limit_of(c, cls) / 2 + 1, error);
+		nr = xl_heap_take(c->heap, cls, c->lane, stack + 1, limit_of(c, cls) / 2 + 1,
+				  error);
 	if (!nr) {
 		*raced = stack[1];
 		return 0;
 	}
+	add_surplus(c, cls, -(int)nr);
 	set_count(c, cls, nr - 1);
 	c->of[cls].entry = nr > 1 ? stack[nr - 1] : 0;
 	return stack[nr];
@@ -347,6 +402,7 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry)
 	int error = errno;
 	uintptr_t raced;
 	uint32_t count;
+	bool sparse;
 
 	if (!c->heap)
 		c = xl_cache_start();
@@ -354,11 +410,11 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry)
 		count = xl_cache_count(c, cls);
 		if (count == limit_of(c, cls))
 			grow(p, c, cls);
-		xl_cache_look(p);
+		sparse = xl_cache_look(p);
 		count = xl_cache_count(c, cls);
 		if (count && count == limit_of(c, cls))
 			put_oldest(p, c, cls, (count + 1) / 2);
-		set_room(c, cls, ROOM);
+		set_room(c, cls, sparse ? ROOM : XL_STACK_MAX);
 	}
 	if (!c || !xl_cache_push(c, cls, entry)) {
 		raced = xl_heap_put(atomic_load_explicit(&p->default_heap, memory_order_relaxed),

@@ -28,10 +28,15 @@ struct xl_cache {
 	struct xl_list link;      /* xl_process.caches */
 	struct xalloc_heap *heap; /* the default heap; NULL: none, as in a child of fork() */
 	size_t idle_bytes;        /* sum of all limits in bytes */
-	unsigned int victim;      /* the class whose stack is next to become shorter */
-	atomic_ulong generation;  /* of the arena, when this thread last gave memory back */
+	/* xalloc_arena.used_bytes when the cache was last emptied because pages were sparse. */
+	size_t sparse_bytes;
+	unsigned int victim;     /* the class whose stack is next to become shorter */
+	uint8_t lane;            /* where in a slab this thread looks for blocks first */
+	atomic_ulong generation; /* of the arena, when this thread last gave memory back */
 	bool ran_dry[XL_NR_CLASSES];
 	uint8_t limits[XL_NR_CLASSES]; /* of the stacks, in blocks */
+	/* So many blocks more were put back than taken; at most as many as it can count. */
+	int16_t surplus[XL_NR_CLASSES];
 	uintptr_t stacks[XL_NR_CLASSES][XL_STACK_MAX];
 };
 
@@ -96,8 +101,12 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 /* Puts back a block for which the stack has no room, or which is freed without a cache. */
 void xl_cache_push_slow(unsigned int cls, uintptr_t entry);
 
-/* Puts back what this thread and depots hold if pages are sparse: see xl_arena_is_sparse(). */
-void xl_cache_look(struct xl_process *p);
+/*
+ * Puts back what this thread and depots hold if that may let segments go: when of those that have
+ * pages less than half is used, and has become half of what it was the last time. Returns whether
+ * less than half is used.
+ */
+bool xl_cache_look(struct xl_process *p);
 /* Puts back all that the cache of this thread holds, or puts it into depots. */
 void xl_cache_flush(struct xl_process *p);
 /* In a child of fork(): what other threads held is free. */

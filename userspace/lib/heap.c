@@ -15,6 +15,13 @@
 #include "os.h"
 #include "page.h"
 
+/* @nr more blocks, modulo 2^64, that are not in a free map. */
+static void count_taken(struct xalloc_heap *heap, unsigned int cls, size_t nr)
+{
+	xl_bin_of(heap, cls)->nr_taken += nr;
+	xl_arena_count(heap->arena, nr * xl_classes[cls].block_bytes);
+}
+
 struct xalloc_heap *xl_heap_create(struct xalloc_arena *arena, uint32_t tag)
 {
 	struct xalloc_heap *heap = xl_meta_get(XL_POOL_HEAP, sizeof(*heap));
@@ -55,6 +62,8 @@ void xl_heap_destroy(struct xalloc_heap *heap)
 		pthread_mutex_lock(&bin->lock);
 		if (cls == XL_CLASS_LARGE)
 			xl_large_destroy(heap);
+		else
+			count_taken(heap, cls, -bin->nr_taken);
 		while ((pos = bin->pages.next) != &bin->pages)
 			xl_page_detach(heap, xl_entry(pos, struct xl_page, all), &gone);
 		pthread_mutex_unlock(&bin->lock);
@@ -70,7 +79,6 @@ static void came_back(struct xalloc_heap *heap, struct xl_page *page, struct xl_
 	struct xl_bin *bin = xl_bin_of(heap, page->cls);
 	uint32_t nr_blocks = xl_classes[page->cls].nr_blocks;
 
-	bin->nr_taken--;
 	if (page->nr_free < nr_blocks) {
 		if (page->nr_free == 1)
 			xl_list_add_head(&bin->partial, &page->partial);
@@ -114,8 +122,8 @@ void xl_heap_trim(struct xalloc_heap *heap)
 }
 
 /* Takes blocks of pages that are there. Returns 0, or the address that two threads have freed. */
-static uintptr_t take_locked(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries,
-			     uint32_t nr, uint32_t *done)
+static uintptr_t take_locked(struct xalloc_heap *heap, unsigned int cls, uint8_t lane,
+			     uintptr_t *entries, uint32_t nr, uint32_t *done)
 {
 	struct xl_bin *bin = xl_bin_of(heap, cls);
 	uintptr_t raced = 0;
@@ -125,16 +133,16 @@ static uintptr_t take_locked(struct xalloc_heap *heap, unsigned int cls, uintptr
 
 		if (page->nr_free == xl_classes[cls].nr_blocks)
 			bin->nr_empty--;
-		raced = xl_page_take(page, entries, nr, done);
+		raced = xl_page_take(page, lane, entries, nr, done);
 		if (!page->nr_free)
 			xl_list_del(&page->partial);
 	}
-	bin->nr_taken += *done;
+	count_taken(heap, cls, *done);
 	return raced;
 }
 
-static uintptr_t take(struct xalloc_heap *heap, unsigned int cls, struct xl_page *granted,
-		      uintptr_t *entries, uint32_t nr, uint32_t *done)
+static uintptr_t take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane,
+		      struct xl_page *granted, uintptr_t *entries, uint32_t nr, uint32_t *done)
 {
 	struct xl_bin *bin = xl_bin_of(heap, cls);
 	uintptr_t raced;
@@ -146,25 +154,25 @@ static uintptr_t take(struct xalloc_heap *heap, unsigned int cls, struct xl_page
 		xl_list_add_before(&bin->partial, &granted->partial);
 		bin->nr_empty++;
 	}
-	raced = take_locked(heap, cls, entries, nr, done);
+	raced = take_locked(heap, cls, lane, entries, nr, done);
 	pthread_mutex_unlock(&bin->lock);
 	return raced;
 }
 
-uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
-		      int *error)
+uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane, uintptr_t *entries,
+		      uint32_t nr, int *error)
 {
 	struct xl_page *page = NULL;
 	uint32_t done = 0;
 	uintptr_t raced;
 
 	*error = 0;
-	raced = take(heap, cls, NULL, entries, nr, &done);
+	raced = take(heap, cls, lane, NULL, entries, nr, &done);
 	if (!raced && !done) {
 		xl_flight_begin(xl_process_peek());
 		*error = xl_page_grant(heap->arena, cls, 1, 1, &page);
 		/* If it was refused another thread may have had the page, and left some of it. */
-		raced = take(heap, cls, *error ? NULL : page, entries, nr, &done);
+		raced = take(heap, cls, lane, *error ? NULL : page, entries, nr, &done);
 		xl_flight_end(xl_process_peek());
 	}
 	if (raced) {
@@ -217,6 +225,7 @@ uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_
 		if (!raced)
 			came_back(heap, page, &gone);
 	}
+	count_taken(heap, cls, -(size_t)i);
 	pthread_mutex_unlock(&bin->lock);
 	xl_pages_free(heap->arena, &gone);
 	xl_flight_end(xl_process_peek());
@@ -234,13 +243,13 @@ void xl_heap_recover(struct xalloc_heap *heap)
 		struct xl_bin *bin = xl_bin_of(heap, cls);
 
 		bin->nr_empty = 0;
-		bin->nr_taken = 0;
+		count_taken(heap, cls, -bin->nr_taken);
 		xl_list_init(&bin->partial);
 		for (pos = bin->pages.next; pos != &bin->pages; pos = pos->next) {
 			page = xl_entry(pos, struct xl_page, all);
 			xl_page_recover(page);
 			nr = xl_classes[cls].nr_blocks;
-			bin->nr_taken += nr - page->nr_free;
+			count_taken(heap, cls, nr - page->nr_free);
 			if (page->nr_free == nr) {
 				xl_list_add_before(&bin->partial, &page->partial);
 				bin->nr_empty++;
@@ -264,7 +273,7 @@ uintptr_t xl_heap_alloc(struct xalloc_heap *heap, unsigned int cls, size_t align
 		*error = xl_large_alloc(heap, alignment, size, &address, zero);
 		return *error ? 0 : address;
 	}
-	if (!xl_heap_take(heap, cls, &entry, 1, error)) {
+	if (!xl_heap_take(heap, cls, 0, &entry, 1, error)) {
 		*raced = entry;
 		return 0;
 	}
@@ -336,7 +345,9 @@ uintptr_t xl_block_free(const struct xl_where *where, struct xl_list *gone)
 		return 0;
 	}
 	raced = xl_page_put(where->page, where->block);
-	if (!raced)
+	if (!raced) {
 		came_back(where->heap, where->page, gone);
+		count_taken(where->heap, where->page->cls, -(size_t)1);
+	}
 	return raced;
 }

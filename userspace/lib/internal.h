@@ -205,6 +205,8 @@ struct xl_page;
  * wipes: then no address has a tag. Set once, and again when a child starts.
  */
 struct xl_map {
+	/* Programs write to starts of pages most, which share their place in the CPU's caches. */
+	char unused[2048];
 	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, XL_TAG_MAPPED, or 0 */
 	uintptr_t base;         /* of the zone */
 	size_t bytes;           /* of the zone that are for arenas */
@@ -343,7 +345,8 @@ struct xl_process {
 	struct xl_list caches; /* by xl_cache.link */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
-	atomic_uint nr_caches; /* changes with @lock */
+	atomic_uint nr_caches;   /* changes with @lock */
+	unsigned int nr_started; /* caches since the start */
 
 	pthread_rwlock_t flight; /* see xl_flight_begin() */
 	pthread_mutex_t trace_lock;
@@ -403,9 +406,9 @@ struct xalloc_arena {
 	/* Memory is mapped by use, not when it is created; so much is. By the lock of the zone. */
 	bool grows;
 	size_t mapped_bytes;
-	/* Of such an arena: slices that pages have, and segments in which there are some. */
-	atomic_size_t nr_slices;
+	/* Of such an arena: segments in which there are pages; blocks and large pages in them. */
 	atomic_size_t nr_segments;
+	atomic_size_t used_bytes;
 	struct xl_segment *segments; /* NULL: not counted */
 	/*
 	 * Adopted memory lies elsewhere: @shift bytes from where in the range it is accounted for.
@@ -421,6 +424,13 @@ struct xalloc_arena {
 	atomic_int refused;
 	atomic_ulong nr_refused;
 };
+
+/* Adds to xalloc_arena.used_bytes, modulo 2^64; nothing where nobody asks for it. */
+static inline void xl_arena_count(struct xalloc_arena *arena, size_t bytes)
+{
+	if (arena->segments)
+		atomic_fetch_add_explicit(&arena->used_bytes, bytes, memory_order_relaxed);
+}
 
 /* Most of xalloc_arena.keep_bytes. */
 #define XL_LOCAL_KEEP ((size_t)16 << 20)
@@ -462,6 +472,7 @@ struct xl_extent {
 	struct xl_list free; /* xl_large.free[], if it is no block */
 	size_t first;        /* from the start of the zone */
 	size_t nr;
+	size_t part; /* of a free one: what of it can go, in hardware pages */
 	bool used;
 	bool zero;
 	bool loose; /* as xl_page.loose */
@@ -475,6 +486,7 @@ struct xl_large {
 	struct xl_list all;
 	struct xl_list free[XL_NR_FREE_LISTS]; /* by length */
 	size_t free_bytes;                     /* of all of them */
+	size_t idle_bytes;                     /* of what of them can go */
 	size_t nr_blocks;
 	size_t used_bytes;
 	atomic_uint nr_far; /* blocks that were given free offsets behind them */
@@ -517,11 +529,11 @@ void xl_heap_trim(struct xalloc_heap *heap);
 uintptr_t xl_heap_alloc(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,
 			bool *zero, int *error, uintptr_t *raced);
 /*
- * Takes up to @nr blocks of @cls for a cache. Returns how many; with none, *@error is set as by
- * xl_heap_alloc(), -XL_RACED with the address in @entries[0].
+ * Takes up to @nr blocks of @cls for a cache, from @lane of slabs on. Returns how many; with
+ * none, *@error is set as by xl_heap_alloc(), -XL_RACED with the address in @entries[0].
  */
-uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entries, uint32_t nr,
-		      int *error);
+uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane, uintptr_t *entries,
+		      uint32_t nr, int *error);
 /*
  * Puts blocks of @cls back that were taken for caches. Returns 0, or the address of the first that
  * two threads have freed.

@@ -8,7 +8,7 @@
  * it; of the first list that has it the smallest is taken.
  *
  * Of a free extent the whole segments go back, and whole runs: at once, or, in the default heap,
- * when more is free than keep_bytes(). Before a part of a run goes back, the run is split.
+ * when more than keep_bytes() could go. Before a part of a run goes back, the run is split.
  *
  * A block that grows takes the free extent behind it, and then has the kernel grant the offsets
  * behind that. If somebody else has these, it moves once to where it has free offsets behind it.
@@ -18,7 +18,8 @@
  *	extent_of[] of the first and of the last hardware page of an extent is the extent; of
  *	others it is NULL
  *	an extent is on a list of free ones  <=>  it is no block; no two free ones touch
- *	free_bytes is the sum of the lengths of those on lists
+ *	free_bytes is the sum of the lengths of those on lists, idle_bytes that of their parts
+ *	that can go
  *	each hardware page of a run is in one extent
  */
 #include <errno.h>
@@ -32,11 +33,14 @@
 #define KPAGES_PER_SLICE (XL_SLICE / XL_KPAGE)
 
 /*
- * Free memory that the default heap keeps: a little, and as much as is in use; but from @KEEP_MOST
- * on only a part of that more.
+ * Of what could go the default heap keeps KEEP_BYTES and as much as is in use, where that is
+ * little; of what is in use beyond FEW_BYTES four times as much, because a program whose use goes
+ * up and down would get the same memory again and again. It keeps at most KEEP_MOST, and
+ * KEEP_SHARE of what is in use.
  */
 #define KEEP_BYTES XL_SEGMENT
-#define KEEP_MOST ((size_t)16 << 20)
+#define FEW_BYTES XL_SEGMENT
+#define KEEP_MOST ((size_t)24 << 20)
 #define KEEP_SHARE 16
 
 /* Blocks of more than this that have to move to grow get free offsets behind them. */
@@ -66,18 +70,6 @@ static unsigned int list_of(size_t nr)
 		return nr;
 	shift = 63 - __builtin_clzll(nr) - 3;
 	return (shift + 1) * LISTS_PER_DOUBLING + (nr >> shift) % LISTS_PER_DOUBLING;
-}
-
-static void add_free(struct xalloc_heap *heap, struct xl_extent *e)
-{
-	xl_list_add_head(&heap->large.free[list_of(e->nr)], &e->free);
-	heap->large.free_bytes += e->nr * XL_KPAGE;
-}
-
-static void del_free(struct xalloc_heap *heap, struct xl_extent *e)
-{
-	xl_list_del(&e->free);
-	heap->large.free_bytes -= e->nr * XL_KPAGE;
 }
 
 static void set_ends(struct xl_extent *e, struct xl_extent *value)
@@ -131,6 +123,62 @@ static size_t run_first(const struct xalloc_heap *heap, const struct xl_page *pa
 	return (xl_page_address(heap, page) - xl_map.base) / XL_KPAGE;
 }
 
+static size_t run_end(const struct xalloc_heap *heap, const struct xl_page *page)
+{
+	return run_first(heap, page) + page->nr_slices * KPAGES_PER_SLICE;
+}
+
+/*
+ * What of the free extent @e can go: from *@first to before *@end. Returns whether that is some;
+ * and, unless @all, most of the extent: what is left at both ends holds no block as long as the
+ * one that was there.
+ */
+static bool find_part(const struct xalloc_heap *heap, const struct xl_extent *e, bool all,
+		      size_t *first, size_t *end)
+{
+	size_t e_end = e->first + e->nr;
+	struct xl_page *page;
+
+	*first = xl_round_up(e->first, XL_SEGMENT / XL_KPAGE);
+	*end = e_end & ~(XL_SEGMENT / XL_KPAGE - 1);
+	/* Soon found: no segment is in it, and no run begins or ends where it does. */
+	if (!all && *first >= *end && e->first % KPAGES_PER_SLICE && e_end % KPAGES_PER_SLICE)
+		return false;
+	/* The kernel frees no part of a page that a dma-buf holds. */
+	if (atomic_load_explicit(&heap->arena->has_exports, memory_order_relaxed)) {
+		*first = e_end;
+		*end = e->first;
+	}
+	page = run_of(heap, e->first);
+	if (run_first(heap, page) == e->first)
+		*first = e->first;
+	else if (*first > run_end(heap, page))
+		*first = run_end(heap, page);
+	page = run_of(heap, e_end - 1);
+	if (run_end(heap, page) == e_end)
+		*end = e_end;
+	else if (*end < run_first(heap, page))
+		*end = run_first(heap, page);
+	return *first < *end && (all || *end - *first >= e->nr / 8 * 5);
+}
+
+static void add_free(struct xalloc_heap *heap, struct xl_extent *e)
+{
+	size_t first, end;
+
+	xl_list_add_head(&heap->large.free[list_of(e->nr)], &e->free);
+	e->part = find_part(heap, e, false, &first, &end) ? end - first : 0;
+	heap->large.free_bytes += e->nr * XL_KPAGE;
+	heap->large.idle_bytes += e->part * XL_KPAGE;
+}
+
+static void del_free(struct xalloc_heap *heap, struct xl_extent *e)
+{
+	xl_list_del(&e->free);
+	heap->large.free_bytes -= e->nr * XL_KPAGE;
+	heap->large.idle_bytes -= e->part * XL_KPAGE;
+}
+
 /* The free extent with @kpage, which an extent touches at @border; or NULL. */
 static struct xl_extent *free_neighbour(struct xalloc_heap *heap, size_t kpage, size_t border)
 {
@@ -162,11 +210,6 @@ struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address)
 
 /* --- memory back */
 
-static size_t run_end(const struct xalloc_heap *heap, const struct xl_page *page)
-{
-	return run_first(heap, page) + page->nr_slices * KPAGES_PER_SLICE;
-}
-
 /* Makes a run end at @kpage, a multiple of a slice inside of it. Returns whether it does. */
 static bool split_run(struct xalloc_heap *heap, size_t kpage)
 {
@@ -176,51 +219,32 @@ static bool split_run(struct xalloc_heap *heap, size_t kpage)
 	       xl_page_split(heap, page, (kpage - run_first(heap, page)) / KPAGES_PER_SLICE);
 }
 
-/* What of the free extent @e can go: from *@first to before *@end. Returns whether that is some. */
-static bool find_part(const struct xalloc_heap *heap, const struct xl_extent *e, size_t *first,
-		      size_t *end)
-{
-	size_t e_end = e->first + e->nr;
-	struct xl_page *page;
-
-	*first = xl_round_up(e->first, XL_SEGMENT / XL_KPAGE);
-	*end = e_end & ~(XL_SEGMENT / XL_KPAGE - 1);
-	/* The kernel frees no part of a page that a dma-buf holds. */
-	if (atomic_load_explicit(&heap->arena->has_exports, memory_order_relaxed)) {
-		*first = e_end;
-		*end = e->first;
-	}
-	page = run_of(heap, e->first);
-	if (run_first(heap, page) == e->first)
-		*first = e->first;
-	else if (*first > run_end(heap, page))
-		*first = run_end(heap, page);
-	page = run_of(heap, e_end - 1);
-	if (run_end(heap, page) == e_end)
-		*end = e_end;
-	else if (*end < run_first(heap, page))
-		*end = run_first(heap, page);
-	return *first < *end;
-}
-
 /*
- * Takes what can go of the free extent @e out of the heap; but, unless @all, only if that is most
- * of the extent: what is left at both ends holds no block as long as the one that was there.
- * Returns whether that was some: without memory for the records of what is left it stays.
+ * Takes what can go of the free extent @e out of the heap; but, unless @all, where more than
+ * FEW_BYTES are in use only so much that not more than @keep bytes are left that could go. Without
+ * memory for the records of what is left nothing goes.
  */
-static bool release(struct xalloc_heap *heap, struct xl_extent *e, bool all, struct xl_list *gone)
+static void release(struct xalloc_heap *heap, struct xl_extent *e, bool all, size_t keep,
+		    struct xl_list *gone)
 {
-	size_t e_first = e->first, e_end = e->first + e->nr, first, end, at;
+	size_t e_first = e->first, e_end = e->first + e->nr, first, end, at, more;
 	struct xl_extent *rest = NULL;
 
-	if (!find_part(heap, e, &first, &end) || (!all && end - first < e->nr / 8 * 5))
-		return false;
+	if (!find_part(heap, e, all, &first, &end))
+		return;
+	/* From the end, whole segments. */
+	more = (heap->large.idle_bytes - keep) / XL_KPAGE;
+	if (!all && heap->large.used_bytes > FEW_BYTES && more < end - first) {
+		at = (end - more) & ~(XL_SEGMENT / XL_KPAGE - 1);
+		if (at > first)
+			first = at;
+	}
 	if (!split_run(heap, first) || !split_run(heap, end))
-		return false;
+		return;
 	if (e_first < first && end < e_end) {
 		rest = extent_get(heap);
 		if (!rest)
-			return false;
+			return;
 		rest->zero = e->zero;
 	}
 	del_free(heap, e);
@@ -243,7 +267,6 @@ static bool release(struct xalloc_heap *heap, struct xl_extent *e, bool all, str
 		at = run_end(heap, page);
 		xl_page_detach(heap, page, gone);
 	}
-	return true;
 }
 
 static bool is_default(const struct xalloc_heap *heap)
@@ -253,11 +276,14 @@ static bool is_default(const struct xalloc_heap *heap)
 
 static size_t keep_bytes(const struct xalloc_heap *heap)
 {
-	size_t used = heap->large.used_bytes, most = KEEP_MOST + used / KEEP_SHARE;
+	size_t used = heap->large.used_bytes, keep = KEEP_BYTES + used;
+	size_t most = KEEP_MOST + used / KEEP_SHARE;
 
 	if (!is_default(heap))
 		return 0;
-	return KEEP_BYTES + used < most ? KEEP_BYTES + used : most;
+	if (used > FEW_BYTES)
+		keep += 3 * (used - FEW_BYTES);
+	return keep < most ? keep : most;
 }
 
 /* After @e, which is free now. */
@@ -265,10 +291,10 @@ static void trim_after(struct xalloc_heap *heap, struct xl_extent *e, struct xl_
 {
 	size_t keep = keep_bytes(heap);
 
-	if (heap->large.free_bytes <= keep)
+	if (heap->large.idle_bytes <= keep)
 		return;
-	release(heap, e, false, gone);
-	if (keep && heap->large.free_bytes > keep)
+	release(heap, e, false, keep, gone);
+	if (keep && heap->large.idle_bytes > keep)
 		xl_large_trim(heap, false, gone);
 }
 
@@ -283,9 +309,9 @@ void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone)
 
 		for (pos = head->next; pos != head; pos = next) {
 			next = pos->next;
-			if (heap->large.free_bytes <= keep || (!all && ++probes > NR_PROBES))
+			if (!all && (heap->large.idle_bytes <= keep || ++probes > NR_PROBES))
 				return;
-			release(heap, xl_entry(pos, struct xl_extent, free), all, gone);
+			release(heap, xl_entry(pos, struct xl_extent, free), all, keep, gone);
 		}
 	}
 }
@@ -474,11 +500,8 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 	xl_flight_begin(xl_process_peek());
 	pthread_mutex_lock(&bin->lock);
 	ret = alloc_free(heap, nr, alignment, address, zero);
-	if (ret == -ENOSPC) {
-		/* What is free was of no use. */
-		xl_large_trim(heap, true, &gone);
+	if (ret == -ENOSPC)
 		plan = plan_of(heap, nr);
-	}
 	while (ret == -ENOSPC && plan.next < plan.end) {
 		size_t bytes = plan.bytes[plan.next];
 		int error;
@@ -499,7 +522,7 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 			ret = error;
 		/* A run that did not do is of no use. */
 		if (ret && plan.next)
-			xl_large_trim(heap, true, &gone);
+			xl_large_trim(heap, false, &gone);
 		if (ret && ++plan.next < plan.end && ret != -XL_ADD_CHUNK)
 			ret = -ENOSPC;
 	}

@@ -68,7 +68,7 @@ static void set_root(const struct xalloc_heap *heap, const struct xl_page *page,
 	xl_os_set_root((void *)address, page->nr_slices * XL_SLICE, is_root);
 }
 
-/* What of each segment pages have: see xl_arena_is_sparse(). */
+/* How many slices of each segment pages have, and in all the bytes of large pages. */
 static void count_slices(struct xalloc_arena *arena, const struct xl_page *page, bool more)
 {
 	uint32_t slice = page->slice, end = slice + page->nr_slices, some;
@@ -87,9 +87,9 @@ static void count_slices(struct xalloc_arena *arena, const struct xl_page *page,
 			 atomic_fetch_sub_explicit(count, some, memory_order_relaxed) == some)
 			atomic_fetch_sub_explicit(&arena->nr_segments, 1, memory_order_relaxed);
 	}
-	atomic_fetch_add_explicit(&arena->nr_slices,
-				  more ? page->nr_slices : -(size_t)page->nr_slices,
-				  memory_order_relaxed);
+	if (page->cls == XL_CLASS_LARGE)
+		xl_arena_count(arena,
+			       more ? page->nr_slices * XL_SLICE : -(page->nr_slices * XL_SLICE));
 }
 
 /* Of what lived when its heap was destroyed. */
@@ -330,19 +330,25 @@ void xl_pages_free(struct xalloc_arena *arena, struct xl_list *gone)
 	}
 }
 
-uintptr_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr, uint32_t *done)
+uintptr_t xl_page_take(struct xl_page *page, uint8_t lane, uintptr_t *entries, uint32_t nr,
+		       uint32_t *done)
 {
-	size_t block_bytes = xl_classes[page->cls].block_bytes;
-	uintptr_t first = xl_block_address(page, 0);
-	uint32_t word = page->hint, block;
-	uintptr_t address;
-	uint64_t free;
+	const struct xl_class *c = &xl_classes[page->cls];
+	uint32_t start = lane * c->nr_blocks / XL_NR_LANES, word = start / MAP_BITS, block;
+	uintptr_t first = xl_block_address(page, 0), address;
+	uint64_t before = (1ULL << start % MAP_BITS) - 1, free;
 
-	for (; *done < nr && page->nr_free; word++) {
-		free = page->free_map[word];
+	while (!page->free_map[page->hint])
+		page->hint++;
+	if (word < page->hint) {
+		word = page->hint;
+		before = 0;
+	}
+	while (*done < nr && page->nr_free) {
+		free = page->free_map[word] & ~before;
 		for (; free && *done < nr; free &= free - 1) {
 			block = word * MAP_BITS + __builtin_ctzll(free);
-			address = first + block * block_bytes;
+			address = first + block * (size_t)c->block_bytes;
 			/* Whoever frees it late may have written after it was put back. */
 			if (!xl_is_free(address, page->cls))
 				return address;
@@ -354,9 +360,11 @@ uintptr_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr, ui
 			}
 			++*done;
 			page->nr_free--;
+			page->free_map[word] &= ~(1ULL << block % MAP_BITS);
 		}
-		page->free_map[word] = free;
-		page->hint = word;
+		before = 0;
+		if (++word == map_words(c->nr_blocks))
+			word = page->hint;
 	}
 	return 0;
 }

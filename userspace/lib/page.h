@@ -21,29 +21,17 @@ void xl_page_attach(struct xalloc_heap *heap, struct xl_page *page);
 /* Takes the page, which is on no partial list, from its heap to @gone. */
 void xl_page_detach(struct xalloc_heap *heap, struct xl_page *page, struct xl_list *gone);
 
+/* A slab has so many lanes, places from which on a thread looks for free blocks. */
+#define XL_NR_LANES 256
+
 /*
  * Takes up to @nr blocks out of the free map, which are XL_KEPT then, and counts them in @done.
  * This and xl_page_put() return 0, or the address of a block that two threads have freed.
  */
-uintptr_t xl_page_take(struct xl_page *page, uintptr_t *entries, uint32_t nr, uint32_t *done);
+uintptr_t xl_page_take(struct xl_page *page, uint8_t lane, uintptr_t *entries, uint32_t nr,
+		       uint32_t *done);
 /* Puts it back. */
 uintptr_t xl_page_put(struct xl_page *page, uint32_t block);
-
-/* Fewer segments are never sparse. */
-#define SPARSE_SEGMENTS 2
-
-/*
- * Whether pages of the arena are so scattered over segments that a block which a cache holds
- * probably keeps 2 MiB from going back. True for a moment; false for arenas that are not counted.
- */
-static inline bool xl_arena_is_sparse(const struct xalloc_arena *arena)
-{
-	size_t nr = atomic_load_explicit(&arena->nr_segments, memory_order_relaxed);
-
-	return nr > SPARSE_SEGMENTS &&
-	       atomic_load_explicit(&arena->nr_slices, memory_order_relaxed) <
-		       nr * (XL_SEGMENT / XL_SLICE) / 2;
-}
 
 /* What is not live is free. No other thread changes states. */
 void xl_page_recover(struct xl_page *page);
