@@ -18,13 +18,6 @@ struct xl_grant {
 	bool zero;
 };
 
-struct xl_backend_stat {
-	uint64_t committed_bytes;
-	uint64_t pinned_bytes;
-	uint64_t charged_bytes;
-	uint64_t granted_bytes;
-};
-
 struct xl_backend {
 	/* The largest arena there can be. */
 	int (*bytes_max)(size_t *bytes);
@@ -45,7 +38,8 @@ struct xl_backend {
 		     struct xl_grant *grant);
 	/* How many of @nr pages, at most XALLOC_BATCH_MAX, were freed; not zero. */
 	int (*free)(struct xalloc_arena *arena, const struct xalloc_range *pages, uint32_t nr);
-	int (*stat)(struct xalloc_arena *arena, struct xl_backend_stat *stat);
+	/* Fills in what is committed and granted. What it does not know it leaves as it is. */
+	int (*stat)(struct xalloc_arena *arena, struct xalloc_arena_stat *stat);
 	/* Gives memory without a grant back. NULL where none is kept. By any thread at any time. */
 	void (*trim)(struct xalloc_arena *arena);
 	/*

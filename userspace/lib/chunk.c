@@ -158,7 +158,7 @@ static int chunk_free(struct xalloc_arena *arena, const struct xalloc_range *pag
 	return done ? (int)done : ret;
 }
 
-static int chunk_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
+static int chunk_stat(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
 	struct xl_chunks *c = arena->chunks;
 	int ret = c->backend->stat(arena, stat);
@@ -407,7 +407,7 @@ void xl_chunks_leave(struct xalloc_arena *arena)
 /* Puts chunks between an arena, in which nothing is granted, and its backend. */
 static int use_chunks(struct xalloc_arena *arena)
 {
-	struct xl_backend_stat stat;
+	struct xalloc_arena_stat stat;
 	struct xl_chunks *c;
 	size_t bytes = arena->limit_bytes < XL_GIB ? arena->limit_bytes : XL_GIB;
 	int ret;

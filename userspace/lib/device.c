@@ -327,17 +327,15 @@ static int device_free(struct xalloc_arena *arena, const struct xalloc_range *pa
 	return arena_call(arena, XALLOC_IOC_FREE, &arg);
 }
 
-static int device_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
+static int device_stat(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
 	struct xalloc_ioc_stat kernel = { .size = sizeof(kernel) };
 	int ret = arena_call(arena, XALLOC_IOC_STAT, &kernel);
 
-	*stat = (struct xl_backend_stat){
-		.committed_bytes = kernel.committed_bytes,
-		.pinned_bytes = kernel.pinned_bytes,
-		.charged_bytes = kernel.charged_bytes,
-		.granted_bytes = kernel.granted_bytes,
-	};
+	stat->committed_bytes = kernel.committed_bytes;
+	stat->pinned_bytes = kernel.pinned_bytes;
+	stat->charged_bytes = kernel.charged_bytes;
+	stat->granted_bytes = kernel.granted_bytes;
 	return ret;
 }
 

@@ -367,16 +367,14 @@ static void local_trim(struct xalloc_arena *arena)
 	pthread_mutex_unlock(&arena->lock);
 }
 
-static int local_stat(struct xalloc_arena *arena, struct xl_backend_stat *stat)
+static int local_stat(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
 	struct xl_local *local = arena->local;
 
 	pthread_mutex_lock(&arena->lock);
-	*stat = (struct xl_backend_stat){
-		.committed_bytes =
-			arena->adopted ? arena->blocks.iov_len : local->nr_committed * XL_SEGMENT,
-		.granted_bytes = local->nr_granted * XL_SLICE,
-	};
+	stat->committed_bytes =
+		arena->adopted ? arena->blocks.iov_len : local->nr_committed * XL_SEGMENT;
+	stat->granted_bytes = local->nr_granted * XL_SLICE;
 	pthread_mutex_unlock(&arena->lock);
 	return 0;
 }

@@ -83,18 +83,13 @@ static void count_heaps(struct xl_process *p, struct xalloc_arena *arena,
 /* All but what heaps hold. Returns 0 or -errno. */
 static int read_arena(struct xalloc_arena *arena, struct xalloc_arena_stat *stat)
 {
-	struct xl_backend_stat memory;
-	int ret = arena->backend->stat(arena, &memory);
+	int ret = arena->backend->stat(arena, stat);
 
 	if (ret)
 		return ret;
 	stat->arena_id = arena->id;
 	stat->arena_bytes = arena->blocks.iov_len;
 	stat->limit_bytes = arena->adopted ? arena->blocks.iov_len : arena->limit_bytes;
-	stat->committed_bytes = memory.committed_bytes;
-	stat->pinned_bytes = memory.pinned_bytes;
-	stat->charged_bytes = memory.charged_bytes;
-	stat->granted_bytes = memory.granted_bytes;
 	stat->nr_refused = atomic_load_explicit(&arena->nr_refused, memory_order_relaxed);
 	stat->refused = atomic_load_explicit(&arena->refused, memory_order_relaxed);
 	return 0;

@@ -176,7 +176,7 @@ __attribute__((constructor)) int xl_fork_init(void)
 static bool can_fork(struct xl_process *p)
 {
 	struct xalloc_arena *refused;
-	struct xl_backend_stat stat;
+	struct xalloc_arena_stat stat;
 	int ret = prepare_locked(p, false, &refused);
 
 	if (!ret)
