@@ -84,7 +84,8 @@
  *			and for machines without the module. It is not pinned, charged to
  *			nobody, and its arenas have no descriptor
  *	XALLOC_OPTIONS	key=value,... ; "help" lists the keys on stderr
- *		verbose=1	says on stderr why memory was refused
+ *		verbose=1	says on stderr why memory was refused, and once for an arena that it
+ *				comes in pieces because the kernel has no huge page at hand
  *		zero_on_free=1	writes zeros over blocks that are freed
  *		canary=1	fills what a block is longer than the size that was asked for,
  *				and looks at it when the block is freed or resized: a write
@@ -92,6 +93,11 @@
  *		leaks=1		xalloc_report() to stderr at exit; not after _exit() or a signal
  *		trace=N		keeps the stack of each Nth call that allocates, while the
  *				block lives, for xalloc_report()
+ *		pages=WORD	what the default heap commits, as in enum xalloc_pages: huge,
+ *				huge_preferred (if unset) or small
+ *		node=N		the NUMA node it commits from, with huge_preferred where it can. If
+ *				that has no memory, or for node= or small on XALLOC_BACKEND=local,
+ *				calls fail as xalloc_arena_create() does, after one line on stderr
  *	While zero_on_free, canary or trace is on, threads keep no blocks for themselves, and
  *	each call takes a lock.
  *
@@ -500,7 +506,7 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
  * @arena_id: id of the arena, unique until the module is unloaded
  * @arena_bytes: size of the offset space
  * @limit_bytes: most memory to commit
- * @committed_bytes: memory the kernel has committed, in whole 2 MiB
+ * @committed_bytes: memory the kernel has committed, in whole 2 MiB or pieces of 64 KiB
  * @pinned_bytes: the part of @committed_bytes without a block, kept because a device or the
  *	kernel still refers to it
  * @charged_bytes: the part of @committed_bytes charged to RLIMIT_MEMLOCK of its creator
@@ -514,6 +520,8 @@ int xalloc_set_chunk_hook(struct xalloc_arena *arena,
  *	ENOBUFS RLIMIT_MEMLOCK, EUSERS the module's limit for the creator, ENOSR the module's
  *	limit for all arenas, ENOSPC no free run of that length in the offset space,
  *	ENOMEM the machine has no memory for it, EFBIG larger than the arena; or the hook's
+ * @small_bytes: the part of @committed_bytes in pieces, by &xalloc_arena_config.pages or because
+ *	the kernel had no huge page at hand
  */
 struct xalloc_arena_stat {
 	size_t size;
@@ -529,6 +537,7 @@ struct xalloc_arena_stat {
 	uint64_t nr_heaps;
 	uint64_t nr_refused;
 	int refused;
+	uint64_t small_bytes;
 };
 
 /**

@@ -172,6 +172,22 @@ static size_t lower(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
+/* Says once if XALLOC_OPTIONS is why there is no default arena. @error: the errno. */
+static void say_options(struct xl_process *p, int error)
+{
+	if (p->said_options)
+		return;
+	if (error == ENODEV && p->options.node != SIZE_MAX)
+		xl_say("xalloc: XALLOC_OPTIONS: node=%zu is no node of this machine with memory\n",
+		       p->options.node);
+	else if (error == EOPNOTSUPP && p->options.local)
+		xl_say("xalloc: XALLOC_OPTIONS: XALLOC_BACKEND=local has no pages=small and no node=\n");
+	else
+		return;
+	p->said_options = true;
+	errno = error;
+}
+
 static struct xalloc_arena *create_default_arena(struct xl_process *p)
 {
 	struct xalloc_arena_config config = { .size = sizeof(config) };
@@ -187,11 +203,18 @@ static struct xalloc_arena *create_default_arena(struct xl_process *p)
 	}
 	/* A program that does not know of the library has its blocks in its core file. */
 	config.flags = XL_PRELOAD ? XALLOC_DUMP : 0;
+	config.pages = p->options.pages;
+	if (p->options.node != SIZE_MAX) {
+		config.flags |= XALLOC_ON_NODE;
+		config.node = p->options.node;
+	}
 	config.arena_bytes = lower(xl_zone_default_bytes(), most);
 	config.limit_bytes = lower(limit, config.arena_bytes);
 	arena = xl_arena_create(p, &config, true);
 	if (arena)
 		arena->keep_bytes = XL_LOCAL_KEEP;
+	else
+		say_options(p, errno);
 	return arena;
 }
 

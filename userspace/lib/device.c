@@ -236,6 +236,7 @@ static int device_create(struct xalloc_arena *arena, const struct xalloc_arena_c
 	if (fd < 0)
 		return fd;
 	arena->id = arg.arena_id;
+	arena->explains_pieces = config->pages == XALLOC_PAGES_HUGE_PREFERRED;
 	ret = use_fd(arena, fd);
 	if (!ret) {
 		ret = set_reserve(arena, config);
@@ -312,6 +313,10 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 
 	grant->offset = page.offset;
 	grant->zero = page.flags & XALLOC_PAGE_ZERO;
+	if (ret >= 0 && page.contig_bytes < XL_SEGMENT &&
+	    atomic_exchange(&arena->explains_pieces, false))
+		xl_explain("xalloc: arena %llu goes on with pieces of 64 KiB: the kernel has no huge page at hand\n",
+			   (unsigned long long)arena->id);
 	return ret < 0 ? ret : 0;
 }
 
@@ -336,6 +341,7 @@ static int device_stat(struct xalloc_arena *arena, struct xalloc_arena_stat *sta
 	stat->pinned_bytes = kernel.pinned_bytes;
 	stat->charged_bytes = kernel.charged_bytes;
 	stat->granted_bytes = kernel.granted_bytes;
+	stat->small_bytes = kernel.small_bytes;
 	return ret;
 }
 

@@ -165,11 +165,13 @@ struct xl_options {
 	bool local;         /* the backend */
 	size_t limit_bytes; /* of the default heap; a multiple of XL_SEGMENT */
 	bool limit_is_set;  /* by XALLOC_LIMIT */
-	bool verbose;
-	bool zero_on_free;
-	bool canary;
-	bool leaks;
+	size_t verbose;
+	size_t zero_on_free;
+	size_t canary;
+	size_t leaks;
 	size_t trace; /* each so manieth allocation; 0: none */
+	size_t pages; /* enum xalloc_pages, of the default heap */
+	size_t node;  /* of the default heap; SIZE_MAX: none */
 };
 
 /* Whether zero_on_free, canary or trace is on; once the process is started. See checks.h. */
@@ -338,6 +340,7 @@ struct xl_process {
 	atomic_bool ready;
 	int start_error;     /* one that will not go away, or 0 */
 	bool said_addresses; /* the line about missing addresses was written */
+	bool said_options;   /* the line about a default heap that cannot be */
 	struct xl_options options;
 	const struct xl_backend *backend;
 
@@ -423,6 +426,7 @@ struct xalloc_arena {
 	size_t keep_bytes; /* memory without a grant that the local backend may keep */
 	atomic_int refused;
 	atomic_ulong nr_refused;
+	atomic_bool explains_pieces; /* the first memory in pieces is still to be explained */
 };
 
 /* Adds to xalloc_arena.used_bytes, modulo 2^64; nothing where nobody asks for it. */

@@ -11,23 +11,32 @@
 #include "internal.h"
 #include "os.h"
 
-/* What XALLOC_OPTIONS knows: "key" and "key=1" or "key=0"; or a number. */
+static const char *const no_yes[] = { "0", "1", NULL };
+/* By enum xalloc_pages. */
+static const char *const pages[] = { "huge", "huge_preferred", "small", NULL };
+
+/* What XALLOC_OPTIONS knows: key=value, or "key" for "key=1". */
 static const struct key {
 	const char *name;
-	size_t offset; /* of a bool in struct xl_options; of a size_t if it is a number */
-	bool is_number;
+	size_t offset;            /* of a size_t in struct xl_options */
+	const char *const *words; /* the value is the number of one of them; NULL: any number */
 	const char *help;
 } keys[] = {
-	{ "verbose", offsetof(struct xl_options, verbose), false,
-	  "verbose=1       says on stderr why memory was refused" },
-	{ "zero_on_free", offsetof(struct xl_options, zero_on_free), false,
+	{ "verbose", offsetof(struct xl_options, verbose), no_yes,
+	  "verbose=1       says on stderr why memory was refused, or comes in pieces" },
+	{ "zero_on_free", offsetof(struct xl_options, zero_on_free), no_yes,
 	  "zero_on_free=1  writes zeros over what is freed" },
-	{ "canary", offsetof(struct xl_options, canary), false,
+	{ "canary", offsetof(struct xl_options, canary), no_yes,
 	  "canary=1        finds writes past the size that was asked for, at free and realloc" },
-	{ "leaks", offsetof(struct xl_options, leaks), false,
+	{ "leaks", offsetof(struct xl_options, leaks), no_yes,
 	  "leaks=1         says on stderr at exit which blocks still live" },
-	{ "trace", offsetof(struct xl_options, trace), true,
+	{ "trace", offsetof(struct xl_options, trace), NULL,
 	  "trace=N         keeps who allocated each Nth block, and says so of those that live" },
+	{ "pages", offsetof(struct xl_options, pages), pages,
+	  "pages=WORD      memory of the default heap: huge, huge_preferred (if unset) or small" },
+	{ "node", offsetof(struct xl_options, node), NULL,
+	  "node=N          the NUMA node that the memory of the default heap comes from" },
+	{ 0 },
 };
 
 bool xl_checks;
@@ -155,42 +164,47 @@ static int read_backend(struct xl_options *options)
 
 static void say_keys(void)
 {
-	size_t i;
+	const struct key *key;
 
 	xl_say("xalloc: XALLOC_OPTIONS=key=value,... knows:\n");
 	xl_say("  help            writes this list\n");
-	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++)
-		xl_say("  %s\n", keys[i].help);
+	for (key = keys; key->name; key++)
+		xl_say("  %s\n", key->help);
+}
+
+/* Returns whether the @len bytes at @text are one of the words, or without words a number. */
+static bool read_value(const char *const *words, const char *text, size_t len, size_t *n)
+{
+	for (*n = 0; words && words[*n]; ++*n)
+		if (strlen(words[*n]) == len && !strncmp(words[*n], text, len))
+			return true;
+	if (words || !len || len > 9)
+		return false;
+	for (; len; len--, text++) {
+		if (*text < '0' || *text > '9')
+			return false;
+		*n = *n * 10 + *text - '0';
+	}
+	return true;
 }
 
 /* Returns whether there is such a key, and such a value for it. */
 static bool read_key(struct xl_options *options, const char *text, size_t len)
 {
-	size_t name_len = strcspn(text, "=,"), value_len, i, n = 1;
-	const char *value = text + name_len + 1;
-	char *member;
+	size_t name_len = strcspn(text, "=,");
+	const struct key *key;
+	size_t *member;
 
-	value_len = name_len < len ? len - name_len - 1 : 0;
-	for (i = 0; i < sizeof(keys) / sizeof(*keys); i++)
-		if (strlen(keys[i].name) == name_len && !strncmp(text, keys[i].name, name_len))
+	for (key = keys; key->name; key++)
+		if (strlen(key->name) == name_len && !strncmp(text, key->name, name_len))
 			break;
-	if (i == sizeof(keys) / sizeof(*keys) || value_len > 9 ||
-	    (name_len < len ? !value_len : keys[i].is_number))
+	if (!key->name)
 		return false;
-	if (value_len)
-		for (n = 0; value_len; value_len--, value++) {
-			if (*value < '0' || *value > '9')
-				return false;
-			n = n * 10 + *value - '0';
-		}
-	member = (char *)options + keys[i].offset;
-	if (keys[i].is_number)
-		*(size_t *)member = n;
-	else if (n <= 1)
-		*(bool *)member = n;
-	else
-		return false;
-	return true;
+	member = (size_t *)((char *)options + key->offset);
+	if (name_len < len)
+		return read_value(key->words, text + name_len + 1, len - name_len - 1, member);
+	*member = 1;
+	return key->words == no_yes;
 }
 
 static int read_keys(struct xl_options *options)
@@ -216,7 +230,7 @@ int xl_options_read(struct xl_options *options)
 	size_t ram = xl_os_ram();
 	int ret;
 
-	*options = (struct xl_options){ 0 };
+	*options = (struct xl_options){ .pages = XALLOC_PAGES_HUGE_PREFERRED, .node = SIZE_MAX };
 	ret = read_backend(options);
 	if (ret)
 		return ret;

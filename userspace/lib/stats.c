@@ -253,6 +253,7 @@ static int add_arena(struct text *text, struct xl_process *p, struct xalloc_aren
 	add_number(text, "nr_blocks", stat.nr_blocks);
 	add_number(text, "nr_refused", stat.nr_refused);
 	add_number(text, "refused", stat.refused);
+	add_number(text, "small_bytes", stat.small_bytes);
 	add(text, "\"heaps\":[");
 	for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next) {
 		struct xalloc_heap *heap = xl_entry(pos, struct xalloc_heap, link);

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Description: what XALLOC_OPTIONS can ask for: zeros over what is freed, a canary behind what was
- * asked for, a report of what lives, and who allocated it.
+ * asked for, a report of what lives, and who allocated it; of which pages the default heap is, and
+ * on which node.
  */
 #include <pthread.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "libtest.h"
 #include "selftest.h"
@@ -377,6 +380,222 @@ TEST_F(lib_options, traces_go_with_heaps_and_come_back_with_addresses)
 	}
 	ASSERT_EQ(0, read_report(text, sizeof(text)));
 	ASSERT_EQ(0, strcmp(text, "xalloc: 0 blocks of 0 bytes live\n"));
+}
+
+/* --- pages and node */
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+#define CGROUP CGROUP_ROOT "/xalloc-lib-options"
+/* Room for two or three huge pages beside what the process has. */
+#define CGROUP_MAX "8388608"
+
+/* Whether the default heap is in pieces, by the library and by the kernel. */
+static bool is_small(void)
+{
+	struct xalloc_arena_stat stat = stats_of(xalloc_arena_default());
+	struct xalloc_ioc_stat kernel = stat_of(xalloc_arena_fd(xalloc_arena_default()));
+
+	if (!stat.committed_bytes || stat.small_bytes != kernel.small_bytes)
+		abort();
+	return stat.small_bytes == stat.committed_bytes;
+}
+
+static int uses_huge(void *arg)
+{
+	setenv("XALLOC_OPTIONS", arg, 1);
+	CHECK(xalloc_malloc(100000));
+	CHECK(!is_small());
+	return 0;
+}
+
+static int uses_pieces(void *arg)
+{
+	setenv("XALLOC_OPTIONS", arg, 1);
+	CHECK(xalloc_malloc(100000));
+	CHECK(is_small());
+	return 0;
+}
+
+TEST_F(lib_options, pages_says_what_the_default_heap_commits)
+{
+	static const struct {
+		const char *options;
+		int (*run)(void *arg);
+	} runs[] = {
+		{ "leaks=0", uses_huge }, { "pages=huge", uses_huge },
+		{ "pages=huge_preferred", uses_huge }, { "verbose,pages=small", uses_pieces },
+		/* The last one counts. */
+		{ "pages=huge,pages=small", uses_pieces },
+		{ "pages=small,pages=huge,verbose=0", uses_huge },
+	};
+	char text[1024];
+	size_t i;
+
+	SKIP_LOCAL("has one kind of memory");
+	for (i = 0; i < ARRAY_SIZE(runs); i++) {
+		ASSERT_EQ(0, run_child(runs[i].run, (void *)runs[i].options, text, sizeof(text))) {
+			TH_LOG("%s: %s", runs[i].options, text);
+		}
+		ASSERT_EQ(0, strcmp(text, ""));
+	}
+}
+
+/* How a default heap is refused, and that an arena that the program asks for is not. */
+struct refusal {
+	const char *options;
+	int error;
+	const char *says;
+};
+
+static int is_refused(void *arg)
+{
+	const struct refusal *refusal = arg;
+	int i;
+
+	setenv("XALLOC_OPTIONS", refusal->options, 1);
+	for (i = 0; i < 3; i++) {
+		errno = 0;
+		CHECK(!xalloc_malloc(1));
+		CHECK(errno == refusal->error);
+		CHECK(!xalloc_arena_default());
+	}
+	CHECK(xalloc_heap_malloc(own_heap(), 1));
+	return 0;
+}
+
+TEST_F(lib_options, a_default_heap_that_cannot_be_is_one_line)
+{
+	static const struct refusal refusals[] = {
+		{ "pages=small", EOPNOTSUPP, "pages=small" },
+		{ "node=0", EOPNOTSUPP, "node=" },
+		{ "node=60", ENODEV, "node=60 " },
+		{ "node=999999999,pages=small", ENODEV, "node=999999999 " },
+	};
+	char text[1024];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(refusals); i++) {
+		bool of_local = refusals[i].error == EOPNOTSUPP;
+
+		if (is_local() != of_local)
+			continue;
+		ASSERT_EQ(0, run_child(is_refused, (void *)&refusals[i], text, sizeof(text))) {
+			TH_LOG("%s: %s", refusals[i].options, text);
+		}
+		ASSERT_NE(NULL, strstr(text, "XALLOC_OPTIONS"));
+		ASSERT_NE(NULL, strstr(text, refusals[i].says)) {
+			TH_LOG("%s", text);
+		}
+		ASSERT_EQ(1, count(text, "\n"));
+	}
+}
+
+/* Of the memory behind @ptr. */
+static int node_of(void *ptr)
+{
+	int node = -1;
+
+	*(volatile char *)ptr = 1;
+	syscall(SYS_move_pages, 0, 1UL, &ptr, NULL, &node, 0);
+	return node;
+}
+
+static int is_on_node(void *arg)
+{
+	void *ptr;
+
+	setenv("XALLOC_OPTIONS", arg, 1);
+	ptr = xalloc_malloc(100000);
+	CHECK(ptr);
+	CHECK(node_of(ptr) == atoi(strchr(arg, '=') + 1));
+	return 0;
+}
+
+TEST_F(lib_options, node_says_where_the_default_heap_commits)
+{
+	static const char *const options[] = {
+		"node=0", "node=1", "node=0,pages=huge", "node=1,pages=huge", "node=1,pages=small",
+	};
+	char text[1024];
+	size_t i;
+
+	SKIP_LOCAL("has its memory from any node");
+	for (i = 0; i < ARRAY_SIZE(options); i++) {
+		if (options[i][5] == '1' && access("/sys/devices/system/node/node1", F_OK))
+			SKIP(return, "this machine has no node 1: scripts/vm --nodes 2");
+		ASSERT_EQ(0, run_child(is_on_node, (void *)options[i], text, sizeof(text))) {
+			TH_LOG("%s: %s", options[i], text);
+		}
+	}
+}
+
+/* In the cgroup, allocates until it is refused, or until memory comes in pieces. */
+static int runs_out(void *arg)
+{
+	const char *options = arg;
+	bool falls_back = !strstr(options, "pages=huge,");
+	struct xalloc_arena_stat stat;
+	int i;
+
+	CHECK(write_text(CGROUP "/cgroup.procs", "0"));
+	setenv("XALLOC_OPTIONS", options, 1);
+	do {
+		void *ptr = xalloc_malloc(SLICE + 1);
+
+		stat = stats_of(xalloc_arena_default());
+		if (!ptr)
+			break;
+	} while (!stat.small_bytes);
+	CHECK(stat.committed_bytes >= SEGMENT);
+	CHECK(stat.small_bytes == stat_of(xalloc_arena_fd(xalloc_arena_default())).small_bytes);
+	if (!falls_back) {
+		CHECK(!stat.small_bytes && stat.nr_refused == 1 && stat.refused == ENOMEM);
+		return 0;
+	}
+	CHECK(stat.small_bytes && stat.small_bytes < stat.committed_bytes && !stat.nr_refused);
+	/* More of them, which are not said again. */
+	for (i = 0; i < 3; i++)
+		CHECK(xalloc_malloc(SLICE + 1));
+	CHECK(stats_of(xalloc_arena_default()).small_bytes > stat.small_bytes);
+	return 0;
+}
+
+/* A cgroup without room for another huge page is a machine that has none, for those in it. */
+TEST_F(lib_options, where_huge_pages_run_out_the_default_heap_has_pieces)
+{
+	static const struct {
+		const char *options;
+		int nr_pieces, nr_refused; /* lines */
+	} runs[] = {
+		{ "verbose", 1, 0 }, { "pages=huge_preferred,verbose", 1, 0 },
+		{ "leaks=0", 0, 0 },
+		{ "pages=huge,verbose", 0, 1 }, { "pages=huge,verbose=0", 0, 0 },
+	};
+	char text[2048];
+	int status;
+	size_t i;
+
+	SKIP_LOCAL("has one kind of memory");
+	if (!file_says(CGROUP_ROOT "/cgroup.controllers", "memory"))
+		SKIP(return, "no memory controller of cgroup2 at %s", CGROUP_ROOT);
+	write_text(CGROUP_ROOT "/cgroup.subtree_control", "+memory");
+	for (i = 0; i < ARRAY_SIZE(runs); i++) {
+		rmdir(CGROUP);
+		ASSERT_EQ(0, mkdir(CGROUP, 0755));
+		ASSERT_TRUE(write_text(CGROUP "/memory.max", CGROUP_MAX));
+		write_text(CGROUP "/memory.swap.max", "0");
+		status = run_child(runs_out, (void *)runs[i].options, text, sizeof(text));
+		/* What the arena had is still to go. */
+		EXPECT_TRUE(wait_for(!rmdir(CGROUP), 10000));
+		ASSERT_EQ(0, status) {
+			TH_LOG("%s: %s", runs[i].options, text);
+		}
+		ASSERT_EQ(runs[i].nr_pieces, count(text, " goes on with pieces of 64 KiB: ")) {
+			TH_LOG("%s: %s", runs[i].options, text);
+		}
+		ASSERT_EQ(runs[i].nr_refused, count(text, "refused: the machine has no memory"));
+		ASSERT_EQ(runs[i].nr_pieces + runs[i].nr_refused, count(text, "\n"));
+	}
 }
 
 TEST_HARNESS_MAIN

@@ -423,6 +423,20 @@ static int closed_descriptors_of_two(void)
 	return 0;
 }
 
+static int forks_in_pieces(void)
+{
+	pid_t pid;
+
+	CHECK(!fill_blocks(1));
+	CHECK(stats_of(xalloc_arena_default()).small_bytes ==
+	      stats_of(xalloc_arena_default()).committed_bytes);
+	pid = fork();
+	if (!pid)
+		_exit(expect_blocks(1) || replace_blocks(2) || expect_blocks(2));
+	CHECK(child_status(pid) == 0);
+	return expect_blocks(1);
+}
+
 /* Descriptors of the library are close-on-exec, and none that programs count on is taken. */
 static int high_descriptors(void)
 {
@@ -449,6 +463,7 @@ static const struct preload_case cases[] = {
 	{ "before_the_first_block", before_the_first_block },
 	{ "closed_descriptors", closed_descriptors },
 	{ "closed_descriptors_of_two", closed_descriptors_of_two },
+	{ "forks_in_pieces", forks_in_pieces },
 	{ "high_descriptors", high_descriptors },
 };
 
@@ -572,6 +587,29 @@ TEST_F(lib_preload, without_a_device_it_is_one_line_and_status_127)
 	{
 		TH_LOG("%s", text);
 	}
+}
+
+TEST_F(lib_preload, with_options_that_cannot_be_it_is_one_line_and_status_127)
+{
+	char text[4096];
+
+	SKIP_SANITIZED("has a malloc of its own");
+	setenv("XALLOC_OPTIONS", is_local() ? "pages=small" : "node=60", 1);
+	EXPECT_EQ(127, run_child(exec_preloaded, "each_call", text, sizeof(text)));
+	EXPECT_NE(NULL, strstr(text, "XALLOC_OPTIONS"));
+	EXPECT_NE(NULL, strstr(text, getenv("XALLOC_OPTIONS")));
+	EXPECT_EQ(text + strlen(text) - 1, strchr(text, '\n'))
+	{
+		TH_LOG("%s", text);
+	}
+}
+
+TEST_F(lib_preload, a_program_in_pieces_forks)
+{
+	SKIP_SANITIZED("has a malloc of its own");
+	SKIP_LOCAL("has one kind of memory");
+	setenv("XALLOC_OPTIONS", "pages=small", 1);
+	EXPECT_CASE("forks_in_pieces");
 }
 
 TEST_HARNESS_MAIN

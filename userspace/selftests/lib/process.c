@@ -54,6 +54,13 @@ TEST_F(lib_process, bad_variables_are_einval_and_one_line_that_names_them)
 		{ "XALLOC_OPTIONS", "trace=9999999999" }, { "XALLOC_OPTIONS", "leaks=10" },
 		{ "XALLOC_OPTIONS", "zero_on" }, { "XALLOC_OPTIONS", "=" },
 		{ "XALLOC_OPTIONS", "leaks,=1" }, { "XALLOC_OPTIONS", "canary=1=1" },
+		{ "XALLOC_OPTIONS", "pages" }, { "XALLOC_OPTIONS", "pages=" },
+		{ "XALLOC_OPTIONS", "pages=1" }, { "XALLOC_OPTIONS", "pages=Huge" },
+		{ "XALLOC_OPTIONS", "pages=hug" }, { "XALLOC_OPTIONS", "pages=huge_" },
+		{ "XALLOC_OPTIONS", "pages=smaller" }, { "XALLOC_OPTIONS", "pages=huge=1" },
+		{ "XALLOC_OPTIONS", "node" }, { "XALLOC_OPTIONS", "node=" },
+		{ "XALLOC_OPTIONS", "node=-1" }, { "XALLOC_OPTIONS", "node=all" },
+		{ "XALLOC_OPTIONS", "node=0x1" }, { "XALLOC_OPTIONS", "node=4294967296" },
 	};
 	char text[1024];
 	size_t i;
@@ -65,6 +72,10 @@ TEST_F(lib_process, bad_variables_are_einval_and_one_line_that_names_them)
 			TH_LOG("%s=%s: %s", variables[i][0], variables[i][1], text);
 		}
 		ASSERT_NE(NULL, strstr(text, variables[i][0]));
+		/* Of a list, the line names the entry that is wrong. */
+		if (!strncmp(variables[i][1], "pages", 5) || !strncmp(variables[i][1], "node", 4)) {
+			ASSERT_NE(NULL, strstr(text, variables[i][1]));
+		}
 		ASSERT_EQ(text + strlen(text) - 1, strchr(text, '\n'));
 	}
 }
