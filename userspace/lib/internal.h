@@ -209,9 +209,10 @@ struct xl_page;
 struct xl_map {
 	/* Programs write to starts of pages most, which share their place in the CPU's caches. */
 	char unused[2048];
-	_Atomic uint32_t *tags; /* of a slice: tag of its heap + class, XL_TAG_MAPPED, or 0 */
-	uintptr_t base;         /* of the zone */
-	size_t bytes;           /* of the zone that are for arenas */
+	uintptr_t base; /* of the zone */
+	size_t bytes;   /* of the zone that are for arenas */
+	/* Of a slice: the tag of its heap + class, XL_TAG_MAPPED, or 0. */
+	_Atomic uint32_t *tags;
 	/* Of XL_QUANTUM: how many, from @base on, have a tag that can be read. */
 	atomic_size_t nr_units;
 	const atomic_bool *is_mapped; /* of XL_PLOT: whether @tags and @page_of can be read */
