@@ -285,6 +285,9 @@ static int take(struct xalloc_arena *arena, uint32_t nr_slices, enum how how, ui
 	uint64_t nr_bare = 0;
 	int ret;
 
+	/* To take what is not free would mean that the placement is corrupt. */
+	if (how == AT && !xalloc_placement_is_free(&local->placement, *slice, nr_slices))
+		return -EEXIST;
 	if (how == AT)
 		ret = xalloc_placement_take_at(&local->placement, *slice, nr_slices);
 	else if (how == FRUGALLY)

@@ -207,6 +207,31 @@ TEST_F_TIMEOUT(lib_grow, two_blocks_of_an_own_arena, TEST_TIMEOUT_LONG)
 	drop(_metadata, &growth, arena);
 }
 
+/* The slices behind it are a page of small blocks; so it moves. */
+TEST_F(lib_grow, one_block_that_cannot_costs_no_memory)
+{
+	struct xalloc_arena *arena = arena_of(4 * SEGMENT, 0);
+	void *first, *second;
+	int i;
+
+	heap = xalloc_heap_create(arena);
+	ASSERT_NE(NULL, heap);
+	for (i = 0; i < 10; i++) {
+		first = alloc(4 * SLICE);
+		second = alloc(100);
+		ASSERT_NE(NULL, first);
+		ASSERT_NE(NULL, second);
+		first = resize(first, 6 * SLICE);
+		ASSERT_NE(NULL, first);
+		xalloc_free(first);
+		xalloc_free(second);
+		EXPECT_EQ(0, xalloc_arena_trim(arena));
+	}
+	first = alloc(4 * SEGMENT);
+	EXPECT_NE(NULL, first);
+	xalloc_free(first);
+}
+
 /* --- within a block */
 
 static const size_t sizes[] = { 100, 1000, 20000, 60000, 100000, MIB, 10 * MIB };
