@@ -265,14 +265,6 @@ void xl_os_set_root(const void *addr, size_t bytes, bool is_root)
 		__lsan_unregister_root_region(addr, bytes);
 }
 
-uint64_t xl_os_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000000000ull + now.tv_nsec;
-}
-
 size_t xl_os_ram(void)
 {
 	return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);

@@ -69,9 +69,6 @@ uint64_t xl_os_random(void);
  */
 void xl_os_set_root(const void *addr, size_t bytes, bool is_root);
 
-/* A monotonic clock in ns, some ms coarse. */
-uint64_t xl_os_now(void);
-
 /* Bytes of RAM. */
 size_t xl_os_ram(void);
 /* RLIMIT_MEMLOCK and RLIMIT_AS in bytes, SIZE_MAX for none. */
