@@ -105,6 +105,7 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 		return -EOPNOTSUPP;
 	if (nr_slices > arena->chunk_bytes / XL_SLICE)
 		return -EFBIG;
+	xl_meta_ready(nr_slices);
 	pthread_mutex_lock(&c->lock);
 	for (i = 0; i < c->nr; i++) {
 		if (c->chunks[i].state != READY)

@@ -27,8 +27,8 @@
  *	5. xl_process.trace_lock	what checks.c keeps
  *	6. xl_process.meta_lock	pools of metadata
  * A thread holds one lock of level 2 at a time; only a fork holds several. A thread that holds a
- * lock of level 2, or a depot's, makes no system call: it adds what the kernel has granted to the
- * heap after the call, and takes what goes back out of the heap before.
+ * lock of level 2 or 6, a depot's or that of a local arena makes no system call: it adds what the
+ * kernel has granted to the heap after the call, and takes what goes back out of the heap before.
  *
  * A pointer is looked up without a lock; the page found is checked again under the lock of
  * its bin (xl_page_lock()). That works because a pool never gives memory back or to
@@ -156,6 +156,12 @@ enum xl_pool {
  */
 void *xl_meta_get(unsigned int pool, size_t bytes);
 void xl_meta_put(unsigned int pool, void *item);
+
+/*
+ * Before locks are taken: has memory ready, so that xl_meta_get() makes no system call, for some
+ * items, and for what placement gets for a run of @nr_slices.
+ */
+void xl_meta_ready(uint32_t nr_slices);
 
 /* options.c: the environment, and what is said on stderr */
 
@@ -358,9 +364,9 @@ struct xl_process {
 	atomic_ulong nr_traced;   /* allocations that were asked about */
 
 	pthread_mutex_t meta_lock;
-	char *chunk; /* of metadata, not yet used */
-	size_t chunk_bytes;
-	void *pools[XL_NR_POOLS]; /* free items, linked by their first word */
+	struct iovec chunk, spare; /* that no pool has had yet */
+	atomic_size_t meta_bytes;  /* of both; changes with @meta_lock */
+	void *pools[XL_NR_POOLS];  /* free items, linked by their first word */
 
 	atomic_size_t depot_bytes; /* in all depots */
 	struct xl_depot depots[XL_NR_CLASSES];
@@ -632,11 +638,12 @@ void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone);
 /*
  * Between these two a thread may have pages that are of no heap: granted and not added yet, or
  * taken out and not given back yet. In the preload library a fork waits for the end, because its
- * child could not give them back, and
- * comes before calls that begin later. Lock 1 is not taken between.
+ * child could not give them back, and comes before calls that begin later. Lock 1 is not taken
+ * between. It has memory for metadata ready.
  */
 static inline void xl_flight_begin(struct xl_process *p)
 {
+	xl_meta_ready(0);
 	if (XL_PRELOAD)
 		pthread_rwlock_rdlock(&p->flight);
 }

@@ -315,6 +315,7 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	(void)tag;
 	if (nr_slices > arena->bytes / XL_SLICE)
 		return -EFBIG;
+	xl_meta_ready(nr_slices);
 	pthread_mutex_lock(&arena->lock);
 	ret = take(arena, nr_slices, grant->at ? AT : ANYWHERE, &slice);
 	if (ret == -EDQUOT && nr_slices > 1)

@@ -146,6 +146,7 @@ static enum xl_verdict find_to_change(const void *ptr, struct xl_where *where)
 	bool flies = p && (uintptr_t)ptr - xl_map.base < xl_map.bytes;
 	enum xl_verdict verdict;
 
+	xl_meta_ready(0);
 	if (flies)
 		xl_flight_begin(p);
 	verdict = xl_find(ptr, where);
