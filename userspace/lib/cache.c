@@ -249,9 +249,7 @@ bool xl_cache_look(struct xl_process *p)
 	if (used - held_bytes(c) > c->sparse_bytes / 2)
 		return true;
 	xl_cache_flush(p);
-	pthread_mutex_lock(&p->lock);
 	raced = xl_depots_flush(p);
-	pthread_mutex_unlock(&p->lock);
 	if (raced)
 		xl_free_raced((void *)raced);
 	c->sparse_bytes = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
@@ -272,9 +270,9 @@ static void leave(void *arg)
 	xl_cache_flush(p);
 	xl_cache = &no_cache;
 	has_left = true;
-	pthread_mutex_lock(&p->lock);
 	if (atomic_fetch_sub_explicit(&p->nr_caches, 1, memory_order_relaxed) <= 2)
 		raced = xl_depots_flush(p);
+	pthread_mutex_lock(&p->lock);
 	xl_list_del(&c->link);
 	pthread_mutex_unlock(&p->lock);
 	c->heap = NULL;

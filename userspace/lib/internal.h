@@ -355,7 +355,7 @@ struct xl_process {
 	struct xl_list caches; /* by xl_cache.link */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
-	atomic_uint nr_caches;   /* changes with @lock */
+	atomic_uint nr_caches;
 	unsigned int nr_started; /* caches since the start */
 
 	pthread_rwlock_t flight; /* see xl_flight_begin() */
@@ -724,8 +724,8 @@ uint32_t xl_depot_take(struct xl_process *p, unsigned int cls, uintptr_t *entrie
 /* How many blocks of @cls there are; true for a moment. */
 uint32_t xl_depot_count(const struct xl_process *p, unsigned int cls);
 /*
- * Puts all of them back. The caller holds lock 1, so that no fork finds it at work. Returns 0, or
- * the address of a block that two threads have freed.
+ * Puts all of them back. The caller has a cache, so that what it has in hand at a fork is free in
+ * the child, or holds lock 1. Returns 0, or the address of a block that two threads have freed.
  */
 uintptr_t xl_depots_flush(struct xl_process *p);
 /* In a child of fork(): they are free in their heaps. */
