@@ -272,9 +272,9 @@ static void leave(void *arg)
 	has_left = true;
 	if (atomic_fetch_sub_explicit(&p->nr_caches, 1, memory_order_relaxed) <= 2)
 		raced = xl_depots_flush(p);
-	pthread_mutex_lock(&p->lock);
+	pthread_mutex_lock(&p->meta_lock);
 	xl_list_del(&c->link);
-	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_unlock(&p->meta_lock);
 	c->heap = NULL;
 	xl_meta_put(XL_POOL_CACHE, c);
 	if (raced)
@@ -352,11 +352,11 @@ struct xl_cache *xl_cache_start(void)
 	c->sparse_bytes = SIZE_MAX;
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
 			      memory_order_relaxed);
-	pthread_mutex_lock(&p->lock);
+	pthread_mutex_lock(&p->meta_lock);
 	c->lane = lane_of(p->nr_started++);
 	xl_list_add_head(&p->caches, &c->link);
 	atomic_fetch_add_explicit(&p->nr_caches, 1, memory_order_relaxed);
-	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_unlock(&p->meta_lock);
 	xl_cache = c;
 	/* Where it allocates, it may do so from this cache: in the preload library. */
 	if (pthread_setspecific(exit_key, c)) {

@@ -25,7 +25,7 @@
  *	   xl_chunks.lock	what is granted in chunks of an arena
  *	   xl_depot.lock	blocks between caches
  *	5. xl_process.trace_lock	what checks.c keeps
- *	6. xl_process.meta_lock	pools of metadata
+ *	6. xl_process.meta_lock	pools of metadata; the list of caches
  * A thread holds one lock of level 2 at a time; only a fork holds several. A thread that holds a
  * lock of level 2 or 6, a depot's or that of a local arena makes no system call: it adds what the
  * kernel has granted to the heap after the call, and takes what goes back out of the heap before.
@@ -352,11 +352,11 @@ struct xl_process {
 	const struct xl_backend *backend;
 
 	struct xl_list arenas; /* by address */
-	struct xl_list caches; /* by xl_cache.link */
+	struct xl_list caches; /* by xl_cache.link; with @meta_lock */
 	struct xalloc_arena *default_arena;
 	struct xalloc_heap *_Atomic default_heap;
 	atomic_uint nr_caches;
-	unsigned int nr_started; /* caches since the start */
+	unsigned int nr_started; /* caches since the start; with @meta_lock */
 
 	pthread_rwlock_t flight; /* see xl_flight_begin() */
 	pthread_mutex_t trace_lock;

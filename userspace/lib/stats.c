@@ -30,9 +30,11 @@ static void count_classes(struct xl_process *p, struct xalloc_heap *heap, struct
 		if (!(heap->tag & XL_TAG_CACHED))
 			continue;
 		counts->nr[cls] -= xl_depot_count(p, cls);
+		pthread_mutex_lock(&p->meta_lock);
 		for (pos = p->caches.next; pos != &p->caches; pos = pos->next)
 			counts->nr[cls] -=
 				xl_cache_count(xl_entry(pos, struct xl_cache, link), cls);
+		pthread_mutex_unlock(&p->meta_lock);
 	}
 }
 
