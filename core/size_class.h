@@ -65,7 +65,7 @@ static inline uint32_t xalloc_class_bytes(uint32_t cls)
 
 /**
  * xalloc_class_of() - the class of the smallest blocks that hold a size
- * @bytes: the size, 1 to XALLOC_SLICE_BYTES
+ * @bytes: the size, 1 to XALLOC_SLICE_BYTES; or more, as the classes go on: up to 2^31
  *
  * Return: the class.
  */

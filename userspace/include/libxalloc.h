@@ -34,13 +34,13 @@
  *	Any call may be made by any thread at any time, with two exceptions: nobody may use
  *	a heap or an arena while it is destroyed, and nobody afterwards. Blocks may be freed by
  *	another thread than the one that allocated them. No call may be made from a signal
- *	handler. A thread keeps up to 1 MiB of free blocks of the default heap for itself,
- *	which serve others when it ends; a thread that wants more takes at most an even share
- *	of 16 MiB, or of a 256th of XALLOC_LIMIT if that is less; as much again is passed on
- *	between threads. What is kept goes back when the kernel wants memory, as soon as the
- *	thread allocates what it has not at hand. The library takes one pthread key when it is
- *	loaded. If the program has taken all keys before that, threads keep no blocks, and
- *	each call takes a lock.
+ *	handler. A thread keeps free blocks of the default heap for itself, which serve others
+ *	when it ends: up to 1 MiB in blocks of up to 64 KiB, and up to 8 MiB in those of up to
+ *	1 MiB. Of each it takes at most an even share of 16 MiB, or of a 256th of XALLOC_LIMIT
+ *	if that is less; as much again is passed on between threads. What is kept goes back
+ *	when the kernel wants memory, as soon as the thread allocates what it has not at hand.
+ *	The library takes one pthread key when it is loaded. If the program has taken all keys
+ *	before that, threads keep no blocks, and each call takes a lock.
  *
  * dlopen
  *	dlclose() leaves the library where it is, as do blocks and arenas: the next dlopen() finds
@@ -142,7 +142,9 @@ struct xalloc_heap;
  *
  * The contents are undefined. Blocks are aligned to 16 bytes, those of more than 64 KiB to
  * 4 KiB, of which they take a whole multiple. Smaller ones are rounded up to a multiple of 16
- * bytes, and above 128 bytes to one of eight sizes per doubling.
+ * bytes, and above 128 bytes to one of eight sizes per doubling. So are those of up to 1 MiB
+ * in the default heap, whose threads keep them; a block that a thread has kept may be of the
+ * next of these sizes, and so up to a quarter longer than was asked for.
  *
  * Return: the block, or NULL with errno set.
  */

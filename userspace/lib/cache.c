@@ -37,9 +37,10 @@
 /* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
 /* In so few segments pages are never called sparse. */
-#define FEW_SEGMENTS 4
-/* No thread holds more than this, however few there are. */
+#define FEW_SEGMENTS 3
+/* No thread holds more than this, however few there are: blocks of slabs, and medium ones. */
 #define THREAD_BYTES ((size_t)1 << 20)
+#define THREAD_MEDIUM_BYTES ((size_t)8 << 20)
 
 static struct xl_cache no_cache;
 __thread struct xl_cache *xl_cache __attribute__((tls_model("initial-exec"))) = &no_cache;
@@ -152,14 +153,19 @@ static void put_oldest(struct xl_process *p, struct xl_cache *c, unsigned int cl
 	set_count(c, cls, count - nr);
 }
 
+static bool is_medium(unsigned int cls)
+{
+	return cls > XL_CLASS_LARGE;
+}
+
 static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls, uint32_t limit)
 {
 	size_t bytes = xl_classes[cls].block_bytes;
 
 	if (xl_cache_count(c, cls) > limit)
 		put_oldest(p, c, cls, xl_cache_count(c, cls) - limit);
-	c->idle_bytes -= limit_of(c, cls) * bytes;
-	c->idle_bytes += limit * bytes;
+	c->idle_bytes[is_medium(cls)] -= limit_of(c, cls) * bytes;
+	c->idle_bytes[is_medium(cls)] += limit * bytes;
 	c->limits[cls] = limit;
 	set_room(c, cls, XL_STACK_MAX);
 }
@@ -168,15 +174,30 @@ static void set_limit(struct xl_process *p, struct xl_cache *c, unsigned int cls
  * Makes the stack of the next class shorter, unless it ran dry since its last turn: those that are
  * used keep their room, and what the others have is found a little at a time.
  */
-static void shrink_next(struct xl_process *p, struct xl_cache *c)
+static void shrink_next(struct xl_process *p, struct xl_cache *c, bool medium)
 {
-	unsigned int cls = c->victim;
+	unsigned int cls = c->victims[medium];
 
 	if (c->ran_dry[cls])
 		c->ran_dry[cls] = false;
 	else if (limit_of(c, cls))
 		set_limit(p, c, cls, limit_of(c, cls) * 3 / 4);
-	c->victim = (cls + 1) % XL_NR_CLASSES;
+	c->victims[medium] = cls + 1;
+	if (cls + 1 == XL_CLASS_LARGE)
+		c->victims[medium] = 0;
+	else if (cls + 1 == XL_NR_CACHED)
+		c->victims[medium] = XL_CLASS_LARGE + 1;
+}
+
+/* How many blocks of @cls a stack may hold, of a thread that may hold @share. */
+static uint32_t most_of(unsigned int cls, size_t share)
+{
+	size_t most = share / 8 < STACK_BYTES ? share / 8 : STACK_BYTES;
+
+	if (is_medium(cls))
+		most = share / 2;
+	most /= xl_classes[cls].block_bytes;
+	return most < XL_STACK_MAX ? most : XL_STACK_MAX - 1;
 }
 
 /*
@@ -187,22 +208,22 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 {
 	uint32_t nr = atomic_load_explicit(&p->nr_caches, memory_order_relaxed);
 	size_t bytes = xl_classes[cls].block_bytes, share = xl_idle_most(p) / (nr ? nr : 1);
+	size_t thread_most = is_medium(cls) ? THREAD_MEDIUM_BYTES : THREAD_BYTES;
 	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1, most;
+	const size_t *idle = &c->idle_bytes[is_medium(cls)];
 
-	if (share > THREAD_BYTES)
-		share = THREAD_BYTES;
-	most = (share / 8 < STACK_BYTES ? share / 8 : STACK_BYTES) / bytes;
-	if (most > XL_STACK_MAX - 1)
-		most = XL_STACK_MAX - 1;
+	if (share > thread_most)
+		share = thread_most;
+	most = most_of(cls, share);
 	if (limit > most)
 		limit = most;
 	if (limit <= old)
 		return;
-	if (c->idle_bytes + (limit - old) * bytes > share)
-		shrink_next(p, c);
+	if (*idle + (limit - old) * bytes > share)
+		shrink_next(p, c, is_medium(cls));
 	/* It may have been this one. */
 	old = limit_of(c, cls);
-	if (limit > old && c->idle_bytes + (limit - old) * bytes <= share)
+	if (limit > old && *idle + (limit - old) * bytes <= share)
 		set_limit(p, c, cls, limit);
 }
 
@@ -213,7 +234,7 @@ void xl_cache_flush(struct xl_process *p)
 
 	if (!c->heap)
 		return;
-	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+	for (cls = 0; cls < XL_NR_CACHED; cls++)
 		if (limit_of(c, cls))
 			set_limit(p, c, cls, 0);
 }
@@ -224,7 +245,7 @@ static size_t held_bytes(const struct xl_cache *c)
 	unsigned int cls;
 	size_t held = 0;
 
-	for (cls = 0; cls < XL_NR_CLASSES; cls++)
+	for (cls = 0; cls < XL_NR_CACHED; cls++)
 		if (c->of[cls].entry)
 			held += xl_cache_count(c, cls) * (size_t)xl_classes[cls].block_bytes;
 	return held;
@@ -234,7 +255,7 @@ bool xl_cache_look(struct xl_process *p)
 {
 	struct xl_cache *c = xl_cache;
 	struct xalloc_arena *arena;
-	size_t nr, used;
+	size_t nr, used, live;
 	uintptr_t raced;
 
 	if (!c->heap)
@@ -242,11 +263,17 @@ bool xl_cache_look(struct xl_process *p)
 	arena = c->heap->arena;
 	nr = atomic_load_explicit(&arena->nr_segments, memory_order_relaxed);
 	used = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
-	if (nr <= FEW_SEGMENTS || used >= nr * XL_SEGMENT / 2) {
-		c->sparse_bytes = SIZE_MAX;
+	if (nr <= FEW_SEGMENTS || (used >= nr * XL_SEGMENT / 2 && c->sparse_bytes == SIZE_MAX))
 		return false;
-	}
-	if (used - held_bytes(c) > c->sparse_bytes / 2)
+	/* With what other caches hold. */
+	live = used - held_bytes(c);
+	if (live >= nr * XL_SEGMENT / 2)
+		c->sparse_bytes = SIZE_MAX;
+	else if (live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
+		c->sparse_bytes = live;
+	if (used >= nr * XL_SEGMENT / 2)
+		return false;
+	if (live >= c->sparse_bytes / 2)
 		return true;
 	xl_cache_flush(p);
 	raced = xl_depots_flush(p);
@@ -286,7 +313,7 @@ static void forget(struct xl_cache *c)
 {
 	unsigned int cls;
 
-	for (cls = 0; cls < XL_NR_CLASSES; cls++) {
+	for (cls = 0; cls < XL_NR_CACHED; cls++) {
 		c->of[cls].entry = 0;
 		if (c->of[cls].end)
 			set_count(c, cls, 0);
@@ -350,6 +377,7 @@ struct xl_cache *xl_cache_start(void)
 	memset(c, 0, offsetof(struct xl_cache, stacks));
 	c->heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
 	c->sparse_bytes = SIZE_MAX;
+	c->victims[true] = XL_CLASS_LARGE + 1;
 	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
 			      memory_order_relaxed);
 	pthread_mutex_lock(&p->meta_lock);

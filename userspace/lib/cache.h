@@ -24,20 +24,20 @@ struct xl_stack {
 /* Used by its thread alone; others read counts. Wiped by a fork, unless XL_PRELOAD. */
 struct xl_cache {
 	/* First, for their addresses; of a free item the first word is xl_meta_put()'s. */
-	struct xl_stack of[XL_NR_CLASSES];
+	struct xl_stack of[XL_NR_CACHED];
 	struct xl_list link;      /* xl_process.caches */
 	struct xalloc_heap *heap; /* the default heap; NULL: none, as in a child of fork() */
-	size_t idle_bytes;        /* sum of all limits in bytes */
-	/* xalloc_arena.used_bytes when the cache was last emptied because pages were sparse. */
+	size_t idle_bytes[2];     /* sum of all limits in bytes; of slab classes, of medium ones */
+	/* In live blocks when the cache was last emptied because pages were sparse. */
 	size_t sparse_bytes;
-	unsigned int victim;     /* the class whose stack is next to become shorter */
+	unsigned int victims[2]; /* the classes whose stacks are next to become shorter */
 	uint8_t lane;            /* where in a slab this thread looks for blocks first */
 	atomic_ulong generation; /* of the arena, when this thread last gave memory back */
-	bool ran_dry[XL_NR_CLASSES];
-	uint8_t limits[XL_NR_CLASSES]; /* of the stacks, in blocks */
+	bool ran_dry[XL_NR_CACHED];
+	uint8_t limits[XL_NR_CACHED]; /* of the stacks, in blocks */
 	/* So many blocks more were put back than taken; at most as many as it can count. */
-	int16_t surplus[XL_NR_CLASSES];
-	uintptr_t stacks[XL_NR_CLASSES][XL_STACK_MAX];
+	int16_t surplus[XL_NR_CACHED];
+	uintptr_t stacks[XL_NR_CACHED][XL_STACK_MAX];
 };
 
 /* Of this thread: one without a heap and without room at first. */
@@ -103,8 +103,8 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry);
 
 /*
  * Puts back what this thread and depots hold if that may let segments go: when of those that have
- * pages less than half is used, and has become half of what it was the last time. Returns whether
- * less than half is used.
+ * pages less than half is in blocks, and in live ones less than half of the last time; but not for
+ * few segments. Returns whether less than half is in blocks.
  */
 bool xl_cache_look(struct xl_process *p);
 /* Puts back all that the cache of this thread holds, or puts it into depots. */

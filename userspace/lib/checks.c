@@ -289,10 +289,8 @@ static void count_heap(struct xalloc_heap *heap, struct living *living)
 		pthread_mutex_lock(&bin->lock);
 		for (pos = bin->pages.next; pos != &bin->pages; pos = pos->next)
 			count_page(xl_entry(pos, struct xl_page, all), living);
-		if (cls == XL_CLASS_LARGE) {
-			living->nr[cls] += heap->large.nr_blocks;
-			living->large_bytes += heap->large.used_bytes;
-		}
+		if (cls == XL_CLASS_LARGE)
+			xl_large_count(heap, &living->nr[cls], &living->large_bytes);
 		pthread_mutex_unlock(&bin->lock);
 	}
 }

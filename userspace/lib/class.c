@@ -10,7 +10,7 @@
 
 #define MAX_SLAB_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
 
-struct xl_class xl_classes[XL_NR_CLASSES];
+struct xl_class xl_classes[XL_NR_CACHED];
 uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 
 /* Of the @nr_slices slabs of @cls that lie in a segment. */
@@ -42,6 +42,8 @@ __attribute__((constructor(101))) void xl_classes_init(void)
 		c->nr_blocks = c->nr_slices * XL_SLICE / c->block_bytes;
 		c->inverse = ((1ULL << 32) + c->block_bytes - 1) / c->block_bytes;
 	}
+	for (cls = XL_CLASS_LARGE + 1; cls < XL_NR_CACHED; cls++)
+		xl_classes[cls].block_bytes = xalloc_class_bytes(cls - 1);
 	for (i = 1; i <= XALLOC_SLICE_BYTES / XL_QUANTUM; i++)
 		xl_class_of_size[i] = xalloc_class_of(i * XL_QUANTUM);
 }

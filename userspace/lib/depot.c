@@ -68,7 +68,7 @@ uintptr_t xl_depots_flush(struct xl_process *p)
 	unsigned int cls;
 
 	/* Without a default heap nothing was put there. */
-	for (cls = 0; heap && cls < XL_NR_CLASSES && !raced; cls++)
+	for (cls = 0; heap && cls < XL_NR_CACHED && !raced; cls++)
 		raced = xl_heap_put(heap, cls, entries,
 				    xl_depot_take(p, cls, entries, XL_DEPOT_MAX));
 	return raced;
@@ -81,7 +81,7 @@ void xl_depots_forget(struct xl_process *p)
 
 	atomic_store_explicit(&p->depot_bytes, 0, memory_order_relaxed);
 	/* Another thread may have been at work in one. What was never used is not touched. */
-	for (; depot < p->depots + XL_NR_CLASSES; depot++)
+	for (; depot < p->depots + XL_NR_CACHED; depot++)
 		if (memcmp(depot, &empty, offsetof(struct xl_depot, entries)))
 			memset(depot, 0, offsetof(struct xl_depot, entries));
 }

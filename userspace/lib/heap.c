@@ -159,6 +159,20 @@ static uintptr_t take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane,
 	return raced;
 }
 
+static uint32_t take_medium(struct xalloc_heap *heap, unsigned int cls, uintptr_t *entry,
+			    int *error)
+{
+	bool zero;
+
+	*error = xl_large_alloc(heap, XL_KPAGE, xl_classes[cls].block_bytes, entry, &zero);
+	if (*error)
+		return 0;
+	xl_set_state(*entry, cls, XL_KEPT);
+	atomic_store_explicit(xl_medium_of(*entry), cls, memory_order_relaxed);
+	*entry += XL_KEPT + (zero ? XL_FRESH : 0);
+	return 1;
+}
+
 uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane, uintptr_t *entries,
 		      uint32_t nr, int *error)
 {
@@ -166,6 +180,8 @@ uint32_t xl_heap_take(struct xalloc_heap *heap, unsigned int cls, uint8_t lane, 
 	uint32_t done = 0;
 	uintptr_t raced;
 
+	if (cls > XL_CLASS_LARGE)
+		return take_medium(heap, cls, entries, error);
 	*error = 0;
 	raced = take(heap, cls, lane, NULL, entries, nr, &done);
 	if (!raced && !done) {
@@ -199,13 +215,29 @@ static struct xl_page *page_of(const struct xalloc_heap *heap, unsigned int cls,
 	return page;
 }
 
+/* Puts one block back that was taken for a cache. Returns 0, or its address if it is none. */
+static uintptr_t put(struct xalloc_heap *heap, unsigned int cls, uintptr_t entry,
+		     struct xl_list *gone)
+{
+	uintptr_t address = xl_address_of(entry);
+	struct xl_page *page;
+
+	if (cls > XL_CLASS_LARGE)
+		return xl_large_put(heap, address, gone);
+	page = page_of(heap, cls, entry);
+	if (!page || xl_page_put(page, xl_class_divide(cls, address - xl_page_address(heap, page))))
+		return address;
+	came_back(heap, page, gone);
+	return 0;
+}
+
 uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_t *entries,
 		      uint32_t nr)
 {
-	struct xl_bin *bin = xl_bin_of(heap, cls);
-	uintptr_t raced = 0, address;
+	bool medium = cls > XL_CLASS_LARGE;
+	struct xl_bin *bin = xl_bin_of(heap, medium ? XL_CLASS_LARGE : cls);
 	struct xl_list gone;
-	struct xl_page *page;
+	uintptr_t raced = 0;
 	uint32_t i;
 
 	if (!nr)
@@ -213,19 +245,10 @@ uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_
 	xl_list_init(&gone);
 	xl_flight_begin(xl_process_peek());
 	xl_os_lock(&bin->lock);
-	for (i = 0; i < nr && !raced; i++) {
-		address = xl_address_of(entries[i]);
-		page = page_of(heap, cls, entries[i]);
-		if (!page)
-			raced = address;
-		else
-			raced = xl_page_put(page,
-					    xl_class_divide(cls,
-							    address - xl_page_address(heap, page)));
-		if (!raced)
-			came_back(heap, page, &gone);
-	}
-	count_taken(heap, cls, -(size_t)i);
+	for (i = 0; i < nr && !raced; i++)
+		raced = put(heap, cls, entries[i], &gone);
+	if (!medium)
+		count_taken(heap, cls, -(size_t)i);
 	pthread_mutex_unlock(&bin->lock);
 	xl_pages_free(heap->arena, &gone);
 	xl_flight_end(xl_process_peek());
@@ -234,8 +257,8 @@ uintptr_t xl_heap_put(struct xalloc_heap *heap, unsigned int cls, const uintptr_
 
 void xl_heap_recover(struct xalloc_heap *heap)
 {
+	struct xl_list *pos, gone;
 	struct xl_page *page;
-	struct xl_list *pos;
 	unsigned int cls;
 	uint32_t nr;
 
@@ -258,6 +281,9 @@ void xl_heap_recover(struct xalloc_heap *heap)
 			}
 		}
 	}
+	xl_list_init(&gone);
+	xl_large_recover(heap, &gone);
+	xl_pages_free(heap->arena, &gone);
 }
 
 uintptr_t xl_heap_alloc(struct xalloc_heap *heap, unsigned int cls, size_t alignment, size_t size,

@@ -110,6 +110,16 @@ static inline void xl_list_del(struct xl_list *entry)
 #define XL_NR_CLASSES XALLOC_NR_CLASSES
 /* Of large pages; follows the slab classes wherever classes are counted. */
 #define XL_CLASS_LARGE XL_NR_CLASSES
+/*
+ * Large blocks of up to XL_MEDIUM_MAX have classes, too, XL_CLASS_LARGE + 1 to XL_NR_CACHED - 1,
+ * with sizes as those of slabs go on. They are medium blocks: caches and depots keep them by
+ * class.
+ */
+#define XL_MEDIUM_DOUBLINGS 4
+#define XL_MEDIUM_MAX (XL_SLICE << XL_MEDIUM_DOUBLINGS)
+#define XL_NR_CACHED (XL_CLASS_LARGE + 1 + XL_MEDIUM_DOUBLINGS * XALLOC_CLASSES_PER_DOUBLING)
+/* The class of a medium block may be so much above that of the size that was asked for. */
+#define XL_MEDIUM_ABOVE 1
 
 /* The class of sizes up to one slice, by (size + 15) / 16. All zero before the start. */
 extern XL_HIDDEN uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
@@ -121,7 +131,8 @@ struct xl_class {
 	uint32_t inverse;   /* 2^32 / block_bytes, rounded up */
 };
 
-extern XL_HIDDEN struct xl_class xl_classes[XL_NR_CLASSES];
+/* Of a medium class there is @block_bytes alone. */
+extern XL_HIDDEN struct xl_class xl_classes[XL_NR_CACHED];
 
 /* The block that begins @offset bytes into a slab: exact, as @offset is a multiple below 2^21. */
 static inline uint32_t xl_class_divide(unsigned int cls, uint64_t offset)
@@ -133,6 +144,17 @@ static inline uint32_t xl_class_divide(unsigned int cls, uint64_t offset)
 void xl_classes_init(void);
 /* @size is not zero, @alignment a power of two. XL_CLASS_LARGE when no slab has such blocks. */
 unsigned int xl_class_of(size_t alignment, size_t size);
+
+static inline bool xl_is_medium(size_t size)
+{
+	return size > XL_SLICE && size <= XL_MEDIUM_MAX;
+}
+
+/* @size is that of a medium block. */
+static inline unsigned int xl_medium_class_of(size_t size)
+{
+	return 1 + xalloc_class_of(size);
+}
 
 /* meta.c: private memory for metadata */
 
@@ -196,6 +218,10 @@ void xl_explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * address, so that no address inside the block passes for its start. It is written by who has the
  * block: the heap under its lock, a cache, whoever frees it. All look at what it was before, so
  * what is freed twice is found when the second of the two gives it out or puts it back.
+ *
+ * A large block has a state if it was allocated as a medium one, for a cache. The byte behind the
+ * state is its class, the next one the class of the size that was asked for. Of other large blocks
+ * all three bytes are 0.
  */
 #define XL_FREE 0u /* in the free map of its page; zero whatever the address */
 #define XL_KEPT 1u /* taken out of the page, but not given out */
@@ -309,6 +335,18 @@ static inline bool xl_is_free(uintptr_t address, unsigned int cls)
 	return atomic_load_explicit(xl_state_of(address, cls), memory_order_relaxed) == XL_FREE;
 }
 
+/* Behind the state of the large block at @address: its medium class, or 0. */
+static inline _Atomic uint8_t *xl_medium_of(uintptr_t address)
+{
+	return xl_state_of(address, XL_CLASS_LARGE) + 1;
+}
+
+/* And the class of the size that was asked for. */
+static inline _Atomic uint8_t *xl_asked_of(uintptr_t address)
+{
+	return xl_medium_of(address) + 1;
+}
+
 static inline void xl_set_state(uintptr_t address, unsigned int cls, uint8_t state)
 {
 	atomic_store_explicit(xl_state_of(address, cls), state ? address | state : XL_FREE,
@@ -369,7 +407,7 @@ struct xl_process {
 	void *pools[XL_NR_POOLS];  /* free items, linked by their first word */
 
 	atomic_size_t depot_bytes; /* in all depots */
-	struct xl_depot depots[XL_NR_CLASSES];
+	struct xl_depot depots[XL_NR_CACHED];
 };
 
 /* NULL when this process did not allocate yet. */
@@ -416,7 +454,7 @@ struct xalloc_arena {
 	/* Memory is mapped by use, not when it is created; so much is. By the lock of the zone. */
 	bool grows;
 	size_t mapped_bytes;
-	/* Of such an arena: segments in which there are pages; blocks and large pages in them. */
+	/* Of such an arena: segments in which there are pages, and blocks in them. */
 	atomic_size_t nr_segments;
 	atomic_size_t used_bytes;
 	struct xl_segment *segments; /* NULL: not counted */
@@ -498,9 +536,10 @@ struct xl_large {
 	struct xl_list free[XL_NR_FREE_LISTS]; /* by length */
 	size_t free_bytes;                     /* of all of them */
 	size_t idle_bytes;                     /* of what of them can go */
-	size_t nr_blocks;
 	size_t used_bytes;
-	atomic_uint nr_far; /* blocks that were given free offsets behind them */
+	bool missing;           /* a little went and nothing was granted since */
+	unsigned int nr_missed; /* how often it was granted again */
+	atomic_uint nr_far;     /* blocks that were given free offsets behind them */
 };
 
 /* The pages of one class in a heap. */
@@ -628,8 +667,16 @@ int xl_large_extend(struct xalloc_heap *heap, uintptr_t address, size_t size);
  * or is not worth it.
  */
 int xl_large_alloc_far(struct xalloc_heap *heap, size_t size, uintptr_t *address);
-/* Whether a block of @size is as long as this one. */
+/* Whether a block of @size may be as long as this one. */
 bool xl_large_fits(const struct xl_extent *e, size_t size);
+/* False of a medium block that a cache or a depot holds. */
+bool xl_large_is_live(const struct xl_extent *e);
+/* Live blocks, and their bytes. */
+void xl_large_count(struct xalloc_heap *heap, uint64_t *nr_blocks, uint64_t *bytes);
+/* Puts a medium block back whose state is XL_KEPT. Returns 0, or @address if it is none. */
+uintptr_t xl_large_put(struct xalloc_heap *heap, uintptr_t address, struct xl_list *gone);
+/* As xl_heap_recover(). */
+void xl_large_recover(struct xalloc_heap *heap, struct xl_list *gone);
 /* The extent in which an address of a large page of the heap lies. */
 struct xl_extent *xl_large_find(struct xalloc_heap *heap, uintptr_t address);
 /* Takes free memory out of the heap: @all that can go, or what is more than the heap keeps. */

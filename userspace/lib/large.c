@@ -41,6 +41,9 @@
 #define KEEP_BYTES XL_SEGMENT
 #define FEW_BYTES XL_SEGMENT
 #define KEEP_MOST ((size_t)24 << 20)
+/* And so much if it was so often that as much or less went and then had to be granted again. */
+#define MISSED_BYTES (2 * XL_SEGMENT)
+#define MISSED_OFTEN 8
 #define KEEP_SHARE 16
 
 /* Blocks of more than this that have to move to grow get free offsets behind them. */
@@ -247,6 +250,7 @@ static void release(struct xalloc_heap *heap, struct xl_extent *e, bool all, siz
 			return;
 		rest->zero = e->zero;
 	}
+	heap->large.missing = (end - first) * XL_KPAGE <= MISSED_BYTES;
 	del_free(heap, e);
 	set_ends(e, NULL);
 	if (e_first < first) {
@@ -281,6 +285,8 @@ static size_t keep_bytes(const struct xalloc_heap *heap)
 
 	if (!is_default(heap))
 		return 0;
+	if (heap->large.nr_missed == MISSED_OFTEN)
+		keep += MISSED_BYTES;
 	if (used > FEW_BYTES)
 		keep += 3 * (used - FEW_BYTES);
 	return keep < most ? keep : most;
@@ -382,6 +388,30 @@ static struct xl_extent *find_free(struct xalloc_heap *heap, size_t nr, size_t a
 	return best;
 }
 
+static uintptr_t address_of(const struct xl_extent *e)
+{
+	return xl_map.base + e->first * XL_KPAGE;
+}
+
+/* Counts the block @e as used, which it has become. */
+static void use(struct xalloc_heap *heap, struct xl_extent *e)
+{
+	heap->large.used_bytes += e->nr * XL_KPAGE;
+	xl_arena_count(heap->arena, e->nr * XL_KPAGE);
+}
+
+/* The block @e is to become free, longer or shorter, and no longer medium. */
+static void unuse(struct xalloc_heap *heap, struct xl_extent *e)
+{
+	heap->large.used_bytes -= e->nr * XL_KPAGE;
+	xl_arena_count(heap->arena, -(e->nr * XL_KPAGE));
+	if (!(heap->tag & XL_TAG_CACHED))
+		return;
+	xl_set_state(address_of(e), XL_CLASS_LARGE, XL_FREE);
+	atomic_store_explicit(xl_medium_of(address_of(e)), 0, memory_order_relaxed);
+	atomic_store_explicit(xl_asked_of(address_of(e)), 0, memory_order_relaxed);
+}
+
 /* Makes a block of @nr hardware pages from @at on out of the free extent @e. */
 static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_t nr)
 {
@@ -417,6 +447,7 @@ static int carve(struct xalloc_heap *heap, struct xl_extent *e, size_t at, size_
 	e->used = true;
 	e->loose = false;
 	e->roomy = false;
+	use(heap, e);
 	return 0;
 }
 
@@ -430,6 +461,9 @@ static int add_run(struct xalloc_heap *heap, struct xl_page *page)
 	xl_page_attach(heap, page);
 	set_range(e, run_first(heap, page), page->nr_slices * KPAGES_PER_SLICE);
 	e->zero = page->zero;
+	if (heap->large.missing && heap->large.nr_missed < MISSED_OFTEN)
+		heap->large.nr_missed++;
+	heap->large.missing = false;
 	settle(heap, e);
 	return 0;
 }
@@ -474,9 +508,7 @@ static int alloc_free(struct xalloc_heap *heap, size_t nr, size_t alignment, uin
 	ret = carve(heap, e, at, nr);
 	if (ret)
 		return ret;
-	heap->large.nr_blocks++;
-	heap->large.used_bytes += nr * XL_KPAGE;
-	*address = xl_map.base + e->first * XL_KPAGE;
+	*address = address_of(e);
 	*zero = e->zero;
 	return 0;
 }
@@ -534,8 +566,7 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 
 void xl_large_free(struct xalloc_heap *heap, struct xl_extent *e, struct xl_list *gone)
 {
-	heap->large.nr_blocks--;
-	heap->large.used_bytes -= e->nr * XL_KPAGE;
+	unuse(heap, e);
 	e->used = false;
 	e->zero = false;
 	trim_after(heap, settle(heap, e), gone);
@@ -557,9 +588,10 @@ static bool grow(struct xalloc_heap *heap, struct xl_extent *e, size_t nr)
 		set_range(right, right->first + more, right->nr - more);
 		add_free(heap, right);
 	}
+	unuse(heap, e);
 	set_ends(e, NULL);
 	set_range(e, e->first, nr);
-	heap->large.used_bytes += more * XL_KPAGE;
+	use(heap, e);
 	e->loose = false;
 	return true;
 }
@@ -572,13 +604,26 @@ static bool shrink(struct xalloc_heap *heap, struct xl_extent *e, size_t nr, str
 
 	if (!rest)
 		return false;
+	unuse(heap, e);
 	set_ends(e, NULL);
 	set_range(e, first, nr);
 	set_range(rest, first + nr, less);
-	heap->large.used_bytes -= less * XL_KPAGE;
+	use(heap, e);
 	e->loose = false;
 	e->roomy = false;
 	trim_after(heap, settle(heap, rest), gone);
+	return true;
+}
+
+/* Whether the medium block @e, or one of another kind, can hold @size and stay medium. */
+static bool stays_medium(struct xl_extent *e, size_t size)
+{
+	unsigned int cls = atomic_load_explicit(xl_medium_of(address_of(e)), memory_order_relaxed);
+	unsigned int asked = xl_is_medium(size) ? xl_medium_class_of(size) : 0;
+
+	if (!cls || !asked || cls - asked > XL_MEDIUM_ABOVE)
+		return false;
+	atomic_store_explicit(xl_asked_of(address_of(e)), asked, memory_order_relaxed);
 	return true;
 }
 
@@ -587,6 +632,8 @@ bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
 {
 	size_t nr = kpages(size);
 
+	if (stays_medium(e, size))
+		return true;
 	if (e->roomy && nr < e->nr && e->nr - nr < XL_SEGMENT / XL_KPAGE)
 		return true;
 	return nr == e->nr || (nr > e->nr ? grow(heap, e, nr) : shrink(heap, e, nr, gone));
@@ -722,11 +769,8 @@ int xl_large_alloc_far(struct xalloc_heap *heap, size_t size, uintptr_t *address
 			ret = carve(heap, e, at, nr);
 		else
 			ret = -EEXIST;
-		if (!ret) {
-			heap->large.nr_blocks++;
-			heap->large.used_bytes += nr * XL_KPAGE;
-			*address = xl_map.base + at * XL_KPAGE;
-		}
+		if (!ret)
+			*address = address_of(e);
 		pthread_mutex_unlock(&bin->lock);
 		break;
 	}
@@ -735,7 +779,61 @@ int xl_large_alloc_far(struct xalloc_heap *heap, size_t size, uintptr_t *address
 
 bool xl_large_fits(const struct xl_extent *e, size_t size)
 {
-	return kpages(size) == e->nr;
+	unsigned int asked = atomic_load_explicit(xl_asked_of(address_of(e)), memory_order_relaxed);
+
+	if (!asked)
+		return kpages(size) == e->nr;
+	return xl_is_medium(size) && xl_medium_class_of(size) == asked;
+}
+
+bool xl_large_is_live(const struct xl_extent *e)
+{
+	uintptr_t address = address_of(e);
+
+	return e->used && (!atomic_load_explicit(xl_medium_of(address), memory_order_relaxed) ||
+			   xl_is_state(address, XL_CLASS_LARGE, XL_LIVE));
+}
+
+void xl_large_count(struct xalloc_heap *heap, uint64_t *nr_blocks, uint64_t *bytes)
+{
+	struct xl_list *pos;
+
+	for (pos = heap->large.all.next; pos != &heap->large.all; pos = pos->next) {
+		const struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
+
+		if (xl_large_is_live(e)) {
+			++*nr_blocks;
+			*bytes += e->nr * XL_KPAGE;
+		}
+	}
+}
+
+uintptr_t xl_large_put(struct xalloc_heap *heap, uintptr_t address, struct xl_list *gone)
+{
+	size_t kpage = (address - xl_map.base) / XL_KPAGE;
+	struct xl_extent *e = run_of(heap, kpage) ? xl_map.extent_of[kpage] : NULL;
+
+	if (!e || !e->used || address_of(e) != address ||
+	    !xl_is_state(address, XL_CLASS_LARGE, XL_KEPT))
+		return address;
+	xl_large_free(heap, e, gone);
+	return 0;
+}
+
+void xl_large_recover(struct xalloc_heap *heap, struct xl_list *gone)
+{
+	struct xl_list *pos = heap->large.all.next;
+
+	while (pos != &heap->large.all) {
+		struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
+
+		pos = pos->next;
+		if (!e->used || xl_large_is_live(e))
+			continue;
+		xl_large_free(heap, e, gone);
+		/* Neighbours may have been merged with it. */
+		pos = heap->large.all.next;
+	}
 }
 
 void xl_large_init(struct xl_large *large)

@@ -236,9 +236,10 @@ static void uncommit(struct xalloc_arena *arena, uint32_t first, uint32_t nr)
 	}
 }
 
+/* In segments: a third of what is granted, so that little is kept of little. */
 static uint32_t kept_most(const struct xalloc_arena *arena)
 {
-	size_t most = arena->local->nr_granted * XL_SLICE;
+	size_t most = xl_round_up(arena->local->nr_granted * XL_SLICE / 3, XL_SEGMENT);
 
 	return (most < arena->keep_bytes ? most : arena->keep_bytes) / XL_SEGMENT;
 }

@@ -55,10 +55,11 @@ enum xl_verdict xl_find(const void *ptr, struct xl_where *where)
 		if (!where->extent)
 			return XL_NO_BLOCK;
 		where->inside = address - xl_map.base - where->extent->first * XL_KPAGE;
-		if (where->extent->used)
+		if (xl_large_is_live(where->extent))
 			return where->inside ? XL_INTERIOR : XL_BLOCK;
 		/* What was free before has been merged with it. */
-		where->inside %= XL_KPAGE;
+		if (!where->extent->used)
+			where->inside %= XL_KPAGE;
 		return where->inside ? XL_INTERIOR_FREED : XL_FREED;
 	}
 	c = &xl_classes[where->page->cls];

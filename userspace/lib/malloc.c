@@ -29,6 +29,14 @@ static inline void *give_out(uintptr_t entry, unsigned int cls)
 	return (void *)(entry - XL_KEPT);
 }
 
+static inline void *give_out_medium(uintptr_t entry, unsigned int cls, unsigned int asked)
+{
+	void *ptr = give_out(entry, cls);
+
+	atomic_store_explicit(xl_asked_of((uintptr_t)ptr), asked, memory_order_relaxed);
+	return ptr;
+}
+
 /* One try, with the cache of this thread. As xl_heap_alloc(). */
 static uintptr_t try_cache(struct xl_cache *c, unsigned int cls, bool *zero, int *error,
 			   uintptr_t *raced)
@@ -38,20 +46,30 @@ static uintptr_t try_cache(struct xl_cache *c, unsigned int cls, bool *zero, int
 	if (!entry)
 		entry = xl_cache_refill(c, cls, error, raced);
 	*zero = entry & XL_FRESH;
-	return entry ? (uintptr_t)give_out(entry, cls) : 0;
+	if (!entry)
+		return 0;
+	return (uintptr_t)(cls > XL_CLASS_LARGE ? give_out_medium(entry, cls, cls) :
+						  give_out(entry, cls));
 }
 
-/* The cache from which blocks of @cls in @heap are had, or NULL. */
-static struct xl_cache *cache_for(const struct xalloc_heap *heap, unsigned int cls)
+/* The cache from which blocks of *@cls in @heap are had, or NULL. A large one may become medium. */
+static struct xl_cache *cache_for(const struct xalloc_heap *heap, size_t alignment, size_t size,
+				  unsigned int *cls)
 {
-	if (!(heap->tag & XL_TAG_CACHED) || cls == XL_CLASS_LARGE)
+	struct xl_cache *c;
+
+	if (!(heap->tag & XL_TAG_CACHED) ||
+	    (*cls == XL_CLASS_LARGE && (alignment > XL_KPAGE || !xl_is_medium(size))))
 		return NULL;
-	return likely(xl_cache->heap) ? xl_cache : xl_cache_start();
+	c = likely(xl_cache->heap) ? xl_cache : xl_cache_start();
+	if (c && *cls == XL_CLASS_LARGE)
+		*cls = xl_medium_class_of(size);
+	return c;
 }
 
 void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *zero)
 {
-	bool ignored, again = false, by_hook = false;
+	bool ignored, again = false, exact = false, by_hook = false;
 	uintptr_t address, raced = 0;
 	struct xalloc_arena *arena;
 	struct xl_cache *c;
@@ -77,7 +95,7 @@ void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *ze
 		}
 		arena = heap->arena;
 		cls = xl_class_of(alignment, size);
-		c = cache_for(heap, cls);
+		c = exact ? NULL : cache_for(heap, alignment, size, &cls);
 		xl_arena_trim_if_wanted(arena, c ? &c->generation : &arena->generation);
 		if (c)
 			address = try_cache(c, cls, zero ? zero : &ignored, &error, &raced);
@@ -98,7 +116,14 @@ void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *ze
 				continue;
 			}
 		}
-		if (again || by_hook || error == -EFBIG)
+		if (by_hook || error == -EFBIG)
+			break;
+		/* There may be room for as much as was asked for, if not for a medium block. */
+		if (again && cls > XL_CLASS_LARGE) {
+			exact = true;
+			continue;
+		}
+		if (again)
 			break;
 		/* Also when it finds nothing: another thread may just have made the room. */
 		xl_arena_trim(arena, error, c ? &c->generation : &arena->generation);
@@ -108,13 +133,33 @@ void *xl_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, bool *ze
 	return NULL;
 }
 
+/* More than a slice. */
+static noinline void *malloc_large(size_t size)
+{
+	unsigned int asked, cls;
+	uintptr_t entry = 0;
+
+	if (xl_is_medium(size)) {
+		asked = xl_medium_class_of(size);
+		cls = asked;
+		entry = xl_cache_pop(xl_cache, cls);
+		if (!entry && cls + XL_MEDIUM_ABOVE < XL_NR_CACHED) {
+			cls += XL_MEDIUM_ABOVE;
+			entry = xl_cache_pop(xl_cache, cls);
+		}
+		if (entry)
+			return give_out_medium(entry, cls, asked);
+	}
+	return xl_alloc(NULL, XL_QUANTUM, size, NULL);
+}
+
 void *xalloc_malloc(size_t size)
 {
 	unsigned int cls;
 	uintptr_t entry;
 
 	if (unlikely(size > XL_SLICE))
-		return xl_alloc(NULL, XL_QUANTUM, size, NULL);
+		return malloc_large(size);
 	cls = xl_class_of_size[(size + XL_QUANTUM - 1) / XL_QUANTUM];
 	entry = xl_cache_pop(xl_cache, cls);
 	return likely(entry) ? give_out(entry, cls) : xl_alloc(NULL, XL_QUANTUM, size, NULL);
@@ -165,7 +210,8 @@ static void free_locked(const char *call, void *ptr)
 
 	verdict = find_to_change(ptr, &where);
 	/* Given out again since it was seen to be free. */
-	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED && !where.extent)
+	if (verdict == XL_BLOCK && where.heap->tag & XL_TAG_CACHED &&
+	    (!where.extent || *xl_medium_of((uintptr_t)ptr)))
 		verdict = XL_FREED;
 	if (verdict == XL_BLOCK) {
 		struct xalloc_arena *arena = where.heap->arena;
@@ -187,9 +233,22 @@ static void free_locked(const char *call, void *ptr)
 	errno = error;
 }
 
-static noinline void free_slow(const char *call, void *ptr)
+/* Returns whether it was a medium block, which is in a cache now. Its slice has a tag. */
+static bool free_medium(void *ptr)
 {
-	if (ptr)
+	uintptr_t entry = (uintptr_t)ptr + XL_KEPT;
+	unsigned int cls = atomic_load_explicit(xl_medium_of((uintptr_t)ptr), memory_order_relaxed);
+
+	if (cls <= XL_CLASS_LARGE || cls >= XL_NR_CACHED || !xl_make_kept(entry, cls))
+		return false;
+	if (unlikely(!xl_cache_push(xl_cache, cls, entry)))
+		xl_cache_push_slow(cls, entry);
+	return true;
+}
+
+static noinline void free_slow(const char *call, void *ptr, uint32_t cls)
+{
+	if (ptr && (cls != XL_CLASS_LARGE || (uintptr_t)ptr % XL_KPAGE || !free_medium(ptr)))
 		free_locked(call, ptr);
 }
 
@@ -202,12 +261,12 @@ static inline __attribute__((always_inline)) void free_block(const char *call, v
 	uint32_t cls;
 
 	if (unlikely(!xl_has_tag(unit))) {
-		free_slow(call, ptr);
+		free_slow(call, ptr, XL_NR_CLASSES + 1);
 		return;
 	}
 	cls = xl_tag(unit) - XL_TAG_CACHED;
 	if (unlikely(cls >= XL_NR_CLASSES) || unlikely(!xl_make_kept(entry, cls))) {
-		free_slow(call, ptr);
+		free_slow(call, ptr, cls);
 		return;
 	}
 	if (unlikely(!xl_cache_push(xl_cache, cls, entry)))
@@ -292,7 +351,9 @@ static void *alloc_moved(struct xalloc_heap *heap, bool is_large, size_t old_byt
 	/* One that has grown grows again, it is assumed. */
 	if (is_large && size > old_bytes && !xl_checks && !xl_large_alloc_far(from, size, &address))
 		return (void *)(address + from->arena->shift);
-	return xl_alloc(heap, XL_QUANTUM, size, NULL);
+	/* A medium block seldom has free memory behind it. With this alignment it is none. */
+	return xl_alloc(heap, size > old_bytes && size > XL_SLICE ? 2 * XL_KPAGE : XL_QUANTUM, size,
+			NULL);
 }
 
 /* Into @heap, or, without one, into the heap the block is from. */

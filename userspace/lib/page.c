@@ -68,7 +68,7 @@ static void set_root(const struct xalloc_heap *heap, const struct xl_page *page,
 	xl_os_set_root((void *)address, page->nr_slices * XL_SLICE, is_root);
 }
 
-/* How many slices of each segment pages have, and in all the bytes of large pages. */
+/* How many slices of each segment pages have. */
 static void count_slices(struct xalloc_arena *arena, const struct xl_page *page, bool more)
 {
 	uint32_t slice = page->slice, end = slice + page->nr_slices, some;
@@ -87,9 +87,6 @@ static void count_slices(struct xalloc_arena *arena, const struct xl_page *page,
 			 atomic_fetch_sub_explicit(count, some, memory_order_relaxed) == some)
 			atomic_fetch_sub_explicit(&arena->nr_segments, 1, memory_order_relaxed);
 	}
-	if (page->cls == XL_CLASS_LARGE)
-		xl_arena_count(arena,
-			       more ? page->nr_slices * XL_SLICE : -(page->nr_slices * XL_SLICE));
 }
 
 /* Of what lived when its heap was destroyed. */

@@ -50,10 +50,11 @@ static size_t count_large(struct xalloc_heap *heap, uint64_t *nr_blocks, uint64_
 	struct xl_bin *bin = xl_bin_of(heap, XL_CLASS_LARGE);
 	size_t free_bytes;
 
+	*nr_blocks = 0;
+	*used_bytes = 0;
 	pthread_mutex_lock(&bin->lock);
-	*nr_blocks = heap->large.nr_blocks;
-	*used_bytes = heap->large.used_bytes;
-	free_bytes = heap->large.free_bytes;
+	xl_large_count(heap, nr_blocks, used_bytes);
+	free_bytes = heap->large.free_bytes + heap->large.used_bytes - *used_bytes;
 	pthread_mutex_unlock(&bin->lock);
 	return free_bytes;
 }

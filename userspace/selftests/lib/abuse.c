@@ -257,6 +257,26 @@ static size_t other_size(const struct victim *victim, uint32_t *seed)
 	}
 }
 
+/* Above 64 KiB and up to 1 MiB sizes are rounded up to an eighth of the power of two below them. */
+static size_t medium_bytes(size_t size)
+{
+	size_t step = SLICE / 8;
+
+	if (size <= SLICE || size > 16 * SLICE)
+		return 0;
+	while (size > 16 * step)
+		step *= 2;
+	return (size + step - 1) / step * step;
+}
+
+/* Whether @size may be named when the victim is freed; @probe is a block of it, or NULL. */
+static bool is_its_size(const struct victim *victim, size_t size, const void *probe)
+{
+	if (medium_bytes(size) && medium_bytes(size) == medium_bytes(victim->size))
+		return true;
+	return probe ? xalloc_usable_size(probe) == victim->usable : size <= victim->usable;
+}
+
 static void free_with_wrong_size(uint32_t *seed)
 {
 	struct victim victim;
@@ -266,7 +286,7 @@ static void free_with_wrong_size(uint32_t *seed)
 	victim_alloc(&victim, seed, random_next(seed) % 2);
 	size = other_size(&victim, seed);
 	probe = xalloc_malloc(size);
-	if (probe ? xalloc_usable_size(probe) == victim.usable : size <= victim.usable)
+	if (is_its_size(&victim, size, probe))
 		_exit(NOT_THIS_TIME);
 	traffic(seed, NULL);
 	*announced = victim.ptr;
@@ -288,9 +308,7 @@ static void free_with_wrong_alignment(uint32_t *seed)
 	is_power = alignment && !(alignment & (alignment - 1));
 	if (is_power)
 		probe = xalloc_aligned_alloc(alignment, size);
-	if (is_power &&
-	    (probe ? xalloc_usable_size(probe) == victim.usable :
-		     (size ? size : 1) <= victim.usable))
+	if (is_power && is_its_size(&victim, size ? size : 1, probe))
 		_exit(NOT_THIS_TIME);
 	*announced = victim.ptr;
 	xalloc_free_aligned_sized(victim.ptr, alignment, size);

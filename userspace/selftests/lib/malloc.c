@@ -31,11 +31,13 @@ TEST_F(lib_malloc, every_size_is_had_aligned_and_usable)
 		usable = xalloc_usable_size(ptr);
 		ASSERT_LE(size, usable);
 		ASSERT_EQ(0, (uintptr_t)ptr % (size <= SLICE ? 16 : KPAGE_BYTES));
-		/* The header's promises: 16, an eighth, a hardware page. */
+		/* The header's promises: 16, an eighth, a quarter, a hardware page. */
 		if (size <= 128) {
 			ASSERT_EQ((size + 15) / 16 * 16, usable);
 		} else if (size <= SLICE) {
 			ASSERT_GT(size + size / 8 + 1, usable);
+		} else if (size <= MIB) {
+			ASSERT_GT(size + size / 4, usable);
 		} else {
 			ASSERT_EQ((size + KPAGE_BYTES - 1) / KPAGE_BYTES * KPAGE_BYTES, usable);
 		}
