@@ -131,11 +131,18 @@ static int attach(struct xalloc_arena *arena, int old)
  */
 static int attach_again(struct xalloc_arena *arena, int fd, int error)
 {
+	struct xl_file file;
 	int ret = 0;
 
 	pthread_mutex_lock(&arena->lock);
+	file = arena->file;
+	pthread_mutex_unlock(&arena->lock);
+	/* Most errors have another reason, and this looks at the descriptor without the lock. */
+	if (error != -ESTALE && is_of(fd, &file))
+		return error;
+	pthread_mutex_lock(&arena->lock);
 	if (fd == atomic_load(&arena->fd))
-		ret = error == -ESTALE || !is_of(fd, &arena->file) ? attach(arena, fd) : error;
+		ret = attach(arena, fd);
 	pthread_mutex_unlock(&arena->lock);
 	return ret;
 }
