@@ -550,14 +550,17 @@ int xl_large_alloc(struct xalloc_heap *heap, size_t alignment, size_t size, uint
 		}
 		/* Also if it was refused: another thread may have freed some. */
 		ret = alloc_free(heap, nr, alignment, address, zero);
-		if (ret == -ENOSPC && error)
+		if (ret == -ENOSPC && error) {
 			ret = error;
-		/* A run that did not do is of no use. */
-		if (ret && plan.next)
-			xl_large_trim(heap, false, &gone);
+			/* Runs that did not do may be in the way of the next. */
+			xl_large_trim(heap, true, &gone);
+		}
 		if (ret && ++plan.next < plan.end && ret != -XL_ADD_CHUNK)
 			ret = -ENOSPC;
 	}
+	/* What was granted and did not do, or is more than is kept. */
+	if (plan.next)
+		xl_large_trim(heap, ret, &gone);
 	pthread_mutex_unlock(&bin->lock);
 	xl_pages_free(heap->arena, &gone);
 	xl_flight_end(xl_process_peek());
