@@ -34,6 +34,8 @@
 
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
+/* But so many blocks are not too many for a stack if they are less than half of what is held. */
+#define FEW_BLOCKS 8
 /* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
 /* In so few segments pages are never called sparse. */
@@ -193,10 +195,14 @@ static void shrink_next(struct xl_process *p, struct xl_cache *c, bool medium)
 static uint32_t most_of(unsigned int cls, size_t share)
 {
 	size_t most = share / 8 < STACK_BYTES ? share / 8 : STACK_BYTES;
+	size_t bytes = xl_classes[cls].block_bytes;
 
+	/* Of long blocks a few, so that not each is handed on by itself. */
+	if (most < FEW_BLOCKS * bytes)
+		most = share / 2 < FEW_BLOCKS * bytes ? share / 2 : FEW_BLOCKS * bytes;
 	if (is_medium(cls))
 		most = share / 2;
-	most /= xl_classes[cls].block_bytes;
+	most /= bytes;
 	return most < XL_STACK_MAX ? most : XL_STACK_MAX - 1;
 }
 
@@ -378,8 +384,8 @@ struct xl_cache *xl_cache_start(void)
 	c->heap = atomic_load_explicit(&p->default_heap, memory_order_acquire);
 	c->sparse_bytes = SIZE_MAX;
 	c->victims[true] = XL_CLASS_LARGE + 1;
-	atomic_store_explicit(&c->generation, xl_arena_generation(c->heap->arena),
-			      memory_order_relaxed);
+	/* If memory has been wanted back since it last went, this thread gives it back. */
+	atomic_store_explicit(&c->generation, c->heap->arena->generation, memory_order_relaxed);
 	pthread_mutex_lock(&p->meta_lock);
 	c->lane = lane_of(p->nr_started++);
 	xl_list_add_head(&p->caches, &c->link);
@@ -407,7 +413,7 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 	if (!c->of[cls].end)
 		start_stack(c, cls);
 	*error = 0;
-	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) / 2 + 1);
+	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) + !limit_of(c, cls));
 	if (!nr)
 		nr = xl_heap_take(c->heap, cls, c->lane, stack + 1, limit_of(c, cls) / 2 + 1,
 				  error);
@@ -439,7 +445,7 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry)
 		sparse = xl_cache_look(p);
 		count = xl_cache_count(c, cls);
 		if (count && count == limit_of(c, cls))
-			put_oldest(p, c, cls, (count + 1) / 2);
+			put_oldest(p, c, cls, c->surplus[cls] > 0 ? count : (count + 1) / 2);
 		set_room(c, cls, sparse ? ROOM : XL_STACK_MAX);
 	}
 	if (!c || !xl_cache_push(c, cls, entry)) {

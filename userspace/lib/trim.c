@@ -45,8 +45,11 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 
 void xl_arena_trim(struct xalloc_arena *arena, int error, atomic_ulong *seen)
 {
+	unsigned long generation = xl_arena_generation(arena);
+
 	/* What the caller was refused has raised it already. */
-	atomic_store_explicit(seen, xl_arena_generation(arena), memory_order_relaxed);
+	atomic_store_explicit(seen, generation, memory_order_relaxed);
+	atomic_store_explicit(&arena->generation, generation, memory_order_relaxed);
 	xl_arenas_trim(error == -EDQUOT || error == -ENOSPC ? arena : NULL);
 }
 
