@@ -34,7 +34,7 @@
 
 /* No stack holds more than this, unless it holds one block. */
 #define STACK_BYTES ((size_t)96 << 10)
-/* But so many blocks are not too many for a stack if they are less than half of what is held. */
+/* But so many of blocks longer than a quarter of it, if they are less than half of what is held. */
 #define FEW_BLOCKS 8
 /* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
@@ -197,8 +197,8 @@ static uint32_t most_of(unsigned int cls, size_t share)
 	size_t most = share / 8 < STACK_BYTES ? share / 8 : STACK_BYTES;
 	size_t bytes = xl_classes[cls].block_bytes;
 
-	/* Of long blocks a few, so that not each is handed on by itself. */
-	if (most < FEW_BLOCKS * bytes)
+	/* Of long blocks some more, so that not each is handed on by itself. */
+	if (bytes > STACK_BYTES / 4)
 		most = share / 2 < FEW_BLOCKS * bytes ? share / 2 : FEW_BLOCKS * bytes;
 	if (is_medium(cls))
 		most = share / 2;
