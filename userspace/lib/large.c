@@ -637,8 +637,10 @@ bool xl_large_resize(struct xalloc_heap *heap, struct xl_extent *e, size_t size,
 
 	if (stays_medium(e, size))
 		return true;
-	if (e->roomy && nr < e->nr && e->nr - nr < XL_SEGMENT / XL_KPAGE)
+	if (e->roomy && nr < e->nr && e->nr - nr < XL_SEGMENT / XL_KPAGE) {
+		e->loose = true;
 		return true;
+	}
 	return nr == e->nr || (nr > e->nr ? grow(heap, e, nr) : shrink(heap, e, nr, gone));
 }
 

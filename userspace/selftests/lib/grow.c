@@ -312,4 +312,28 @@ TEST_F(lib_grow, to_more_than_a_half_is_in_place_in_an_own_arena)
 	EXPECT_EQ(0, stats_of(arena).nr_blocks);
 }
 
+/* A block that has room takes more of what is free behind it, and then less than it has. */
+TEST_F(lib_grow, a_block_with_room_may_be_freed_with_its_size)
+{
+	size_t size, usable = 0;
+	unsigned char *ptr = alloc(MIB + MIB / 2);
+	void *behind = NULL;
+
+	for (size = 2 * MIB + KPAGE_BYTES; usable <= size && size < 16 * MIB; size += MIB) {
+		ptr = resize(ptr, size);
+		ASSERT_NE(NULL, ptr);
+		usable = xalloc_usable_size(ptr);
+	}
+	while (behind < (void *)(ptr + usable)) {
+		behind = alloc(MIB + MIB / 2);
+		ASSERT_NE(NULL, behind);
+	}
+	if (behind != ptr + usable)
+		SKIP(return, "something else is behind the block");
+	xalloc_free(behind);
+	ASSERT_EQ(ptr, resize(ptr, usable + KPAGE_BYTES));
+	ASSERT_EQ(ptr, resize(ptr, usable - 25 * KPAGE_BYTES));
+	xalloc_free_sized(ptr, usable - 25 * KPAGE_BYTES);
+}
+
 TEST_HARNESS_MAIN
