@@ -855,6 +855,7 @@ void xl_large_destroy(struct xalloc_heap *heap)
 {
 	struct xl_list *pos;
 
+	xl_arena_count(heap->arena, -heap->large.used_bytes);
 	while ((pos = heap->large.all.next) != &heap->large.all) {
 		struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
 

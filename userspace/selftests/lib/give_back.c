@@ -288,4 +288,40 @@ TEST_F(lib_give_back, all_without_a_block_goes_at_a_trim_of_the_default_arena)
 	expect_trimmed(_metadata, false);
 }
 
+/* What is granted when one small block in 2 MiB is left, and the thread has had medium ones. */
+static size_t granted_when_sparse(struct xalloc_arena *arena)
+{
+	static void *blocks[4096], *medium[32];
+	size_t granted;
+
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++)
+		blocks[i] = xalloc_malloc(4096);
+	for (size_t i = 0; i < ARRAY_SIZE(medium); i++)
+		medium[i] = xalloc_malloc(100000);
+	for (size_t i = 0; i < ARRAY_SIZE(medium); i++)
+		xalloc_free(medium[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++)
+		if (i % 512)
+			xalloc_free(blocks[i]);
+	granted = stats_of(arena).granted_bytes;
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i += 512)
+		xalloc_free(blocks[i]);
+	return granted;
+}
+
+TEST_F(lib_give_back, caches_do_not_keep_more_when_a_heap_has_gone)
+{
+	struct xalloc_arena *arena = xalloc_arena_default();
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	size_t before;
+
+	ASSERT_NE(NULL, heap);
+	granted_when_sparse(arena);
+	before = granted_when_sparse(arena);
+	for (int i = 0; i < 64; i++)
+		ASSERT_NE(NULL, xalloc_heap_malloc(heap, MIB));
+	ASSERT_EQ(0, xalloc_heap_destroy(heap));
+	EXPECT_GE(before + MIB, granted_when_sparse(arena));
+}
+
 TEST_HARNESS_MAIN
