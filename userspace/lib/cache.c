@@ -275,7 +275,7 @@ bool xl_cache_look(struct xl_process *p)
 	live = used - held_bytes(c);
 	if (live >= nr * XL_SEGMENT / 2)
 		c->sparse_bytes = SIZE_MAX;
-	else if (live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
+	else if (c->sparse_bytes != SIZE_MAX && live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
 		c->sparse_bytes = live;
 	if (used >= nr * XL_SEGMENT / 2)
 		return false;

@@ -324,4 +324,31 @@ TEST_F(lib_give_back, caches_do_not_keep_more_when_a_heap_has_gone)
 	EXPECT_GE(before + MIB, granted_when_sparse(arena));
 }
 
+TEST_F(lib_give_back, a_cache_is_emptied_when_less_than_half_is_in_blocks)
+{
+	static const size_t sizes_kept[] = { 100000, 150000, 200000, 300000 };
+	static void *blocks[8192], *medium[32];
+	struct xalloc_arena *arena;
+	size_t i, k, before;
+
+	/* So that the thread may keep 8 MiB. */
+	setenv("XALLOC_LIMIT", "2G", 1);
+	arena = xalloc_arena_default();
+	ASSERT_NE(NULL, arena);
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		blocks[i] = xalloc_malloc(4096);
+	for (k = 0; k < ARRAY_SIZE(sizes_kept); k++) {
+		for (i = 0; i < ARRAY_SIZE(medium); i++)
+			medium[i] = xalloc_malloc(sizes_kept[k]);
+		for (i = 0; i < ARRAY_SIZE(medium); i++)
+			xalloc_free(medium[i]);
+	}
+	before = stats_of(arena).granted_bytes;
+	/* Of each slab some stay. */
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		if (i % 5 > 1)
+			xalloc_free(blocks[i]);
+	EXPECT_LE(stats_of(arena).granted_bytes + 3 * MIB, before);
+}
+
 TEST_HARNESS_MAIN
