@@ -832,12 +832,12 @@ void xl_large_recover(struct xalloc_heap *heap, struct xl_list *gone)
 	while (pos != &heap->large.all) {
 		struct xl_extent *e = xl_entry(pos, struct xl_extent, all);
 
-		pos = pos->next;
-		if (!e->used || xl_large_is_live(e))
-			continue;
-		xl_large_free(heap, e, gone);
-		/* Neighbours may have been merged with it. */
-		pos = heap->large.all.next;
+		/* Free ones may be merged with it. */
+		do
+			pos = pos->next;
+		while (pos != &heap->large.all && !xl_entry(pos, struct xl_extent, all)->used);
+		if (e->used && !xl_large_is_live(e))
+			xl_large_free(heap, e, gone);
 	}
 }
 
