@@ -18,8 +18,8 @@
  * it is not there to be had. Only if one gives it out between the other's look at the byte and the
  * write that follows both may have it.
  *
- * All threads share the pages, and all of them together may keep xl_idle_most(). So a thread that
- * has freed its blocks and does nothing holds little, and none of its pages.
+ * All threads share the pages, and all of them together may keep xl_idle_most() of each kind. So
+ * a thread that has freed its blocks and does nothing holds little, and none of its pages.
  *
  * The idea of stacks of addresses which grow as they are used and take what any thread allocated is
  * tcmalloc's, that of the depot is Bonwick's.

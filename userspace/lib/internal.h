@@ -753,7 +753,10 @@ void xl_arena_trim_if_wanted(struct xalloc_arena *arena, atomic_ulong *seen);
  */
 int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool by_hook);
 
-/* Most memory that threads keep in their caches, all of them, and as much again in depots. */
+/*
+ * Most memory that threads keep in blocks of slabs, all of them, as much in medium blocks, and as
+ * much in depots.
+ */
 static inline size_t xl_idle_most(const struct xl_process *p)
 {
 	size_t share = p->default_arena->limit_bytes / 256, most = (size_t)16 << 20;

@@ -137,6 +137,15 @@ static void parent(void)
 	_IO_list_unlock();
 }
 
+static void recover(struct xl_process *p)
+{
+	struct xl_list *pos;
+
+	xl_caches_recover(p);
+	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next)
+		xl_chunks_recover(xl_entry(pos, struct xalloc_arena, link));
+}
+
 static void child(void)
 {
 	struct xl_process *p = xl_process_peek();
@@ -148,16 +157,16 @@ static void child(void)
 	if (had_threads) {
 		unlock_all(true);
 		_IO_list_resetlock();
-		xl_caches_recover(p);
 	}
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
 		if (arena->backend->fork_child)
 			arena->backend->fork_child(arena);
-		if (had_threads)
-			xl_chunks_recover(arena);
 	}
+	/* This may free memory of the arenas. */
+	if (had_threads)
+		recover(p);
 }
 
 /*
