@@ -471,16 +471,22 @@ static int free_range(struct xalloc_client *client, u32 first, u32 end)
 static int free_or_zero(struct xalloc_client *client, u64 from, u64 to)
 {
 	u32 first = DIV_ROUND_UP_ULL(from, XALLOC_SLICE_BYTES), end = to / XALLOC_SLICE_BYTES;
-	u64 head = min(to, round_up(from, XALLOC_SEGMENT_BYTES));
+	/*
+	 * What can have memory that was not freed: of an ordinary file the first and the last
+	 * segment; of an arena with grants the first and the last slice, if the range has a part of
+	 * it. Whole slices there may be another client's by now.
+	 */
+	u64 unit = xalloc_hole_is_filled(client->arena) ? XALLOC_SEGMENT_BYTES :
+							 XALLOC_SLICE_BYTES;
+	u64 head = min(to, round_up(from, unit));
 	int err = 0;
 
 	if (first < end)
 		err = free_range(client, first, end);
 	if (err)
 		return err;
-	/* Only the first and the last segment can have memory of the range that was not freed. */
 	xalloc_hole_zero(client->arena, from, head);
-	xalloc_hole_zero(client->arena, max(head, round_down(to, XALLOC_SEGMENT_BYTES)), to);
+	xalloc_hole_zero(client->arena, max(head, round_down(to, unit)), to);
 	return 0;
 }
 

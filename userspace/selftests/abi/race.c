@@ -4,6 +4,7 @@
  * memory given back below a fault, a mapping removed below both. Whatever the order, an
  * offset shows one memory to all mappings, and in the end the counters are as before.
  */
+#include "holes.h"
 #include "selftest.h"
 
 #include <pthread.h>
@@ -626,6 +627,77 @@ static void *free_the_same(void *arg)
 		atomic_fetch_add(&s->nr_done, rc == 1);
 		pthread_barrier_wait(&s->end);
 	}
+}
+
+/* Another client. It has slices in the middle of a hole as soon as they are free. */
+static void *use_slices_of_a_hole(void *arg)
+{
+	struct xalloc_page_grant grant = {
+		.flags = XALLOC_PAGE_AT, .nr_slices = 2, .offset = 24 * XALLOC_SLICE_BYTES,
+	};
+	struct shared *s = arg;
+	volatile uint64_t *word = (uint64_t *)(s->map + grant.offset);
+	int other = attach(s->arena, 0, NULL), i;
+
+	check(s, other >= 0, other);
+	for (;;) {
+		pthread_barrier_wait(&s->start);
+		if (atomic_load(&s->stop))
+			break;
+		while (grant_batch(other, &grant, 1) != 1)
+			;
+		*word = grant.offset;
+		/* As long as the hole is being made, and a look after it. */
+		do {
+			i = atomic_load(&s->hot);
+			check(s, *word == grant.offset, *word);
+		} while (i);
+		check(s, free_page(other, grant.offset) == 1, grant.offset);
+		pthread_barrier_wait(&s->end);
+	}
+	close(other);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(race, hole_leaves_alone_what_others_are_granted_in_it, TEST_TIMEOUT_LONG)
+{
+	struct shared s = { .device = self->device };
+	unsigned int rounds = 0, nr_holes = 0;
+	uint64_t end = least_end();
+	pthread_t thread;
+	int rc;
+
+	s.arena = arena_create(self->device, XALLOC_SEGMENT_BYTES, 0);
+	ASSERT_LE(0, s.arena);
+	s.map = arena_map(s.arena, XALLOC_SEGMENT_BYTES);
+	ASSERT_NE(NULL, s.map);
+	pthread_barrier_init(&s.start, NULL, 2);
+	pthread_barrier_init(&s.end, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, use_slices_of_a_hole, &s));
+	do {
+		rc = grant_page(s.arena, SEGMENT_SLICES, 0, NULL);
+		check(&s, rc == 1, rc);
+		atomic_store(&s.hot, 1);
+		pthread_barrier_wait(&s.start);
+		/* A fault may look like a pin for a moment; then this frees the slices. */
+		rc = file_punch(s.arena, XALLOC_SLICE_BYTES, 30 * XALLOC_SLICE_BYTES);
+		nr_holes += !rc;
+		if (rc)
+			rc = free_range(s.arena, XALLOC_SLICE_BYTES, 30 * XALLOC_SLICE_BYTES) - 1;
+		check(&s, !rc, rc);
+		atomic_store(&s.hot, 0);
+		pthread_barrier_wait(&s.end);
+		check(&s, free_page(s.arena, 0) == 1, 0);
+		check(&s, free_page(s.arena, 31 * XALLOC_SLICE_BYTES) == 1, 31);
+		rounds++;
+	} while (goes_on(&s, rounds, 600, end, nr_holes));
+	atomic_store(&s.stop, true);
+	pthread_barrier_wait(&s.start);
+	pthread_join(thread, NULL);
+	expect_nothing_wrong(&s);
+	EXPECT_LT(0, nr_holes);
+	munmap(s.map, XALLOC_SEGMENT_BYTES);
+	close(s.arena);
 }
 
 TEST_F_TIMEOUT(race, one_of_two_frees_wins, TEST_TIMEOUT_LONG)
