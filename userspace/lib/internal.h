@@ -265,7 +265,7 @@ extern XL_HIDDEN struct xl_map xl_map;
 #define XL_TAG_CACHED 512u
 #define XL_TAG_OWN 256u
 #define XL_TAG_STEP 256u
-/* In the place of a tag: the slice is mapped, and has no page. This is the number of no class. */
+/* Instead of a tag, of a slice that is mapped and has no page. No class has this number. */
 #define XL_TAG_MAPPED 255u
 
 static inline size_t xl_unit(uintptr_t address)
@@ -521,7 +521,7 @@ struct xl_extent {
 	struct xl_list free; /* xl_large.free[], if it is no block */
 	size_t first;        /* from the start of the zone */
 	size_t nr;
-	size_t part; /* of a free one: what of it can go, in hardware pages */
+	size_t part; /* of a free one: the part that can go, in hardware pages */
 	bool used;
 	bool zero;
 	bool loose; /* as xl_page.loose */
@@ -535,7 +535,7 @@ struct xl_large {
 	struct xl_list all;
 	struct xl_list free[XL_NR_FREE_LISTS]; /* by length */
 	size_t free_bytes;                     /* of all of them */
-	size_t idle_bytes;                     /* of what of them can go */
+	size_t idle_bytes;                     /* of their parts that can go */
 	size_t used_bytes;
 	bool missing;           /* a little went and nothing was granted since */
 	unsigned int nr_missed; /* how often it was granted again */
@@ -560,6 +560,11 @@ struct xalloc_heap {
 	struct xl_bin bins[XL_NR_CLASSES + 1];
 	struct xl_large large; /* by the lock of the last bin */
 };
+
+static inline bool xl_heap_is_default(const struct xl_process *p, const struct xalloc_heap *heap)
+{
+	return heap == atomic_load_explicit(&p->default_heap, memory_order_relaxed);
+}
 
 static inline struct xl_bin *xl_bin_of(struct xalloc_heap *heap, unsigned int cls)
 {
@@ -685,8 +690,8 @@ void xl_large_trim(struct xalloc_heap *heap, bool all, struct xl_list *gone);
 /*
  * Between these two a thread may have pages that are of no heap: granted and not added yet, or
  * taken out and not given back yet. In the preload library a fork waits for the end, because its
- * child could not give them back, and comes before calls that begin later. Lock 1 is not taken
- * between. It has memory for metadata ready.
+ * child could not give these pages back; calls that begin later wait for the fork. Lock 1 is not
+ * taken between the two. The first of them has memory for metadata ready.
  */
 static inline void xl_flight_begin(struct xl_process *p)
 {

@@ -41,10 +41,13 @@
 #define KEEP_BYTES XL_SEGMENT
 #define FEW_BYTES XL_SEGMENT
 #define KEEP_MOST ((size_t)24 << 20)
-/* And so much if it was so often that as much or less went and then had to be granted again. */
+#define KEEP_SHARE 16
+/*
+ * It keeps MISSED_BYTES more after this has happened MISSED_OFTEN times: as much or less went, and
+ * then memory had to be granted again.
+ */
 #define MISSED_BYTES (2 * XL_SEGMENT)
 #define MISSED_OFTEN 8
-#define KEEP_SHARE 16
 
 /* Blocks of more than this that have to move to grow get free offsets behind them. */
 #define FAR_BYTES (XL_SEGMENT / 2)
@@ -132,9 +135,9 @@ static size_t run_end(const struct xalloc_heap *heap, const struct xl_page *page
 }
 
 /*
- * What of the free extent @e can go: from *@first to before *@end. Returns whether that is some;
- * and, unless @all, most of the extent: what is left at both ends holds no block as long as the
- * one that was there.
+ * Finds the part of the free extent @e that can go: from *@first to before *@end. Returns whether
+ * there is one; unless @all, it must be most of the extent, because what is left at both ends
+ * holds no block as long as the extent would.
  */
 static bool find_part(const struct xalloc_heap *heap, const struct xl_extent *e, bool all,
 		      size_t *first, size_t *end)
@@ -273,17 +276,12 @@ static void release(struct xalloc_heap *heap, struct xl_extent *e, bool all, siz
 	}
 }
 
-static bool is_default(const struct xalloc_heap *heap)
-{
-	return heap == atomic_load_explicit(&xl_process_peek()->default_heap, memory_order_relaxed);
-}
-
 static size_t keep_bytes(const struct xalloc_heap *heap)
 {
 	size_t used = heap->large.used_bytes, keep = KEEP_BYTES + used;
 	size_t most = KEEP_MOST + used / KEEP_SHARE;
 
-	if (!is_default(heap))
+	if (!xl_heap_is_default(xl_process_peek(), heap))
 		return 0;
 	if (heap->large.nr_missed == MISSED_OFTEN)
 		keep += MISSED_BYTES;

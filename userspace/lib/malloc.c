@@ -321,12 +321,6 @@ void xalloc_free_aligned_sized(void *ptr, size_t alignment, size_t size)
 
 /* --- resizing */
 
-static bool is_default(const struct xl_where *where)
-{
-	return where->heap ==
-	       atomic_load_explicit(&where->process->default_heap, memory_order_relaxed);
-}
-
 /*
  * Makes a large block longer by memory behind it, if that can be had: nothing is copied then, and
  * there need not be memory for two blocks. Returns whether it was done.
@@ -342,7 +336,7 @@ static bool extend(struct xalloc_heap *heap, uintptr_t address, size_t size)
 	return !xl_large_extend(heap, address, size);
 }
 
-/* A block in the place of one that has to move. */
+/* Allocates a block into which one is copied that cannot stay where it is. */
 static void *alloc_moved(struct xalloc_heap *heap, bool is_large, size_t old_bytes, size_t size)
 {
 	struct xalloc_heap *from = heap ? heap : xl_heap_default();
@@ -376,7 +370,7 @@ static void *realloc_block(const char *call, struct xalloc_heap *heap, void *ptr
 	if (verdict != XL_BLOCK)
 		xl_misuse(call, ptr, verdict, &where);
 	stays = !heap || heap == where.heap;
-	if (!heap && !is_default(&where))
+	if (!heap && !xl_heap_is_default(where.process, where.heap))
 		heap = where.heap;
 	arena = where.heap->arena;
 	is_large = where.extent && xl_class_of(XL_QUANTUM, size) == XL_CLASS_LARGE;

@@ -12,7 +12,7 @@ _Noreturn void xl_misuse(const char *call, const void *ptr, enum xl_verdict verd
 _Noreturn void xl_free_raced(const void *ptr);
 /* Unlocks, and says that @size does not fit the block. */
 _Noreturn void xl_mismatch(const char *call, const void *ptr, size_t size, struct xl_where *where);
-/* Unlocks, and says that byte @at of a block of which @size were asked for was written. */
+/* Unlocks, and says that byte @at was written, of a block for which @size bytes were asked. */
 _Noreturn void xl_overrun(const char *call, const void *ptr, size_t size, size_t at,
 			  struct xl_where *where);
 

@@ -15,7 +15,7 @@ struct counts {
 	int64_t nr[XL_NR_CLASSES];
 };
 
-/* What is taken out of pages, but for what caches and depots hold. The caller holds lock 1. */
+/* Counts blocks that no free map, cache or depot has. The caller holds lock 1. */
 static void count_classes(struct xl_process *p, struct xalloc_heap *heap, struct counts *counts)
 {
 	struct xl_list *pos;
