@@ -24,6 +24,7 @@
 
 #define KPAGE ((size_t)4096)
 #define SLICE ((size_t)65536)
+#define MEDIUM_MAX ((size_t)1 << 20)
 #define SEGMENT ((size_t)2 << 20)
 #define DEFAULT_LIMIT (8 * SEGMENT)
 #define NR_BLOCKS 96
@@ -135,19 +136,34 @@ static bool has_zeros(const unsigned char *ptr, size_t bytes)
 
 /* --- what is known of blocks */
 
-/* What the header says xalloc_malloc() gives for @size. */
-static size_t rounded(size_t size)
+static size_t size_of_class(size_t size)
 {
 	size_t step = 16;
 
 	if (!size)
 		size = 1;
-	if (size > SLICE)
-		step = KPAGE;
-	else
-		while (size > 16 * step)
-			step *= 2;
+	while (size > 16 * step)
+		step *= 2;
 	return (size + step - 1) / step * step;
+}
+
+/* What the header says xalloc_heap_malloc() gives for @size. */
+static size_t rounded(size_t size)
+{
+	return size > SLICE ? (size + KPAGE - 1) / KPAGE * KPAGE : size_of_class(size);
+}
+
+/* Whether the header says that @usable bytes of @heap may be given for @size. */
+static bool is_rounded(unsigned int heap, size_t size, size_t usable)
+{
+	size_t bytes;
+
+	if (usable == rounded(size))
+		return true;
+	if (heap || size <= SLICE || size > MEDIUM_MAX)
+		return false;
+	bytes = size_of_class(size);
+	return usable == bytes || (usable == size_of_class(bytes + 1) && usable <= MEDIUM_MAX);
 }
 
 static bool has_blocks(unsigned int arena)
@@ -187,7 +203,8 @@ static void check_block(struct block *b)
 	expect((uintptr_t)b->ptr % 16 == 0, "not aligned to 16 bytes");
 	expect(b->size <= SLICE || (uintptr_t)b->ptr % KPAGE == 0, "large and not aligned");
 	expect(!b->alignment || (uintptr_t)b->ptr % b->alignment == 0, "not aligned as asked for");
-	expect(!b->sized || b->usable == rounded(b->size), "not the size the header says");
+	expect(!b->sized || is_rounded(b->heap, b->size, b->usable),
+	       "not the size the header says");
 	xalloc_arena_range(arenas[arena_of(b->heap)], &range);
 	offset = (uintptr_t)b->ptr - (uintptr_t)range.iov_base;
 	expect(offset < range.iov_len && b->usable <= range.iov_len - offset,
@@ -312,7 +329,7 @@ static void reallocate(struct block *b, struct input *in)
 	b->heap = heap;
 	b->alignment = 0;
 	/* It may be left where it is, and what it is, when there is no memory for a smaller one. */
-	b->sized = xalloc_usable_size(ptr) == rounded(size);
+	b->sized = is_rounded(heap, size, xalloc_usable_size(ptr));
 	expect(b->sized || ptr == before.ptr, "moved to a size the header does not say");
 	b->sized = b->sized && (before.sized || ptr != before.ptr);
 	check_block(b);

@@ -143,8 +143,9 @@ struct xalloc_heap;
  * The contents are undefined. Blocks are aligned to 16 bytes, those of more than 64 KiB to
  * 4 KiB, of which they take a whole multiple. Smaller ones are rounded up to a multiple of 16
  * bytes, and above 128 bytes to one of eight sizes per doubling. So are those of up to 1 MiB
- * in the default heap, whose threads keep them; a block that a thread has kept may be of the
- * next of these sizes, and so up to a quarter longer than was asked for.
+ * in the default heap, whose threads keep them, unless there is room only for less; a block
+ * that a thread has kept may be of the next of these sizes, and so up to a quarter longer than
+ * was asked for.
  *
  * Return: the block, or NULL with errno set.
  */
