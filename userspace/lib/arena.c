@@ -115,6 +115,8 @@ static struct xalloc_arena *arena_get(struct xl_process *p)
 	memset(arena, 0, sizeof(*arena));
 	arena->backend = p->backend;
 	xl_list_init(&arena->heaps);
+	xl_list_init(&arena->shelves);
+	arena->shelf_refused = SIZE_MAX;
 	return arena;
 }
 

@@ -16,6 +16,7 @@ struct xl_grant {
 	uint64_t offset;
 	bool at; /* in: at @offset and nowhere else, or -EEXIST */
 	bool zero;
+	bool huge; /* of a whole segment: not in pieces */
 };
 
 struct xl_backend {

@@ -36,6 +36,8 @@
 #define STACK_BYTES ((size_t)96 << 10)
 /* But so many of blocks longer than a quarter of it, if they are less than half of what is held. */
 #define FEW_BLOCKS 8
+/* In place of an end: the stack counts as full. Below any top, but not 0, which means "never used". */
+#define POKED 1
 /* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
 /* In so few segments pages are never called sparse. */
@@ -98,11 +100,21 @@ static uint32_t limit_of(const struct xl_cache *c, unsigned int cls)
 	return c->limits[cls];
 }
 
+static uint32_t end_of(const struct xl_cache *c, unsigned int cls)
+{
+	return atomic_load_explicit(&c->of[cls].end, memory_order_relaxed);
+}
+
+static void set_end(struct xl_cache *c, unsigned int cls, uint32_t end)
+{
+	atomic_store_explicit(&c->of[cls].end, end, memory_order_relaxed);
+}
+
 static void start_stack(struct xl_cache *c, unsigned int cls)
 {
 	c->stacks[cls][0] = 0;
 	set_count(c, cls, 0);
-	c->of[cls].end = base_of(cls);
+	set_end(c, cls, base_of(cls));
 }
 
 /* So many blocks may be pushed before xl_cache_push_slow() is called. */
@@ -110,11 +122,11 @@ static void set_room(struct xl_cache *c, unsigned int cls, uint32_t nr)
 {
 	uint32_t end = xl_cache_count(c, cls) + nr;
 
-	if (!c->of[cls].end)
+	if (!end_of(c, cls))
 		start_stack(c, cls);
 	if (end > limit_of(c, cls))
 		end = limit_of(c, cls);
-	c->of[cls].end = base_of(cls) + end * sizeof(uintptr_t);
+	set_end(c, cls, base_of(cls) + end * sizeof(uintptr_t));
 }
 
 /* --- stacks grow and shrink */
@@ -207,20 +219,28 @@ static uint32_t most_of(unsigned int cls, size_t share)
 }
 
 /*
- * Gives the stack of @cls more room, if there is any, at the expense of another if need be. A
- * thread has an even share of what all may keep, and no stack more than a part of that.
+ * What a thread may hold in all classes of the kind of @cls, slabs or medium: an even share of
+ * all.
+ */
+static size_t share_of(const struct xl_process *p, unsigned int cls)
+{
+	uint32_t nr = atomic_load_explicit(&p->nr_caches, memory_order_relaxed);
+	size_t share = xl_idle_most(p) / (nr ? nr : 1);
+	size_t most = is_medium(cls) ? THREAD_MEDIUM_BYTES : THREAD_BYTES;
+
+	return share < most ? share : most;
+}
+
+/*
+ * Gives the stack of @cls more room, if there is any, at the expense of another if need be. No
+ * stack gets more than most_of(): a part of the thread's share.
  */
 static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 {
-	uint32_t nr = atomic_load_explicit(&p->nr_caches, memory_order_relaxed);
-	size_t bytes = xl_classes[cls].block_bytes, share = xl_idle_most(p) / (nr ? nr : 1);
-	size_t thread_most = is_medium(cls) ? THREAD_MEDIUM_BYTES : THREAD_BYTES;
-	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1, most;
+	size_t bytes = xl_classes[cls].block_bytes, share = share_of(p, cls);
+	uint32_t old = limit_of(c, cls), limit = old + old / 2 + 1, most = most_of(cls, share);
 	const size_t *idle = &c->idle_bytes[is_medium(cls)];
 
-	if (share > thread_most)
-		share = thread_most;
-	most = most_of(cls, share);
 	if (limit > most)
 		limit = most;
 	if (limit <= old)
@@ -231,6 +251,34 @@ static void grow(struct xl_process *p, struct xl_cache *c, unsigned int cls)
 	old = limit_of(c, cls);
 	if (limit > old && *idle + (limit - old) * bytes <= share)
 		set_limit(p, c, cls, limit);
+}
+
+/* Makes the stack of @cls shorter if the share has become less since it grew. */
+static void fit(struct xl_process *p, struct xl_cache *c, unsigned int cls)
+{
+	uint32_t most = most_of(cls, share_of(p, cls));
+
+	if (limit_of(c, cls) > most)
+		set_limit(p, c, cls, most);
+}
+
+/*
+ * Makes the next push to each stack of each thread slow, so that a stack that is too long is made
+ * shorter. Called with xl_process.meta_lock held, when there are twice as many threads. If a thread
+ * sets its end at the same moment the poke may be lost; that does no harm.
+ */
+static void poke_all(struct xl_process *p)
+{
+	struct xl_list *pos;
+	unsigned int cls;
+
+	for (pos = p->caches.next; pos != &p->caches; pos = pos->next) {
+		struct xl_cache *c = xl_entry(pos, struct xl_cache, link);
+
+		for (cls = 0; cls < XL_NR_CACHED; cls++)
+			if (end_of(c, cls) > POKED)
+				set_end(c, cls, POKED);
+	}
 }
 
 void xl_cache_flush(struct xl_process *p)
@@ -321,7 +369,7 @@ static void forget(struct xl_cache *c)
 
 	for (cls = 0; cls < XL_NR_CACHED; cls++) {
 		c->of[cls].entry = 0;
-		if (c->of[cls].end)
+		if (end_of(c, cls))
 			set_count(c, cls, 0);
 	}
 }
@@ -373,6 +421,7 @@ struct xl_cache *xl_cache_start(void)
 {
 	struct xl_process *p = xl_process_peek();
 	struct xl_cache *c;
+	unsigned int nr;
 
 	if (xl_checks || has_left || !has_key)
 		return NULL;
@@ -389,7 +438,13 @@ struct xl_cache *xl_cache_start(void)
 	pthread_mutex_lock(&p->meta_lock);
 	c->lane = lane_of(p->nr_started++);
 	xl_list_add_head(&p->caches, &c->link);
-	atomic_fetch_add_explicit(&p->nr_caches, 1, memory_order_relaxed);
+	nr = atomic_fetch_add_explicit(&p->nr_caches, 1, memory_order_relaxed) + 1;
+	if (nr >= 2 * p->nr_fitted) {
+		poke_all(p);
+		p->nr_fitted = nr;
+	} else if (nr < p->nr_fitted / 4) {
+		p->nr_fitted = nr;
+	}
 	pthread_mutex_unlock(&p->meta_lock);
 	xl_cache = c;
 	/* Where it allocates, it may do so from this cache: in the preload library. */
@@ -410,7 +465,7 @@ uintptr_t xl_cache_refill(struct xl_cache *c, unsigned int cls, int *error, uint
 
 	c->ran_dry[cls] = true;
 	grow(p, c, cls);
-	if (!c->of[cls].end)
+	if (!end_of(c, cls))
 		start_stack(c, cls);
 	*error = 0;
 	nr = xl_depot_take(p, cls, stack + 1, limit_of(c, cls) + !limit_of(c, cls));
@@ -439,6 +494,7 @@ void xl_cache_push_slow(unsigned int cls, uintptr_t entry)
 	if (!c->heap)
 		c = xl_cache_start();
 	if (c) {
+		fit(p, c, cls);
 		count = xl_cache_count(c, cls);
 		if (count == limit_of(c, cls))
 			grow(p, c, cls);

@@ -18,7 +18,8 @@ struct xl_stack {
 	uintptr_t entry;
 	/* Bytes from the start of the cache to where @entry goes when another is pushed. */
 	_Atomic uint32_t top;
-	uint32_t end; /* of @top, for now; 0 before the first use */
+	/* Where @top must stop for now; 0 before the first use. Other threads may lower it. */
+	_Atomic uint32_t end;
 };
 
 /* Used by its thread alone; others read counts. Wiped by a fork, unless XL_PRELOAD. */
@@ -81,7 +82,7 @@ static inline bool xl_cache_push(struct xl_cache *c, unsigned int cls, uintptr_t
 	struct xl_stack *stack = xl_stack_of(c, cls);
 	uint32_t top = atomic_load_explicit(&stack->top, memory_order_relaxed);
 
-	if (unlikely(top >= stack->end))
+	if (unlikely(top >= atomic_load_explicit(&stack->end, memory_order_relaxed)))
 		return false;
 	*xl_entry_at(c, top) = stack->entry;
 	stack->entry = entry;

@@ -23,6 +23,7 @@
  *	4. xalloc_arena.lock	of the local backend: what is granted; of the device: which
  *				descriptor the arena has
  *	   xl_chunks.lock	what is granted in chunks of an arena
+ *	   xalloc_arena.shelf_lock	shelves: which of their slices are free
  *	   xl_depot.lock	blocks between caches
  *	5. xl_process.trace_lock	what checks.c keeps
  *	6. xl_process.meta_lock	pools of metadata; the list of caches
@@ -167,6 +168,7 @@ enum xl_pool {
 	XL_POOL_LOCAL,
 	XL_POOL_TRACE,
 	XL_POOL_CHUNKS,
+	XL_POOL_SHELF,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,
 	XL_NR_POOLS,
@@ -395,6 +397,7 @@ struct xl_process {
 	struct xalloc_heap *_Atomic default_heap;
 	atomic_uint nr_caches;
 	unsigned int nr_started; /* caches since the start; with @meta_lock */
+	unsigned int nr_fitted;  /* @nr_caches when stacks were last made to fit their shares */
 
 	pthread_rwlock_t flight; /* see xl_flight_begin() */
 	pthread_mutex_t trace_lock;
@@ -458,6 +461,9 @@ struct xalloc_arena {
 	atomic_size_t nr_segments;
 	atomic_size_t used_bytes;
 	struct xl_segment *segments; /* NULL: not counted */
+	pthread_mutex_t shelf_lock;
+	struct xl_list shelves;      /* those with free slices */
+	atomic_size_t shelf_refused; /* @nr_segments when a shelf was refused; else SIZE_MAX */
 	/*
 	 * Adopted memory lies elsewhere: @shift bytes from where in the range it is accounted for.
 	 * Both places agree modulo @alignment_max.
@@ -496,7 +502,7 @@ struct xalloc_heap *xl_heap_default(void);
 
 /*
  * heap == NULL: not in use. All but @heap and @cls is protected by xl_bin.lock. Of blocks of
- * 64 bytes this is the most of the metadata beside their states: 64 bytes and the free map.
+ * 64 bytes this is the most of the metadata beside their states: 72 bytes and the free map.
  */
 struct xl_page {
 	struct xl_list all; /* xl_bin.pages; its first word is xl_meta_put()'s */
@@ -505,10 +511,11 @@ struct xl_page {
 	uint32_t slice;         /* the first, in the arena */
 	uint32_t nr_slices;
 	uint32_t nr_free;
-	uint32_t hint;   /* words of the free map below this have no bit set */
-	uint32_t nr_old; /* blocks from this one on were never taken */
-	uint8_t cls;     /* for ever */
-	bool zero;       /* blocks that were never taken are zero */
+	uint32_t hint;          /* words of the free map below this have no bit set */
+	uint32_t nr_old;        /* blocks from this one on were never taken */
+	struct xl_shelf *shelf; /* that the slab lies on, or NULL */
+	uint8_t cls;            /* for ever */
+	bool zero;              /* blocks that were never taken are zero */
 	/* realloc() could not move a block to the class of its new, smaller size. */
 	atomic_bool loose;
 	uint64_t free_map[]; /* bit n: block n is free and in no cache */

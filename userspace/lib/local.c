@@ -328,7 +328,11 @@ static int local_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	if (!ret) {
 		each_segment(arena, slice, nr_slices, commit, &zero);
 		local->nr_granted += nr_slices;
-		*grant = (struct xl_grant){ .offset = slice * XL_SLICE, .zero = zero };
+		*grant = (struct xl_grant){
+			.offset = slice * XL_SLICE,
+			.zero = zero,
+			.huge = true,
+		};
 	}
 	pthread_mutex_unlock(&arena->lock);
 	return ret;

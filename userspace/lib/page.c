@@ -21,11 +21,11 @@
 #include "backend.h"
 #include "os.h"
 #include "page.h"
+#include "run.h"
+#include "shelf.h"
 #include "zone.h"
 
 #define MAP_BITS 64
-/* So many times the addresses of a grant may be taken. */
-#define NR_TAKEN 8
 #define SEGMENT_SLICES (XL_SEGMENT / XL_SLICE)
 
 static size_t map_words(uint32_t nr_blocks)
@@ -102,61 +102,6 @@ static void clear_states(const struct xalloc_heap *heap, const struct xl_page *p
 			     XL_FREE);
 }
 
-static void free_runs(struct xalloc_arena *arena, const struct xalloc_range *runs, uint32_t nr)
-{
-	uint32_t done = 0;
-	int ret;
-
-	if (arena->leaving)
-		return;
-	while (done < nr) {
-		ret = arena->backend->free(arena, runs + done, nr - done);
-		if (ret <= 0) {
-			/* Lost to this process; the kernel has it back when the arena goes. */
-			xl_explain("xalloc: the page at %#llx of arena %llu cannot be given back (error %d)\n",
-				   (unsigned long long)runs[done].offset,
-				   (unsigned long long)arena->id, -ret);
-			ret = 1;
-		}
-		done += ret;
-	}
-}
-
-/* Frees what was just granted. */
-static void ungrant(struct xalloc_arena *arena, uint32_t nr_slices, const struct xl_grant *granted)
-{
-	struct xalloc_range run = { .offset = granted->offset, .bytes = nr_slices * XL_SLICE };
-
-	free_runs(arena, &run, 1);
-}
-
-/* Grants @nr_slices at addresses that can be had, not where somebody else has mapped something. */
-static int grant_mapped(struct xalloc_arena *arena, uint64_t tag, uint32_t nr_slices,
-			struct xl_grant *granted)
-{
-	struct xl_grant taken[NR_TAKEN];
-	unsigned int nr = 0;
-	int ret;
-
-	for (;;) {
-		granted->at = false;
-		ret = arena->backend->grant(arena, nr_slices, tag, granted);
-		if (ret)
-			break;
-		ret = xl_zone_use(arena, granted->offset, nr_slices * XL_SLICE);
-		if (!ret)
-			break;
-		taken[nr++] = *granted;
-		if (ret != -EEXIST || nr == NR_TAKEN) {
-			ret = -ENOMEM;
-			break;
-		}
-	}
-	while (nr)
-		ungrant(arena, nr_slices, &taken[--nr]);
-	return ret;
-}
-
 /*
  * Grants @nr_slices, or more, so that they hold @nr_slices from a multiple of @alignment on.
  * Above a slice of alignment that is a matter of luck, so the exact run is tried first.
@@ -170,15 +115,24 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 
 	if (first > arena->bytes - *nr_slices * XL_SLICE)
 		return -EFBIG;
-	ret = grant_mapped(arena, tag, *nr_slices, granted);
+	ret = xl_run_grant(arena, tag, *nr_slices, granted);
 	if (ret || (arena->base + granted->offset) % alignment == 0)
 		return ret;
-	ungrant(arena, *nr_slices, granted);
+	xl_run_free(arena, *nr_slices, granted);
 	more = *nr_slices + alignment / XL_SLICE - 1;
 	if (more > arena->bytes / XL_SLICE)
 		more = arena->bytes / XL_SLICE; /* starts at 0, so @first is in it */
 	*nr_slices = more;
-	return grant_mapped(arena, tag, *nr_slices, granted);
+	return xl_run_grant(arena, tag, *nr_slices, granted);
+}
+
+/* Takes the page off its shelf, if any. Returns whether @run, which it sets, goes to the kernel. */
+static bool leave_shelf(struct xalloc_arena *arena, const struct xl_page *page,
+			struct xalloc_range *run)
+{
+	run->offset = page->slice * XL_SLICE;
+	run->bytes = page->nr_slices * XL_SLICE;
+	return !page->shelf || xl_shelf_put(arena, page->shelf, run);
 }
 
 #define PAGE_BYTES(nr_blocks) (sizeof(struct xl_page) + map_words(nr_blocks) * sizeof(uint64_t))
@@ -186,6 +140,7 @@ static int grant(struct xalloc_arena *arena, size_t alignment, uint64_t tag, uin
 static void init_large(struct xl_page *page, uint32_t slice, uint32_t nr_slices, bool zero)
 {
 	page->cls = XL_CLASS_LARGE;
+	page->shelf = NULL;
 	page->slice = slice;
 	page->nr_slices = nr_slices;
 	page->nr_free = 0;
@@ -218,11 +173,18 @@ int xl_page_grant(struct xalloc_arena *arena, unsigned int cls, size_t alignment
 	if (alignment < XL_SLICE)
 		alignment = XL_SLICE;
 	page->nr_slices = nr_slices;
-	ret = grant(arena, alignment, size, &page->nr_slices, &granted);
+	page->shelf = NULL;
+	if (cls != XL_CLASS_LARGE)
+		page->shelf = xl_shelf_take(arena, c->block_bytes, nr_slices, &granted);
+	ret = page->shelf ? 0 : grant(arena, alignment, size, &page->nr_slices, &granted);
 	if (!ret && cls < XL_NR_TINY) {
 		ret = xl_zone_use_tiny(arena, granted.offset);
 		if (ret) {
-			ungrant(arena, page->nr_slices, &granted);
+			struct xalloc_range run;
+
+			page->slice = granted.offset / XL_SLICE;
+			if (leave_shelf(arena, page, &run))
+				xl_runs_free(arena, &run, 1);
 			ret = -ENOMEM;
 		}
 	}
@@ -258,7 +220,7 @@ int xl_page_grant_at(struct xalloc_arena *arena, uint64_t offset, uint32_t nr_sl
 	if (!ret) {
 		ret = xl_zone_use(arena, offset, nr_slices * XL_SLICE);
 		if (ret)
-			ungrant(arena, nr_slices, &granted);
+			xl_run_free(arena, nr_slices, &granted);
 	}
 	if (ret) {
 		xl_meta_put(XL_CLASS_LARGE, page);
@@ -314,14 +276,12 @@ void xl_pages_free(struct xalloc_arena *arena, struct xl_list *gone)
 	while (!xl_list_empty(gone)) {
 		struct xl_page *page = xl_entry(gone->next, struct xl_page, all);
 
-		runs[nr++] = (struct xalloc_range){
-			.offset = page->slice * XL_SLICE,
-			.bytes = page->nr_slices * XL_SLICE,
-		};
+		if (leave_shelf(arena, page, &runs[nr]))
+			nr++;
 		xl_list_del(&page->all);
 		xl_meta_put(page->cls, page);
 		if (nr == XALLOC_BATCH_MAX || xl_list_empty(gone)) {
-			free_runs(arena, runs, nr);
+			xl_runs_free(arena, runs, nr);
 			nr = 0;
 		}
 	}

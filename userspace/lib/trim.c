@@ -14,6 +14,7 @@
 #include "chunk.h"
 #include "misuse.h"
 #include "os.h"
+#include "shelf.h"
 
 static void trim_heaps(struct xalloc_arena *arena)
 {
@@ -35,8 +36,10 @@ void xl_arenas_trim(const struct xalloc_arena *only)
 	for (pos = p->arenas.next; pos != &p->arenas; pos = pos->next) {
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
-		if (!only || only == arena)
-			trim_heaps(arena);
+		if (only && only != arena)
+			continue;
+		trim_heaps(arena);
+		xl_shelves_trim(arena);
 	}
 	pthread_mutex_unlock(&p->lock);
 	if (raced)

@@ -64,10 +64,9 @@ static const unsigned int address_bits[] = { 47, 39 };
 #define TABLE_GRANULE ((size_t)4096)
 
 /*
- * Of what the arena has mapped so much is mapped ahead of use: a quarter, until that is
- * AHEAD_BYTES, or AHEAD_SHARE. It is little, because mlockall() has all of it filled with memory.
+ * A sixteenth of what the arena has mapped already is mapped ahead of use. It is little, because
+ * mlockall() has all of it filled with memory.
  */
-#define AHEAD_BYTES XL_SEGMENT
 #define AHEAD_SHARE 16
 
 enum table {
@@ -426,13 +425,8 @@ static int map_segments(struct xalloc_arena *arena, uintptr_t from, uintptr_t en
 static uintptr_t ahead_of(const struct xalloc_arena *arena, uintptr_t end)
 {
 	uintptr_t plot_end = xl_map.base + xl_round_up(end - xl_map.base, XL_PLOT), to = plot_end;
-	size_t ahead = arena->mapped_bytes / 4;
+	size_t ahead = arena->mapped_bytes / AHEAD_SHARE / XL_SEGMENT * XL_SEGMENT;
 
-	if (ahead > AHEAD_BYTES)
-		ahead = AHEAD_BYTES;
-	if (ahead < arena->mapped_bytes / AHEAD_SHARE)
-		ahead = arena->mapped_bytes / AHEAD_SHARE;
-	ahead &= ~(XL_SEGMENT - 1);
 	if (to > arena->base + arena->bytes)
 		to = arena->base + arena->bytes;
 	if (to - end > ahead)

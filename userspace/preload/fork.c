@@ -58,6 +58,7 @@ static void each_inner(struct xl_process *p, int (*visit)(pthread_mutex_t *lock)
 		struct xalloc_arena *arena = xl_entry(pos, struct xalloc_arena, link);
 
 		visit(&arena->lock);
+		visit(&arena->shelf_lock);
 		if (arena->chunks)
 			visit(xl_chunks_lock(arena->chunks));
 	}

@@ -351,4 +351,68 @@ TEST_F(lib_give_back, a_cache_is_emptied_when_less_than_half_is_in_blocks)
 	EXPECT_LE(stats_of(arena).granted_bytes + 3 * MIB, before);
 }
 
+/* Slabs of short blocks have segments of their own, but not at the expense of large blocks. */
+TEST_F(lib_give_back, free_memory_beside_short_blocks_serves_large_ones)
+{
+	size_t size = 1000, nr = 0, stays = SEGMENT / size, used;
+	struct xalloc_arena *arena;
+	void **first = NULL, **block;
+
+	setenv("XALLOC_LIMIT", "256M", 1);
+	arena = xalloc_arena_default();
+	ASSERT_NE(NULL, arena);
+	for (; (block = xalloc_malloc(size)); first = block, nr++)
+		*block = first;
+	ASSERT_LT(240 * MIB, nr * size);
+	for (nr = 0; first; nr++) {
+		block = first;
+		first = *block;
+		if (nr % stays)
+			xalloc_free(block);
+	}
+	while (xalloc_malloc(100000))
+		;
+	used = stats_of(arena).used_bytes;
+	TH_LOG("%zu of 256 MiB in blocks", used >> 20);
+	EXPECT_LE(230 * MIB, used);
+}
+
+#define NR_AT_ONCE 16
+
+static pthread_barrier_t at_once;
+
+static void *alloc_at_once(void *arg)
+{
+	void *blocks[64];
+
+	(void)arg;
+	pthread_barrier_wait(&at_once);
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++)
+		blocks[i] = xalloc_malloc(100 + 16 * i);
+	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++)
+		xalloc_free(blocks[i]);
+	return NULL;
+}
+
+TEST_F(lib_give_back, threads_that_begin_at_once_leave_nothing)
+{
+	struct xalloc_arena *arena = xalloc_arena_default();
+	pthread_t threads[NR_AT_ONCE];
+	void *blocks[20];
+	size_t i;
+
+	ASSERT_NE(NULL, arena);
+	pthread_barrier_init(&at_once, NULL, NR_AT_ONCE);
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		blocks[i] = xalloc_malloc(SEGMENT);
+	for (i = 0; i < NR_AT_ONCE; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, alloc_at_once, NULL));
+	for (i = 0; i < NR_AT_ONCE; i++)
+		pthread_join(threads[i], NULL);
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		xalloc_free(blocks[i]);
+	ASSERT_EQ(0, xalloc_arena_trim(arena));
+	EXPECT_EQ(0, stats_of(arena).committed_bytes);
+}
+
 TEST_HARNESS_MAIN
