@@ -36,7 +36,7 @@
 #define STACK_BYTES ((size_t)96 << 10)
 /* But so many of blocks longer than a quarter of it, if they are less than half of what is held. */
 #define FEW_BLOCKS 8
-/* In place of an end: the stack counts as full. Below any top, but not 0, which means "never used". */
+/* In place of an end: the stack counts as full. Below any top, but not 0: that is "never used". */
 #define POKED 1
 /* Where pages are sparse, xl_cache_look() is called each time a stack is so many blocks longer. */
 #define ROOM 2
