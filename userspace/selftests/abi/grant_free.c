@@ -685,7 +685,7 @@ static bool model_free(struct __test_metadata *_metadata, struct model *m, int a
 
 static void model_run(struct __test_metadata *_metadata, int device, unsigned int limit_segments)
 {
-	unsigned int steps = is_long_run() ? 200000 : 6000, step, i;
+	unsigned int steps = turns(is_long_run() ? 200000 : 6000), step, i;
 	int arena = arena_create(device, ARENA_BYTES, limit_segments * XALLOC_SEGMENT_BYTES);
 	uint32_t seed = random_seed() | 1, state = seed;
 	struct model *m = calloc(1, sizeof(*m));

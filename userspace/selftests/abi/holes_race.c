@@ -21,6 +21,7 @@ struct stress {
 	int fd;
 	unsigned char *map;
 	bool with_pipes;	/* somebody may refer to what is to go */
+	unsigned int nr_steps;
 	atomic_uint seed;
 	atomic_int wrong_line;
 	atomic_long nr_busy;
@@ -147,9 +148,9 @@ static void *stress_thread(void *arg)
 	struct stress *s = arg;
 	unsigned char *piece = anonymous_map(PIECE_BYTES);
 	uint32_t random = atomic_fetch_add(&s->seed, 0x9e3779b9) | 1;
-	int i;
+	unsigned int i;
 
-	for (i = 0; i < NR_STEPS && !s->wrong_line; i++)
+	for (i = 0; i < s->nr_steps && !s->wrong_line; i++)
 		stress_step(s, &random, piece);
 	munmap(piece, PIECE_BYTES);
 	return NULL;
@@ -165,6 +166,7 @@ static void expect_stress(struct __test_metadata *_metadata, int fd, unsigned ch
 
 	ASSERT_NE(NULL, whole);
 	s.seed = random_seed();
+	s.nr_steps = turns(NR_STEPS);
 	TH_LOG("SEED=%u", s.seed);
 	for (i = 0; i < NR_THREADS; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, stress_thread, &s));
@@ -250,7 +252,7 @@ TEST_F(holes, nobody_is_in_the_way)
 {
 	struct user user = { .fd = self->fd, .map = self->map };
 	pthread_t thread;
-	long nr_busy, i;
+	long nr = turns(NR_STEPS), nr_busy, i;
 
 	ASSERT_EQ(0, file_resize(self->fd, MAP_BYTES));
 	for (user.use = 0; user.use < NR_USES; user.use++) {
@@ -259,7 +261,7 @@ TEST_F(holes, nobody_is_in_the_way)
 		user.nr_wrong = 0;
 		nr_busy = 0;
 		ASSERT_EQ(0, pthread_create(&thread, NULL, use_thread, &user));
-		for (i = 0; i < NR_STEPS || user.nr_done < NR_STEPS / 4; i++) {
+		for (i = 0; i < nr || user.nr_done < nr / 4; i++) {
 			int rc = file_punch(self->fd, i % 5 * SEGMENT, SEGMENT);
 
 			nr_busy += rc == -EBUSY;
@@ -360,7 +362,7 @@ TEST_F(holes, pipe_beside_punch)
 {
 	struct user user = { .fd = self->fd };
 	struct iovec iov = { self->map + 3 * KPAGE_BYTES, 8 };
-	long i, nr_split = 0, nr_refused = 0;
+	long nr = turns(NR_STEPS), i, nr_split = 0, nr_refused = 0;
 	uint64_t seen;
 	pthread_t thread;
 	int ends[2];
@@ -368,7 +370,7 @@ TEST_F(holes, pipe_beside_punch)
 	ASSERT_EQ(0, file_resize(self->fd, SEGMENT));
 	ASSERT_EQ(0, pipe(ends));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, punch_thread, &user));
-	for (i = 1; i < 10 * NR_STEPS || user.nr_done < NR_STEPS; i++) {
+	for (i = 1; i < 10 * nr || user.nr_done < nr; i++) {
 		if (vmsplice(ends[1], &iov, 1, SPLICE_F_NONBLOCK) != 8) {
 			nr_refused++;
 			continue;

@@ -59,7 +59,7 @@ struct meeting {
 	volatile bool is_left;
 };
 
-enum { NR_TURNS = 300 };
+enum { NR_TURNS = 100 };
 
 static void mutex_make(pthread_mutex_t *mutex)
 {
@@ -228,8 +228,6 @@ TEST_F(holes, memory_map_of_a_program)
 
 /* Random calls, each on both files. */
 
-enum { NR_STEPS = 500 };
-
 /* One random call on @fd. Returns what it returned, or the negative errno. */
 static long random_call(uint32_t *random, int fd, unsigned char *map, unsigned char *piece)
 {
@@ -274,14 +272,15 @@ TEST_F(holes, does_as_tmpfs_does)
 {
 	unsigned char *pieces[2] = { anonymous_map(PIECE_BYTES), anonymous_map(PIECE_BYTES) };
 	unsigned char *whole[2] = { anonymous_map(MAP_BYTES), anonymous_map(MAP_BYTES) };
-	int fds[2] = { self->fd, memfd_create("model", MFD_CLOEXEC) }, i, step;
+	int fds[2] = { self->fd, memfd_create("model", MFD_CLOEXEC) }, i;
+	unsigned int nr_steps = turns(500), step;
 	unsigned char *maps[2] = { self->map, arena_map(fds[1], MAP_BYTES) };
 	uint32_t seed = random_seed() | 1, random[2] = { seed, seed };
 	long rc[2], sum = 0;
 
 	ASSERT_TRUE(maps[1] && pieces[0] && pieces[1] && whole[0] && whole[1]);
 	TH_LOG("SEED=%u", seed);
-	for (step = 0; step < NR_STEPS; step++) {
+	for (step = 0; step < nr_steps; step++) {
 		for (i = 0; i < 2; i++)
 			rc[i] = random_call(&random[i], fds[i], maps[i], pieces[i]);
 		ASSERT_EQ(rc[1], rc[0]) {

@@ -453,10 +453,10 @@ TEST_F(parts, part_of_a_dead_client)
 TEST_F(parts, two_want_the_same_offset)
 {
 	pid_t pid = fork();
-	int client = arena.clients[!pid], wrong = 0, i;
+	int client = arena.clients[!pid], nr = turns(2000), wrong = 0, i;
 
 	ASSERT_LE(0, pid);
-	for (i = 0; i < 2000; i++) {
+	for (i = 0; i < nr; i++) {
 		struct xalloc_page_grant page = { .nr_slices = 8, .flags = XALLOC_PAGE_AT };
 		int rc = grant_batch(client, &page, 1);
 
@@ -504,7 +504,7 @@ static bool random_step(uint32_t *state)
 
 TEST_F(parts, random_walk)
 {
-	unsigned int steps = is_long_run() ? 20000 : 500, step;
+	unsigned int steps = turns(is_long_run() ? 20000 : 500), step;
 	uint32_t seed = random_seed() | 1, state = seed;
 	bool good = true;
 

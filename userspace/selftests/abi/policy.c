@@ -133,12 +133,13 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 	static struct xalloc_page_grant pages[XALLOC_BATCH_MAX];
 	unsigned char *map = arena_map(arena, bytes);
 	uint64_t *offsets = calloc(bytes / XALLOC_SLICE_BYTES, sizeof(*offsets));
+	uint64_t *pfns = calloc(bytes / KPAGE_BYTES, sizeof(*pfns)), pfn;
 	uint32_t nr = 0, nr_freed = 0, n;
-	uint64_t pfn;
 	int i, rc;
 
 	ASSERT_NE(NULL, map);
 	ASSERT_NE(NULL, offsets);
+	ASSERT_NE(NULL, pfns);
 	do {
 		for (i = 0; i < XALLOC_BATCH_MAX; i++)
 			pages[i] = (struct xalloc_page_grant){ .nr_slices = 1 };
@@ -147,9 +148,11 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 			offsets[nr++] = pages[i].offset;
 	} while (rc == XALLOC_BATCH_MAX && meminfo_kb("MemFree") > LEFT_KB);
 	TH_LOG("%u pieces, %ld MiB free", nr, meminfo_kb("MemFree") / 1024);
-	for (n = 0; n < nr; n++) {
+	for (n = 0; n < nr; n++)
 		touch_read(map + offsets[n], NULL);
-		pfn = pfn_of(map + offsets[n]);
+	ASSERT_TRUE(pfns_of(map, bytes / KPAGE_BYTES, pfns));
+	for (n = 0; n < nr; n++) {
+		pfn = pfns[offsets[n] / KPAGE_BYTES];
 		ASSERT_NE(0, pfn);
 		if (pfn * KPAGE_BYTES % XALLOC_SEGMENT_BYTES)
 			offsets[nr_freed++] = offsets[n];
@@ -163,6 +166,7 @@ static uint32_t fragment(struct __test_metadata *_metadata, int arena, size_t by
 		ASSERT_EQ(some, rc);
 	}
 	free(offsets);
+	free(pfns);
 	return nr - nr_freed;
 }
 

@@ -458,7 +458,16 @@ bool file_says(const char *path, const char *text)
 
 bool kernel_has_kasan(void)
 {
-	return file_says("/proc/kallsyms", " kasan_quarantine_reduce");
+	static enum { UNKNOWN, NO, YES } has;
+
+	if (has == UNKNOWN)
+		has = file_says("/proc/kallsyms", " kasan_quarantine_reduce") ? YES : NO;
+	return has == YES;
+}
+
+unsigned int turns(unsigned int nr)
+{
+	return !is_long_run() && kernel_has_kasan() ? nr / 10 : nr;
 }
 
 bool times_are_judged(void)

@@ -196,6 +196,12 @@ bool file_says(const char *path, const char *text);
 bool kernel_has_kasan(void);
 
 /*
+ * How many turns a test makes in which threads or processes meet by chance: @nr, but a tenth of that
+ * where KASAN slows each turn, except with LONG=1.
+ */
+unsigned int turns(unsigned int nr);
+
+/*
  * Whether tests judge by the clock: with LONG=1 only, because a busy machine would make them fail,
  * and never with KASAN, which slows everything down.
  */

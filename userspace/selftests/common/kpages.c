@@ -20,11 +20,29 @@ uint64_t pagemap_entry(const volatile void *addr)
 	return read_entry("/proc/self/pagemap", (uintptr_t)addr / KPAGE_BYTES);
 }
 
+static uint64_t pfn_in(uint64_t entry)
+{
+	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+}
+
 uint64_t pfn_of(const volatile void *addr)
 {
-	uint64_t entry = pagemap_entry(addr);
+	return pfn_in(pagemap_entry(addr));
+}
 
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+bool pfns_of(const volatile void *addr, size_t nr, uint64_t *pfns)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	ssize_t bytes;
+	size_t i;
+
+	if (fd < 0)
+		return false;
+	bytes = pread(fd, pfns, nr * sizeof(*pfns), (uintptr_t)addr / KPAGE_BYTES * sizeof(*pfns));
+	close(fd);
+	for (i = 0; i < nr; i++)
+		pfns[i] = pfn_in(pfns[i]);
+	return bytes == (ssize_t)(nr * sizeof(*pfns));
 }
 
 bool kpage_has(uint64_t pfn, unsigned int flag)

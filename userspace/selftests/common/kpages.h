@@ -4,6 +4,7 @@
 #define XALLOC_KPAGES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Bits of an entry in /proc/kpageflags. */
@@ -18,6 +19,9 @@ uint64_t pagemap_entry(const volatile void *addr);
 
 /* The page frame number of the memory that is mapped at @addr; 0 if none is. */
 uint64_t pfn_of(const volatile void *addr);
+
+/* The same of @nr kpages from @addr on, with one system call. Returns whether that could be read. */
+bool pfns_of(const volatile void *addr, size_t nr, uint64_t *pfns);
 
 bool kpage_has(uint64_t pfn, unsigned int flag);
 
