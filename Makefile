@@ -91,7 +91,7 @@ help:
 	@echo '                    FILE=path copies another file; HERE=1 runs on this machine, after make load'
 	@echo '  load, unload    - put the module into the running kernel, or take it out (root); unload refuses'
 	@echo '                    while anything would be lost: FORCE=1 loses arenas that no process has'
-	@echo '  install         - libxalloc with its headers, libxalloc.pc and man pages, below PREFIX=/usr/local'
+	@echo '  install         - libxalloc, its headers, libxalloc.pc, man pages and xalloc.py, below PREFIX=/usr/local'
 	@echo '                    (root), or below DESTDIR for a package; uninstall undoes it'
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
 	@echo ''
