@@ -302,7 +302,7 @@ TEST_F(holes_small, kernel_compacts_meanwhile)
 	}
 	compactor.stop = true;
 	pthread_join(thread, NULL);
-	/* Compaction has references to a folio for a moment. A piece whose reference ends late goes late. */
+	/* Compaction has references to a folio for a moment, and a piece may go as late as that. */
 	TH_LOG("busy in %ld of %ld", nr_busy, i);
 	EXPECT_EQ(0, file_resize(self->fd, 0));
 	EXPECT_TRUE(wait_for(!file_blocks(self->fd), 60000));

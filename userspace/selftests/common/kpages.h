@@ -20,7 +20,7 @@ uint64_t pagemap_entry(const volatile void *addr);
 /* The page frame number of the memory that is mapped at @addr; 0 if none is. */
 uint64_t pfn_of(const volatile void *addr);
 
-/* The same of @nr kpages from @addr on, with one system call. Returns whether that could be read. */
+/* The same of @nr kpages from @addr on, by one system call. Returns whether that could be read. */
 bool pfns_of(const volatile void *addr, size_t nr, uint64_t *pfns);
 
 bool kpage_has(uint64_t pfn, unsigned int flag);
