@@ -316,19 +316,23 @@ bool xl_cache_look(struct xl_process *p)
 		return false;
 	arena = c->heap->arena;
 	nr = atomic_load_explicit(&arena->nr_segments, memory_order_relaxed);
+	if (nr <= FEW_SEGMENTS)
+		return false;
 	used = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
-	if (nr <= FEW_SEGMENTS || (used >= nr * XL_SEGMENT / 2 && c->sparse_bytes == SIZE_MAX))
+	if (used >= nr * XL_SEGMENT / 2) {
+		/* The sum of the limits is at least what the cache holds. */
+		if (used >= nr * XL_SEGMENT / 2 + c->idle_bytes[0] + c->idle_bytes[1])
+			c->sparse_bytes = SIZE_MAX;
 		return false;
-	/* With what other caches hold. */
-	live = used - held_bytes(c);
-	if (live >= nr * XL_SEGMENT / 2)
-		c->sparse_bytes = SIZE_MAX;
-	else if (c->sparse_bytes != SIZE_MAX && live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
-		c->sparse_bytes = live;
-	if (used >= nr * XL_SEGMENT / 2)
-		return false;
-	if (live >= c->sparse_bytes / 2)
-		return true;
+	}
+	if (c->sparse_bytes != SIZE_MAX) {
+		/* With what other caches hold. */
+		live = used - held_bytes(c);
+		if (live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
+			c->sparse_bytes = live;
+		if (live >= c->sparse_bytes / 2)
+			return true;
+	}
 	xl_cache_flush(p);
 	raced = xl_depots_flush(p);
 	if (raced)

@@ -196,8 +196,8 @@ bool file_says(const char *path, const char *text);
 bool kernel_has_kasan(void);
 
 /*
- * How many turns a test makes in which threads or processes meet by chance: @nr, but a tenth of
- * that where KASAN slows each turn, except with LONG=1.
+ * How many turns a test makes in which threads or processes meet by chance, or how many threads or
+ * arenas it has: @nr, but a tenth of that where KASAN slows each, except with LONG=1.
  */
 unsigned int turns(unsigned int nr);
 

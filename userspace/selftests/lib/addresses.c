@@ -45,7 +45,7 @@ TEST_F(lib_addresses, a_thousand_arenas_of_a_gib_come_and_go)
 {
 	struct xalloc_arena_config config = { .size = sizeof(config), .arena_bytes = 1UL << 30 };
 	/* The addresses of UML end at 511 GiB. */
-	unsigned int nr, nr_arenas = is_thp_kernel() ? 1000 : 300, round;
+	unsigned int nr, nr_arenas = is_thp_kernel() ? turns(1000) : 300, round;
 	struct rlimit files = { 4096, 4096 };
 	struct xalloc_arena *arenas[1000];
 	size_t before, after;

@@ -151,7 +151,7 @@ TEST_F_TIMEOUT(lib_threads, are_refused_when_most_of_the_limit_is_in_blocks, TES
 
 TEST_F_TIMEOUT(lib_threads, that_idle_keep_little_in_all, TEST_TIMEOUT_LONG)
 {
-	unsigned int nr, nr_threads = 1000;
+	unsigned int nr, nr_threads = turns(1000);
 	struct xalloc_arena *arena;
 
 	setenv("XALLOC_LIMIT", "4G", 1);
