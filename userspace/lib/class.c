@@ -8,8 +8,6 @@
  */
 #include "internal.h"
 
-#define MAX_SLAB_SLICES (XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES)
-
 struct xl_class xl_classes[XL_NR_CACHED];
 uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 
@@ -17,7 +15,7 @@ uint8_t xl_class_of_size[XALLOC_SLICE_BYTES / XL_QUANTUM + 1];
 static bool is_used_well(unsigned int cls, uint32_t nr_slices)
 {
 	size_t bytes = xalloc_class_bytes(cls), least = bytes;
-	size_t nr = MAX_SLAB_SLICES / nr_slices * (nr_slices * XL_SLICE / bytes);
+	size_t nr = XL_SEGMENT_SLICES / nr_slices * (nr_slices * XL_SLICE / bytes);
 
 	/* Below, what rounding takes is promised, and tails are short. */
 	if (cls >= XALLOC_CLASSES_PER_DOUBLING)

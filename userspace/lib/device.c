@@ -321,8 +321,7 @@ static int device_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t
 	grant->offset = page.offset;
 	grant->zero = page.flags & XALLOC_PAGE_ZERO;
 	grant->huge = page.contig_bytes >= XL_SEGMENT;
-	if (ret >= 0 && page.contig_bytes < XL_SEGMENT &&
-	    atomic_exchange(&arena->explains_pieces, false))
+	if (ret >= 0 && !grant->huge && atomic_exchange(&arena->explains_pieces, false))
 		xl_explain("xalloc: arena %llu goes on with pieces of 64 KiB: the kernel has no huge page at hand\n",
 			   (unsigned long long)arena->id);
 	return ret < 0 ? ret : 0;

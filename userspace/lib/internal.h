@@ -56,6 +56,7 @@
 
 #define XL_SLICE ((size_t)XALLOC_SLICE_BYTES)
 #define XL_SEGMENT ((size_t)XALLOC_SEGMENT_BYTES)
+#define XL_SEGMENT_SLICES ((uint32_t)(XALLOC_SEGMENT_BYTES / XALLOC_SLICE_BYTES))
 /* A hardware page, which large blocks are multiples of. */
 #define XL_KPAGE ((size_t)4096)
 #define XL_GIB ((size_t)1 << 30)

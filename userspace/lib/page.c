@@ -26,7 +26,6 @@
 #include "zone.h"
 
 #define MAP_BITS 64
-#define SEGMENT_SLICES (XL_SEGMENT / XL_SLICE)
 
 static size_t map_words(uint32_t nr_blocks)
 {
@@ -76,9 +75,9 @@ static void count_slices(struct xalloc_arena *arena, const struct xl_page *page,
 	if (!arena->segments)
 		return;
 	for (; slice < end; slice += some) {
-		_Atomic uint8_t *count = &arena->segments[slice / SEGMENT_SLICES].nr_slices;
+		_Atomic uint8_t *count = &arena->segments[slice / XL_SEGMENT_SLICES].nr_slices;
 
-		some = SEGMENT_SLICES - slice % SEGMENT_SLICES;
+		some = XL_SEGMENT_SLICES - slice % XL_SEGMENT_SLICES;
 		if (some > end - slice)
 			some = end - slice;
 		if (more && !atomic_fetch_add_explicit(count, some, memory_order_relaxed))

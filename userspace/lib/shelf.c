@@ -16,7 +16,6 @@
 #include "run.h"
 #include "shelf.h"
 
-#define SEGMENT_SLICES (XL_SEGMENT / XL_SLICE)
 #define ALL UINT32_MAX
 
 /* Slabs of longer blocks have few blocks each, and threads keep few of these. */
@@ -85,7 +84,7 @@ static struct xl_shelf *create(struct xalloc_arena *arena)
 
 	if (!shelf)
 		return NULL;
-	if (xl_run_grant(arena, XL_SEGMENT, SEGMENT_SLICES, &whole)) {
+	if (xl_run_grant(arena, XL_SEGMENT, XL_SEGMENT_SLICES, &whole)) {
 		xl_meta_put(XL_POOL_SHELF, shelf);
 		shelf = NULL;
 	} else {
@@ -176,22 +175,26 @@ static uint32_t dissolve(struct xalloc_arena *arena, uint64_t *offset)
 
 void xl_shelves_trim(struct xalloc_arena *arena)
 {
-	struct xalloc_range run;
-	uint32_t free, first, nr;
+	/* Between two runs lies a slab at least. */
+	struct xalloc_range runs[XL_SEGMENT_SLICES / 2];
+	struct xl_process *p = xl_process_peek();
+	uint32_t free, first, nr, nr_runs;
 	uint64_t offset;
 
 	/* The kernel frees no part of what a dma-buf holds. */
 	if (!arena->segments || atomic_load_explicit(&arena->has_exports, memory_order_relaxed))
 		return;
-	xl_flight_begin(xl_process_peek());
+	xl_flight_begin(p);
 	while ((free = dissolve(arena, &offset))) {
-		for (; free; free &= ~mask_of(first, nr)) {
+		for (nr_runs = 0; free; free &= ~mask_of(first, nr)) {
 			first = __builtin_ctz(free);
 			nr = __builtin_ctz(~(free >> first));
-			run.offset = offset + first * XL_SLICE;
-			run.bytes = nr * XL_SLICE;
-			xl_runs_free(arena, &run, 1);
+			runs[nr_runs++] = (struct xalloc_range){
+				.offset = offset + first * XL_SLICE,
+				.bytes = nr * XL_SLICE,
+			};
 		}
+		xl_runs_free(arena, runs, nr_runs);
 	}
-	xl_flight_end(xl_process_peek());
+	xl_flight_end(p);
 }

@@ -59,7 +59,7 @@ struct meeting {
 	volatile bool is_left;
 };
 
-enum { NR_TURNS = 100 };
+enum { NR_TURNS = 300 };
 
 static void mutex_make(pthread_mutex_t *mutex)
 {
@@ -87,9 +87,9 @@ static void meeting_make(struct meeting *meeting)
 /* The turns are taken one by one, by two processes, one of which has the odd ones. */
 static bool take_turns(struct meeting *meeting, bool is_odd)
 {
-	int i, rc = 0;
+	int nr = turns(NR_TURNS), i, rc = 0;
 
-	for (i = 0; i < NR_TURNS && !rc; i++) {
+	for (i = 0; i < nr && !rc; i++) {
 		rc = pthread_mutex_lock(&meeting->mutex);
 		while (!rc && meeting->turn % 2 != is_odd)
 			rc = pthread_cond_wait(&meeting->cond, &meeting->mutex);
@@ -97,7 +97,7 @@ static bool take_turns(struct meeting *meeting, bool is_odd)
 		rc = rc ?: pthread_cond_signal(&meeting->cond);
 		rc = rc ?: pthread_mutex_unlock(&meeting->mutex);
 	}
-	for (i = 0; i < NR_TURNS && !rc; i++) {
+	for (i = 0; i < nr && !rc; i++) {
 		if (is_odd)
 			rc = sem_wait(&meeting->to_child) ?: sem_post(&meeting->to_parent);
 		else
@@ -135,7 +135,7 @@ TEST_F(holes, processes_wait_for_each_other)
 		raise(SIGKILL);
 	}
 	EXPECT_TRUE(take_turns(meeting, false));
-	EXPECT_EQ(2 * NR_TURNS, meeting->turn);
+	EXPECT_EQ(2 * turns(NR_TURNS), meeting->turn);
 	while (!meeting->is_left)
 		sched_yield();
 	EXPECT_EQ(EOWNERDEAD, pthread_mutex_lock(&meeting->left));

@@ -2,17 +2,24 @@
 #include "kpages.h"
 #include "helpers.h"
 
-static uint64_t read_entry(const char *path, uint64_t index)
+/* Returns how many of the @nr entries from @first on the file has. */
+static size_t read_entries(const char *path, uint64_t first, size_t nr, uint64_t *entries)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t entry = 0;
+	ssize_t bytes;
 
 	if (fd < 0)
 		return 0;
-	if (pread(fd, &entry, sizeof(entry), index * sizeof(entry)) != sizeof(entry))
-		entry = 0;
+	bytes = pread(fd, entries, nr * sizeof(*entries), first * sizeof(*entries));
 	close(fd);
-	return entry;
+	return bytes < 0 ? 0 : bytes / sizeof(*entries);
+}
+
+static uint64_t read_entry(const char *path, uint64_t index)
+{
+	uint64_t entry;
+
+	return read_entries(path, index, 1, &entry) ? entry : 0;
 }
 
 uint64_t pagemap_entry(const volatile void *addr)
@@ -32,17 +39,12 @@ uint64_t pfn_of(const volatile void *addr)
 
 bool pfns_of(const volatile void *addr, size_t nr, uint64_t *pfns)
 {
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	ssize_t bytes;
-	size_t i;
+	const uint64_t first = (uintptr_t)addr / KPAGE_BYTES;
+	size_t nr_read = read_entries("/proc/self/pagemap", first, nr, pfns), i;
 
-	if (fd < 0)
-		return false;
-	bytes = pread(fd, pfns, nr * sizeof(*pfns), (uintptr_t)addr / KPAGE_BYTES * sizeof(*pfns));
-	close(fd);
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr_read; i++)
 		pfns[i] = pfn_in(pfns[i]);
-	return bytes == (ssize_t)(nr * sizeof(*pfns));
+	return nr_read == nr;
 }
 
 bool kpage_has(uint64_t pfn, unsigned int flag)
@@ -55,15 +57,10 @@ bool is_in_folio(uint64_t pfn, unsigned int order)
 	const uint64_t nr = 1UL << order, first = pfn & ~(nr - 1);
 	/* And one behind it, which stays 0 at the end of memory. */
 	uint64_t flags[XALLOC_SEGMENT_BYTES / KPAGE_BYTES + 1] = {};
-	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-	ssize_t bytes;
 	uint64_t i;
 
-	if (fd < 0)
-		return false;
-	bytes = pread(fd, flags, (nr + 1) * sizeof(*flags), first * sizeof(*flags));
-	close(fd);
-	if (bytes < (ssize_t)(nr * sizeof(*flags)) || !(flags[0] >> KPF_COMPOUND_HEAD & 1))
+	if (read_entries("/proc/kpageflags", first, nr + 1, flags) < nr ||
+	    !(flags[0] >> KPF_COMPOUND_HEAD & 1))
 		return false;
 	for (i = 1; i < nr; i++)
 		if (!(flags[i] >> KPF_COMPOUND_TAIL & 1))
