@@ -669,11 +669,11 @@ static uint32_t await_command(const struct passwd *pw)
 
 /*
  * With every process dead nothing may hold the module; what is freed late (a file's
- * last reference, RCU) gets ten seconds.
+ * last reference, RCU) gets a minute, which only a guest that fails takes.
  */
 static void unload_xalloc(void)
 {
-	for (int try = 0; try < 100; try++) {
+	for (int try = 0; try < 600; try++) {
 		umount(NAMES);
 		if (!syscall(SYS_delete_module, "xalloc", O_NONBLOCK) || errno == ENOENT)
 			return;
