@@ -19,7 +19,8 @@
  * handler, and for other errors, std::bad_alloc is thrown. Where an arena, a heap or a call on one
  * is refused, std::system_error is thrown with the errno that <libxalloc.h> names. With
  * -fno-exceptions the program aborts instead, after one line on stderr. A program that wants to go
- * on makes the call of <libxalloc.h> itself, and gives the result to the class.
+ * on makes the call of <libxalloc.h> itself. If the result is not NULL, an arena or a heap can own
+ * it.
  *
  * With -fno-rtti a memory_resource is equal to itself only. All files of a program that include
  * this header must agree about both options.
@@ -70,7 +71,7 @@ template <class Error> [[noreturn]] inline void fail()
 #endif
 }
 
-/* What a call has returned. */
+/* Returns @ptr, which is what @call has returned; NULL is an error, with errno. */
 template <class T> T *not_null(T *ptr, const char *call)
 {
 	if (!ptr)
@@ -78,7 +79,7 @@ template <class T> T *not_null(T *ptr, const char *call)
 	return ptr;
 }
 
-/* What an object has, unless it was moved from. */
+/* Returns @ptr, which is what an object owns: NULL if the object was moved from. */
 template <class T> T *not_moved(T *ptr, const char *call)
 {
 	if (!ptr)

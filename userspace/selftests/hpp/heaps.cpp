@@ -192,6 +192,37 @@ static int buffers()
 	return 0;
 }
 
+/* What the calls of <libxalloc.h> return. */
+static int owns_what_c_made()
+{
+	static char memory[1 << 20];
+	xalloc_arena_stat stat = {};
+
+	stat.size = sizeof(stat);
+	{
+		xalloc::arena arena(xalloc_arena_adopt(memory, sizeof(memory)));
+		xalloc::heap heap(arena);
+		xalloc::buffer<char> text(heap, 100);
+
+		CHECK(text.data() >= memory && text.data() < memory + sizeof(memory));
+		CHECK(xalloc_arena_adopt(memory, sizeof(memory)) == nullptr);
+	}
+	/* The first arena is destroyed, so the memory can be adopted again. */
+	xalloc::arena again(xalloc_arena_adopt(memory, sizeof(memory)));
+
+	xalloc_arena *general = xalloc_arena_default();
+	CHECK(general && !xalloc_arena_stats(general, &stat));
+	std::uint64_t nr_heaps = stat.nr_heaps;
+	{
+		xalloc::heap heap(xalloc_heap_create(general));
+		vector<int> numbers(1000, 1, heap);
+
+		CHECK(!xalloc_arena_stats(general, &stat) && stat.nr_heaps == nr_heaps + 1);
+	}
+	CHECK(!xalloc_arena_stats(general, &stat) && stat.nr_heaps == nr_heaps);
+	return 0;
+}
+
 static int blocks_and_trim()
 {
 	xalloc::arena arena(64 << 20);
@@ -381,6 +412,7 @@ static const struct {
 	{ "moved_containers", moved_containers, "ok" },
 	{ "moved_owners", moved_owners, "ok" },
 	{ "buffers", buffers, "ok" },
+	{ "owns_what_c_made", owns_what_c_made, "ok" },
 	{ "blocks_and_trim", blocks_and_trim, "ok" },
 	{ "destruction_order", destruction_order, "ok" },
 	{ "fork_and_destroy", fork_and_destroy, "ok" },
