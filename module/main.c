@@ -64,3 +64,4 @@ module_exit(xalloc_exit);
 MODULE_DESCRIPTION("Arenas of pinned huge-page memory");
 MODULE_AUTHOR("The xalloc authors");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(XALLOC_VERSION);

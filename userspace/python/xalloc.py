@@ -89,7 +89,7 @@ def _call(name, restype, *argtypes):
     return function
 
 
-_library = ctypes.CDLL("libxalloc.so.0", use_errno=True)
+_library = ctypes.CDLL("libxalloc.so.1", use_errno=True)
 _pointer, _size, _offset = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
 
 _calloc = _call("calloc", _pointer, _size, _size)
