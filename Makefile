@@ -7,7 +7,8 @@ KERNEL ?=
 export KERNEL LONG FILE HERE FORCE CHANGED
 
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
-	check-debug check-gates lint deps load unload install uninstall clean help
+	check-debug check-gates lint deps load unload install uninstall install-module uninstall-module \
+	clean help
 
 # Where the headers of the running kernel are missing, the module is left out, because headers of another kernel
 # would have to be fetched.
@@ -73,6 +74,9 @@ unload load:
 install uninstall:
 	@$(MAKE) --no-print-directory -C userspace $@
 
+install-module uninstall-module:
+	@scripts/install-module $(@:-module=)
+
 clean:
 	@rm -rf build
 
@@ -93,6 +97,9 @@ help:
 	@echo '                    while anything would be lost: FORCE=1 loses arenas that no process has'
 	@echo '  install         - libxalloc, its headers, libxalloc.pc, man pages and xalloc.py, below PREFIX=/usr/local'
 	@echo '                    (root), or below DESTDIR for a package; uninstall undoes it'
+	@echo '  install-module  - the module, for the running kernel or KVER=VERSION; udev rule, group, list of modules to'
+	@echo '                    load and mount unit, below PREFIX=/usr/local (root), or below DESTDIR; DKMS=1 has DKMS'
+	@echo '                    build the module; uninstall-module undoes it'
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
 	@echo ''
 	@echo 'Test:'
