@@ -8,7 +8,7 @@ export KERNEL LONG FILE HERE FORCE CHANGED
 
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
 	check-debug check-gates lint deps load unload install uninstall install-module uninstall-module \
-	clean help
+	deb clean help
 
 # Where the headers of the running kernel are missing, the module is left out, because headers of another kernel
 # would have to be fetched.
@@ -77,6 +77,9 @@ install uninstall:
 install-module uninstall-module:
 	@scripts/install-module $(@:-module=)
 
+deb:
+	@scripts/deb
+
 clean:
 	@rm -rf build
 
@@ -100,6 +103,7 @@ help:
 	@echo '  install-module  - the module, for the running kernel or KVER=VERSION; udev rule, group, list of modules to'
 	@echo '                    load and mount unit, below PREFIX=/usr/local (root), or below DESTDIR; DKMS=1 has DKMS'
 	@echo '                    build the module; uninstall-module undoes it'
+	@echo '  deb             - the Debian packages, in build/deb; scripts/deb-check tries them in new roots'
 	@echo '  deps            - list the Debian packages that all this needs, with their size'
 	@echo ''
 	@echo 'Test:'
