@@ -128,6 +128,8 @@ extern "C" {
 struct xalloc_arena;
 /* An allocator over one arena, with a lock of its own. */
 struct xalloc_heap;
+/* A chunk hook of an arena. */
+struct xalloc_hook;
 
 /*
  * The default heap
@@ -316,7 +318,7 @@ enum xalloc_pages {
  * @reserve_low_bytes: a reserve of zeroed memory, charged like blocks, is filled in the
  *	background when it falls below this; rounded up to 2 MiB
  * @reserve_high_bytes: up to this; at most @arena_bytes
- * @chunk_bytes: for xalloc_set_chunk_hook(): a power of two, at least 2 MiB, at most
+ * @chunk_bytes: for xalloc_chunk_hook_add(): a power of two, at least 2 MiB, at most
  *	@arena_bytes and @limit_bytes. Zero: the largest up to @limit_bytes and 1 GiB
  *
  * Zero in any member but @size means its default. Later versions append members.
@@ -415,7 +417,7 @@ struct xalloc_arena *xalloc_arena_adopt(void *memory, size_t size);
  * XALLOC_PERSIST what its blocks hold stays. Memory that a device or the kernel still has pinned
  * goes back when the last pin drops.
  *
- * Return: 0, or -errno: -EBUSY for the arena of the default heap.
+ * Return: 0, or -errno: -EBUSY for the arena of the default heap, -EDEADLK in a chunk hook.
  */
 int xalloc_arena_destroy(struct xalloc_arena *arena);
 
@@ -467,37 +469,76 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
 int xalloc_arena_trim(struct xalloc_arena *arena);
 
 /**
- * xalloc_set_chunk_hook() - be told of memory before it is used, and before it goes
- * @arena: an arena of this process alone, from which nothing was allocated yet
- * @on_add: called with @ctx, an address and a length; returns 0, or -errno to refuse. Or NULL
- * @on_remove: the same before the memory goes back. Or NULL
+ * struct xalloc_chunk_hook - what to call for each chunk of an arena
+ * @size: sizeof(struct xalloc_chunk_hook)
+ * @added: called with @ctx, the chunk's address and its length, before a block is in the chunk. It
+ *	may set *@cookie, which is NULL before, to whatever stands for the chunk. Returns 0, or
+ *	-errno to refuse the chunk. Or NULL
+ * @removed: called with the same and the cookie before the memory goes back. Or NULL
  * @ctx: for both
- *
- * For devices and calls with which memory must be registered, such as io_uring's fixed buffers.
- * From the first hook on the arena's memory is committed, charged and given back in chunks of
- * &xalloc_arena_config.chunk_bytes, aligned to that in the arena, and no block lies in two. A
- * chunk's @on_add comes before any block is in it; an error gives the chunk back and is errno
- * of the allocation. Chunks stay when their last block is freed, until xalloc_arena_trim() or
- * _destroy() is called; @on_remove comes before. What is left of the limit below a chunk is not
- * used. A block, with an alignment above 64 KiB added to it, is at most as large as a chunk:
- * EFBIG.
- *
- * Hooks are called by the thread that allocates, trims or destroys, without a lock: @on_add may
- * allocate, in this arena too. Those of two chunks may run at the same time, and an allocation that
- * would be refused waits for those of other threads. A thread that is cancelled meanwhile goes on
- * to the next cancellation point after the call.
- *
- * A second hook takes the place of the first: @on_add is called for each chunk, then the @on_remove
- * of the first. Nobody else may use the arena during that. NULL for both ends it. At exit
- * nothing is called.
- *
- * Return: 0, or -errno: what @on_add returned, after @on_remove for those it had accepted and with
- * the old hook in place; -EBUSY when something was allocated in the arena before the first hook;
- * -EOPNOTSUPP for adopted memory.
  */
-int xalloc_set_chunk_hook(struct xalloc_arena *arena,
-			  int (*on_add)(void *ctx, void *address, size_t bytes),
-			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx);
+struct xalloc_chunk_hook {
+	size_t size;
+	int (*added)(void *ctx, void *address, size_t bytes, void **cookie);
+	void (*removed)(void *ctx, void *address, size_t bytes, void *cookie);
+	void *ctx;
+};
+
+/**
+ * xalloc_chunk_hook_add() - be told of memory before it is used, and before it goes
+ * @arena: an arena of this process alone. Before its first hook nothing was allocated from it
+ * @hook: what to call; it is copied
+ *
+ * For devices and calls with which memory must be registered, such as RDMA and io_uring's fixed
+ * buffers. From the first hook on the arena's memory is committed, charged and given back in chunks
+ * of &xalloc_arena_config.chunk_bytes, aligned to that in the arena, and no block lies in two.
+ * Chunks stay when their last block is freed, until xalloc_arena_trim() or xalloc_arena_destroy()
+ * is called. What is left of the limit below a chunk is not used. A block, with an alignment above
+ * 64 KiB added to it, is at most as large as a chunk: EFBIG.
+ *
+ * An arena has up to 32 hooks. Each of them is told of each chunk once, in the order in which the
+ * hooks were added. If one refuses, the hooks that were told before are told of the removal, the
+ * chunk goes back, and the refusal is errno of the allocation. A chunk that goes is withdrawn from
+ * the last hook first. A hook that is added later is told of all chunks that are there before this
+ * call returns. Other threads may use the arena meanwhile.
+ *
+ * Hooks are called by the thread that allocates, trims, destroys, adds or removes, without a lock:
+ * those of two chunks may run at the same time, and an allocation that would be refused waits for
+ * the hooks of other threads. A thread that is cancelled meanwhile goes on to the next cancellation
+ * point after the call. A hook may allocate, free and trim, in this arena too. It may not add or
+ * remove hooks or destroy an arena: EDEADLK. At exit nothing is called.
+ *
+ * Return: the hook, or NULL with errno set: what @hook->added returned, after @hook->removed for
+ * the chunks it had accepted; EBUSY when something was allocated in the arena before its first
+ * hook; EDEADLK in a hook; EINVAL for a @hook->size that this library does not know; ENOSPC when
+ * there are 32 hooks; EOPNOTSUPP for adopted memory; ENOMEM; ESTALE for an arena that is gone.
+ */
+XALLOC_ATTR(warn_unused_result)
+struct xalloc_hook *xalloc_chunk_hook_add(struct xalloc_arena *arena,
+					  const struct xalloc_chunk_hook *hook);
+
+/**
+ * xalloc_chunk_hook_remove() - end a hook
+ * @hook: what xalloc_chunk_hook_add() returned
+ *
+ * Tells the hook of the removal of each chunk that it knows. The chunks stay, and so do their
+ * blocks. When the call returns, the hook is not called any more by any thread, and @hook is gone.
+ * xalloc_arena_destroy() removes the hooks of the arena itself.
+ *
+ * Return: 0, or -errno: -EDEADLK in a hook, -ESTALE in a child of fork().
+ */
+int xalloc_chunk_hook_remove(struct xalloc_hook *hook);
+
+/**
+ * xalloc_chunk_cookie() - what a hook has for the chunk that holds an address
+ * @hook: what xalloc_chunk_hook_add() returned
+ * @ptr: any address in a block of the arena
+ *
+ * One look into a table, without a lock: any thread may call it at any time, also in a hook.
+ *
+ * Return: the cookie that @added gave, or NULL if the hook knows no chunk there.
+ */
+void *xalloc_chunk_cookie(const struct xalloc_hook *hook, const void *ptr);
 
 /*
  * Statistics

@@ -416,6 +416,9 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 
 	if (!p)
 		return -ESTALE;
+	/* It waits until no other hook is called. */
+	if (xl_chunks_in_hook())
+		return -EDEADLK;
 	pthread_mutex_lock(&p->lock);
 	if (!is_alive(arena))
 		ret = -ESTALE;

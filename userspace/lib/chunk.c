@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * Chunks: arenas whose memory is told to a hook before it is used.
+ * Chunks: arenas whose memory is told to hooks before it is used.
  *
- * With a hook, an arena's own backend grants whole chunks alone, and this one, in its place, places
- * pages in them as the kernel would. A grant that finds no room says XL_ADD_CHUNK,
- * and who allocates adds a chunk and tries again.
+ * With a hook, the arena's own backend grants whole chunks alone. The backend here takes its place
+ * and places pages in the chunks as the kernel would. A grant that finds no room says XL_ADD_CHUNK.
+ * The caller then adds a chunk and tries again.
  *
- * A chunk goes NONE -> ADDING -> READY -> REMOVING -> NONE. Pages are placed in READY ones; the
- * hook is called without the lock in the two states between.
+ * A chunk goes ADDING -> READY -> REMOVING. Pages are placed in READY chunks only. Hooks are called
+ * without a lock. Each call is for one chunk and one hook: the bit of the hook in chunk->told says
+ * whether the hook knows the chunk, and it changes under the lock before the call. So no chunk is
+ * told twice, whatever other threads do meanwhile. These rules keep the memory there:
+ *
+ *	A chunk is freed when chunk->told and chunk->nr_calls are zero.
+ *	A hook is freed when no chunk has its bit and hook->nr_calls is zero.
+ *	A chunk becomes READY when each hook that is not leaving knows it.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,23 +24,51 @@
 #include "os.h"
 #include "zone.h"
 
+/* One bit of chunk.told for each hook of an arena. */
+#define NR_HOOKS_MAX 32
+
 enum state {
-	NONE,
 	ADDING,
 	READY,
 	REMOVING,
 };
 
 struct chunk {
+	struct xl_list link; /* xl_chunks.list; its first word is xl_meta_put()'s */
 	enum state state;
-	const bool *in_hook; /* of the thread that adds or removes it */
-	bool zero;           /* but for what is dirty */
-	uint32_t nr_used;    /* slices */
+	const void *owner;  /* of a chunk that is not READY: the thread that adds or removes it */
+	uint32_t first, nr; /* segments */
+	uint32_t told;      /* bit n: the hook of slot n knows it */
+	unsigned int nr_calls; /* of hooks, about this chunk, in progress */
+	bool zero;             /* but for what is dirty */
+	uint32_t nr_used;      /* slices */
 	struct xalloc_placement placement;
 };
 
-/* This thread is in a hook: what it waits for may be itself. */
-static __thread bool in_hook __attribute__((tls_model("initial-exec")));
+struct xalloc_hook {
+	struct xl_list link; /* xl_chunks.hooks; its first word is xl_meta_put()'s */
+	struct xalloc_arena *arena;
+	struct xalloc_chunk_hook config;
+	unsigned int slot;
+	unsigned int nr_calls;     /* in progress */
+	bool leaves;               /* it is told of no chunk any more */
+	const void *changer;       /* the thread that adds or removes it, or NULL */
+	atomic_uintptr_t *cookies; /* of a segment */
+};
+
+/* A call of a hook in progress. The thread that makes it has it on its stack. */
+struct call {
+	struct call *outer; /* the hook of which has allocated or freed */
+	struct xl_chunks *chunks;
+	struct chunk *chunk;
+	struct xalloc_hook *hook;
+};
+
+/*
+ * The innermost call of this thread, or NULL. A thread in a hook waits for no other thread, which
+ * may wait for it. The address of this variable names the thread.
+ */
+static __thread struct call *calls __attribute__((tls_model("initial-exec")));
 
 /* nr_changed when this thread's last grant found no room. */
 static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
@@ -44,21 +78,19 @@ struct xl_chunks {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
 	const struct xl_backend *backend; /* the arena's own */
-	int (*on_add)(void *ctx, void *address, size_t bytes);
-	void (*on_remove)(void *ctx, void *address, size_t bytes);
-	void *ctx;
-	uint64_t nr_granted;      /* slices */
-	unsigned int nr_changing; /* threads in xl_chunk_add(), and chunks that go */
-	uint64_t nr_changed;      /* chunks that came or went */
-	pthread_cond_t changed;
-	uint32_t nr;
-	struct chunk *chunks;
+	struct xl_list list;              /* chunks, by address */
+	struct xl_list hooks;             /* in the order in which they were added */
+	uint64_t nr_granted;              /* slices */
+	unsigned int nr_changing;         /* threads in xl_chunk_add(), and chunks that go */
+	uint64_t nr_changed;              /* chunks that came or went */
+	pthread_cond_t changed;           /* or a call of a hook has ended */
+	struct chunk *_Atomic *chunk_of;  /* of a segment; or NULL */
 	uint32_t *dirty; /* of a segment: bit n: slice n was granted since the chunk was added */
 };
 
-static size_t chunks_bytes(const struct xalloc_arena *arena)
+static size_t chunk_of_bytes(const struct xalloc_arena *arena)
 {
-	return arena->bytes / arena->chunk_bytes * sizeof(struct chunk);
+	return arena->bytes / XL_SEGMENT * sizeof(struct chunk *);
 }
 
 static size_t dirty_bytes(const struct xalloc_arena *arena)
@@ -66,14 +98,39 @@ static size_t dirty_bytes(const struct xalloc_arena *arena)
 	return arena->bytes / XL_SEGMENT * sizeof(uint32_t);
 }
 
-static struct xalloc_range range_of(const struct xalloc_arena *arena, uint32_t i)
+static size_t cookies_bytes(const struct xalloc_arena *arena)
 {
-	return (struct xalloc_range){ i * arena->chunk_bytes, arena->chunk_bytes };
+	return arena->bytes / XL_SEGMENT * sizeof(uintptr_t);
 }
 
-static void *address_of(const struct xalloc_arena *arena, uint32_t i)
+static struct xalloc_range range_of(const struct chunk *chunk)
 {
-	return (void *)(arena->base + i * arena->chunk_bytes);
+	return (struct xalloc_range){ chunk->first * XL_SEGMENT, chunk->nr * XL_SEGMENT };
+}
+
+static struct chunk *chunk_at(const struct xl_chunks *c, uint64_t offset)
+{
+	return atomic_load_explicit(&c->chunk_of[offset / XL_SEGMENT], memory_order_relaxed);
+}
+
+/* With the lock. The next chunk that begins in @segment or behind it, or NULL. */
+static struct chunk *chunk_from(const struct xl_chunks *c, uint32_t segment)
+{
+	struct xl_list *pos;
+
+	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+
+		if (chunk->first >= segment)
+			return chunk;
+	}
+	return NULL;
+}
+
+bool xl_chunks_border(const struct xalloc_arena *arena, uint64_t offset)
+{
+	return arena->chunks &&
+	       (!offset || chunk_at(arena->chunks, offset - 1) != chunk_at(arena->chunks, offset));
 }
 
 /* --- pages */
@@ -92,13 +149,41 @@ static bool mark_dirty(struct xl_chunks *c, uint32_t slice, uint32_t nr_slices)
 	return zero;
 }
 
+/* As backend->grant(), with the lock. */
+static int grant_in(struct xl_chunks *c, uint32_t nr_slices, struct xl_grant *grant)
+{
+	struct xalloc_placement_request request = { .nr_slices = nr_slices };
+	struct xl_list *pos;
+	uint32_t slice = 0;
+	int ret;
+
+	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+
+		if (chunk->state != READY)
+			continue;
+		ret = xalloc_placement_take(&chunk->placement, &request, &slice);
+		if (ret == -ENOMEM)
+			return ret;
+		if (ret)
+			continue;
+		slice += chunk->first * XALLOC_SLICES_PER_SEGMENT;
+		chunk->nr_used += nr_slices;
+		c->nr_granted += nr_slices;
+		*grant = (struct xl_grant){
+			.offset = slice * XL_SLICE,
+			.zero = mark_dirty(c, slice, nr_slices) && chunk->zero,
+		};
+		return 0;
+	}
+	return -XL_ADD_CHUNK;
+}
+
 static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t tag,
 		       struct xl_grant *grant)
 {
-	struct xalloc_placement_request request = { .nr_slices = nr_slices };
 	struct xl_chunks *c = arena->chunks;
-	uint32_t i, slice = 0;
-	int ret = -XL_ADD_CHUNK;
+	int ret;
 
 	(void)tag;
 	if (grant->at)
@@ -107,36 +192,21 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 		return -EFBIG;
 	xl_meta_ready(nr_slices);
 	pthread_mutex_lock(&c->lock);
-	for (i = 0; i < c->nr; i++) {
-		if (c->chunks[i].state != READY)
-			continue;
-		ret = xalloc_placement_take(&c->chunks[i].placement, &request, &slice);
-		if (!ret || ret == -ENOMEM)
-			break;
-		ret = -XL_ADD_CHUNK;
-	}
-	if (!ret) {
-		slice += i * (arena->chunk_bytes / XL_SLICE);
-		c->chunks[i].nr_used += nr_slices;
-		c->nr_granted += nr_slices;
-		*grant = (struct xl_grant){
-			.offset = slice * XL_SLICE,
-			.zero = mark_dirty(c, slice, nr_slices) && c->chunks[i].zero,
-		};
-	}
+	ret = grant_in(c, nr_slices, grant);
 	nr_seen = c->nr_changed;
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
 
-static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
+static int free_one(struct xl_chunks *c, const struct xalloc_range *page)
 {
-	struct xl_chunks *c = arena->chunks;
-	struct chunk *chunk = &c->chunks[page->offset / arena->chunk_bytes];
+	struct chunk *chunk = chunk_at(c, page->offset);
 	uint32_t nr_slices = page->bytes / XL_SLICE;
 	int ret;
 
-	ret = xalloc_placement_give(&chunk->placement, page->offset % arena->chunk_bytes / XL_SLICE,
+	ret = xalloc_placement_give(&chunk->placement,
+				    page->offset / XL_SLICE -
+					    chunk->first * XALLOC_SLICES_PER_SEGMENT,
 				    nr_slices);
 	if (ret)
 		return ret;
@@ -152,7 +222,7 @@ static int chunk_free(struct xalloc_arena *arena, const struct xalloc_range *pag
 
 	pthread_mutex_lock(&arena->chunks->lock);
 	while (done < nr && !ret) {
-		ret = free_one(arena, &pages[done]);
+		ret = free_one(arena->chunks, &pages[done]);
 		done += !ret;
 	}
 	pthread_mutex_unlock(&arena->chunks->lock);
@@ -185,12 +255,16 @@ static int chunk_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 static void chunk_destroy(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
-	uint32_t i;
+	struct xl_list *pos;
 
-	for (i = 0; i < c->nr; i++)
-		if (c->chunks[i].state == READY)
-			xalloc_placement_fini(&c->chunks[i].placement);
-	xl_os_unmap(c->chunks, chunks_bytes(arena));
+	while ((pos = c->list.next) != &c->list) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+
+		xl_list_del(pos);
+		xalloc_placement_fini(&chunk->placement);
+		xl_meta_put(XL_POOL_CHUNK, chunk);
+	}
+	xl_os_unmap((void *)c->chunk_of, chunk_of_bytes(arena));
 	xl_os_unmap(c->dirty, dirty_bytes(arena));
 	c->backend->destroy(arena);
 	xl_meta_put(XL_POOL_CHUNKS, c);
@@ -205,102 +279,254 @@ static const struct xl_backend chunk_backend = {
 	.export = chunk_export,
 };
 
-/* --- chunks come and go, without a lock */
+/* --- calls of hooks; all with the lock, which they let go during the call */
 
-static void set_state(struct xl_chunks *c, struct chunk *chunk, enum state state)
+static void begin_call(struct call *call)
 {
-	pthread_mutex_lock(&c->lock);
-	chunk->state = state;
-	pthread_mutex_unlock(&c->lock);
+	call->outer = calls;
+	calls = call;
+	call->chunk->nr_calls++;
+	call->hook->nr_calls++;
+	pthread_mutex_unlock(&call->chunks->lock);
 }
 
-static int call_on_add(struct xalloc_arena *arena, uint32_t i)
+static void end_call(struct call *call)
 {
-	struct xl_chunks *c = arena->chunks;
-	bool outer = in_hook;
-	int ret;
+	pthread_mutex_lock(&call->chunks->lock);
+	call->hook->nr_calls--;
+	call->chunk->nr_calls--;
+	calls = call->outer;
+	pthread_cond_broadcast(&call->chunks->changed);
+}
 
-	if (!c->on_add)
-		return 0;
-	in_hook = true;
-	ret = c->on_add(c->ctx, address_of(arena, i), arena->chunk_bytes);
-	in_hook = outer;
+static void set_cookie(struct xalloc_hook *hook, const struct chunk *chunk, void *cookie)
+{
+	uint32_t i;
+
+	for (i = chunk->first; i < chunk->first + chunk->nr; i++)
+		atomic_store_explicit(&hook->cookies[i], (uintptr_t)cookie, memory_order_release);
+}
+
+static void *address_of(const struct xalloc_hook *hook, const struct chunk *chunk)
+{
+	return (void *)(hook->arena->base + chunk->first * XL_SEGMENT);
+}
+
+static int tell_added(struct xl_chunks *c, struct chunk *chunk, struct xalloc_hook *hook)
+{
+	struct call call = { .chunks = c, .chunk = chunk, .hook = hook };
+	void *cookie = NULL;
+	int ret = 0;
+
+	chunk->told |= 1U << hook->slot;
+	begin_call(&call);
+	if (hook->config.added)
+		ret = hook->config.added(hook->config.ctx, address_of(hook, chunk),
+					 chunk->nr * XL_SEGMENT, &cookie);
+	if (ret >= 0)
+		set_cookie(hook, chunk, cookie);
+	end_call(&call);
+	if (ret < 0)
+		chunk->told &= ~(1U << hook->slot);
+	return ret < 0 ? ret : 0;
+}
+
+static void tell_removed(struct xl_chunks *c, struct chunk *chunk, struct xalloc_hook *hook)
+{
+	struct call call = { .chunks = c, .chunk = chunk, .hook = hook };
+	uintptr_t cookie;
+
+	chunk->told &= ~(1U << hook->slot);
+	begin_call(&call);
+	cookie = atomic_load_explicit(&hook->cookies[chunk->first], memory_order_relaxed);
+	if (hook->config.removed)
+		hook->config.removed(hook->config.ctx, address_of(hook, chunk),
+				     chunk->nr * XL_SEGMENT, (void *)cookie);
+	set_cookie(hook, chunk, NULL);
+	end_call(&call);
+}
+
+/* The first hook that is to be told of @chunk, or NULL. */
+static struct xalloc_hook *first_untold(struct xl_chunks *c, const struct chunk *chunk)
+{
+	struct xl_list *pos;
+
+	for (pos = c->hooks.next; pos != &c->hooks; pos = pos->next) {
+		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
+
+		if (!hook->leaves && !(chunk->told & 1U << hook->slot))
+			return hook;
+	}
+	return NULL;
+}
+
+/* The last hook that knows @chunk, or NULL. */
+static struct xalloc_hook *last_told(struct xl_chunks *c, const struct chunk *chunk)
+{
+	struct xl_list *pos;
+
+	for (pos = c->hooks.prev; pos != &c->hooks; pos = pos->prev) {
+		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
+
+		if (chunk->told & 1U << hook->slot)
+			return hook;
+	}
+	return NULL;
+}
+
+/* A READY chunk that @hook is to be told of, or NULL. */
+static struct chunk *first_unknown(struct xl_chunks *c, const struct xalloc_hook *hook)
+{
+	struct xl_list *pos;
+
+	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+
+		if (chunk->state == READY && !(chunk->told & 1U << hook->slot))
+			return chunk;
+	}
+	return NULL;
+}
+
+/* The last chunk that @hook knows, or NULL. */
+static struct chunk *last_known(struct xl_chunks *c, const struct xalloc_hook *hook)
+{
+	struct xl_list *pos;
+
+	for (pos = c->list.prev; pos != &c->list; pos = pos->prev) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+
+		if (chunk->told & 1U << hook->slot)
+			return chunk;
+	}
+	return NULL;
+}
+
+/* --- chunks come and go */
+
+/* With the lock: in the list and in the table, or out of them. */
+static void insert(struct xl_chunks *c, struct chunk *chunk)
+{
+	struct chunk *next = chunk_from(c, chunk->first);
+	uint32_t i;
+
+	xl_list_add_before(next ? &next->link : &c->list, &chunk->link);
+	for (i = chunk->first; i < chunk->first + chunk->nr; i++) {
+		atomic_store_explicit(&c->chunk_of[i], chunk, memory_order_relaxed);
+		c->dirty[i] = 0;
+	}
+}
+
+static void take_out(struct xl_chunks *c, struct chunk *chunk)
+{
+	uint32_t i;
+
+	xl_list_del(&chunk->link);
+	for (i = chunk->first; i < chunk->first + chunk->nr; i++)
+		atomic_store_explicit(&c->chunk_of[i], NULL, memory_order_relaxed);
+}
+
+/* With the lock, which it lets go. Withdraws a chunk without pages from all hooks, and frees it. */
+static void withdraw_chunk(struct xalloc_arena *arena, struct chunk *chunk)
+{
+	struct xalloc_range range = range_of(chunk);
+	struct xl_chunks *c = arena->chunks;
+	struct xalloc_hook *hook;
+
+	chunk->state = REMOVING;
+	chunk->owner = &calls;
+	while ((hook = last_told(c, chunk)))
+		tell_removed(c, chunk, hook);
+	/* Another thread may be removing a hook, and telling it of this chunk. */
+	while (chunk->nr_calls)
+		pthread_cond_wait(&c->changed, &c->lock);
+	/* Before anybody can be granted it again. */
+	take_out(c, chunk);
+	pthread_mutex_unlock(&c->lock);
+	xalloc_placement_fini(&chunk->placement);
+	xl_meta_put(XL_POOL_CHUNK, chunk);
+	c->backend->free(arena, &range, 1);
+	pthread_mutex_lock(&c->lock);
+}
+
+/* Tells the hooks of a chunk that was granted at @offset. @by_hook: see xl_chunk_add(). */
+static int introduce(struct xalloc_arena *arena, uint64_t offset, size_t bytes, bool zero,
+		     bool *by_hook)
+{
+	struct chunk *chunk = xl_meta_get(XL_POOL_CHUNK, sizeof(*chunk));
+	struct xl_chunks *c = arena->chunks;
+	struct xalloc_hook *hook;
+	int ret = 0;
+
+	if (!chunk)
+		return -ENOMEM;
+	memset(chunk, 0, sizeof(*chunk));
+	chunk->first = offset / XL_SEGMENT;
+	chunk->nr = bytes / XL_SEGMENT;
+	chunk->zero = zero;
+	chunk->owner = &calls;
+	xalloc_placement_init(&chunk->placement, chunk->nr);
+	pthread_mutex_lock(&c->lock);
+	insert(c, chunk);
+	while (!ret && (hook = first_untold(c, chunk)))
+		ret = tell_added(c, chunk, hook);
+	if (ret) {
+		*by_hook = true;
+		withdraw_chunk(arena, chunk);
+	} else {
+		chunk->state = READY;
+	}
+	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
 
-static void call_on_remove(struct xalloc_arena *arena, uint32_t i)
+static int add(struct xalloc_arena *arena, size_t bytes, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
-	bool outer = in_hook;
-
-	if (!c->on_remove)
-		return;
-	in_hook = true;
-	c->on_remove(c->ctx, address_of(arena, i), arena->chunk_bytes);
-	in_hook = outer;
-}
-
-static int add(struct xalloc_arena *arena, bool *by_hook)
-{
-	struct xl_chunks *c = arena->chunks;
-	struct xalloc_range range;
 	struct xl_grant grant = { .at = false };
-	struct chunk *chunk;
-	uint32_t i;
+	struct xalloc_range range;
 	int ret;
 
-	ret = c->backend->grant(arena, arena->chunk_bytes / XL_SLICE, arena->chunk_bytes, &grant);
+	ret = c->backend->grant(arena, bytes / XL_SLICE, bytes, &grant);
 	if (ret < 0)
 		return ret;
-	range = (struct xalloc_range){ grant.offset, arena->chunk_bytes };
-	i = grant.offset / arena->chunk_bytes;
-	chunk = &c->chunks[i];
-	ret = xl_zone_use(arena, range.offset, range.bytes);
-	if (ret) {
+	range = (struct xalloc_range){ grant.offset, bytes };
+	if (xl_zone_use(arena, range.offset, range.bytes))
 		ret = -ENOMEM;
-	} else if (grant.offset % arena->chunk_bytes) {
+	else if (range.offset % arena->chunk_bytes)
 		/* Only where somebody else has pages in the arena. */
 		ret = -ENOSPC;
-	} else {
-		chunk->in_hook = &in_hook;
-		set_state(c, chunk, ADDING);
-		ret = call_on_add(arena, i);
-		*by_hook = ret < 0;
-	}
-	if (ret < 0) {
-		if (chunk->state == ADDING)
-			set_state(c, chunk, NONE);
+	else
+		ret = introduce(arena, range.offset, bytes, grant.zero, by_hook);
+	/* What a hook has refused is freed already. */
+	if (ret && !*by_hook)
 		c->backend->free(arena, &range, 1);
-		return ret;
-	}
-	xalloc_placement_init(&chunk->placement, arena->chunk_bytes / XL_SEGMENT);
-	chunk->nr_used = 0;
-	chunk->zero = grant.zero;
-	memset(c->dirty + grant.offset / XL_SEGMENT, 0,
-	       arena->chunk_bytes / XL_SEGMENT * sizeof(*c->dirty));
-	set_state(c, chunk, READY);
-	return 0;
+	return ret;
 }
 
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
 	uint64_t seen = nr_seen;
-	int ret, cancel;
+	int ret = 0, cancel;
+	bool is_late;
 
 	/* The chunk would be ADDING for ever, or c->lock kept. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	*by_hook = false;
 	pthread_mutex_lock(&c->lock);
+	/* Another thread has added one meanwhile. */
+	is_late = c->nr_changed != seen;
 	c->nr_changing++;
 	pthread_mutex_unlock(&c->lock);
-	*by_hook = false;
-	ret = add(arena, by_hook);
+	if (!is_late)
+		ret = add(arena, arena->chunk_bytes, by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_changing--;
-	c->nr_changed += !ret || *by_hook;
+	c->nr_changed += !is_late && (!ret || *by_hook);
 	pthread_cond_broadcast(&c->changed);
 	if (ret < 0 && !*by_hook) {
-		bool waits = c->nr_changing && !in_hook;
+		bool waits = c->nr_changing && !calls;
 
 		/* Perhaps another thread has, or had, the memory: there is enough then. */
 		while (waits && c->nr_changing && c->nr_changed == seen)
@@ -318,29 +544,61 @@ pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c)
 	return &c->lock;
 }
 
+/* Forgets the calls that other threads were in, and the hooks that they were adding or removing. */
+static void recover_calls(struct xl_chunks *c)
+{
+	struct xl_list *pos, *next;
+	uint32_t slots = 0;
+	struct call *call;
+
+	for (pos = c->hooks.next; pos != &c->hooks; pos = next) {
+		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
+
+		next = pos->next;
+		hook->nr_calls = 0;
+		if (hook->changer && hook->changer != &calls)
+			xl_list_del(pos);
+		else
+			slots |= 1U << hook->slot;
+	}
+	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
+		xl_entry(pos, struct chunk, link)->nr_calls = 0;
+		xl_entry(pos, struct chunk, link)->told &= slots;
+	}
+	for (call = calls; call; call = call->outer) {
+		if (call->chunks != c)
+			continue;
+		call->chunk->nr_calls++;
+		call->hook->nr_calls++;
+	}
+}
+
 void xl_chunks_recover(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
-	uint32_t i;
+	struct xl_list *pos, *next;
 
 	if (!c)
 		return;
 	/* Others may have been leaving it. */
 	c->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
-	if (!c->nr_changing)
-		return;
 	c->nr_changing = 0;
-	for (i = 0; i < c->nr; i++) {
-		struct xalloc_range range = range_of(arena, i);
-		struct chunk *chunk = &c->chunks[i];
+	recover_calls(c);
+	for (pos = c->list.next; pos != &c->list; pos = next) {
+		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+		struct xalloc_range range = range_of(chunk);
 
-		if (chunk->state != ADDING && chunk->state != REMOVING)
+		next = pos->next;
+		if (chunk->state == READY)
 			continue;
-		if (chunk->in_hook == &in_hook) {
+		if (chunk->owner == &calls) {
 			c->nr_changing++;
 			continue;
 		}
-		chunk->state = NONE;
+		take_out(c, chunk);
+		/* If this thread is in a hook for it, the record is still needed. */
+		if (!chunk->nr_calls)
+			xl_meta_put(XL_POOL_CHUNK, chunk);
 		c->backend->free(arena, &range, 1);
 	}
 }
@@ -348,62 +606,34 @@ void xl_chunks_recover(struct xalloc_arena *arena)
 void xl_chunks_trim(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
-	uint32_t i;
+	uint32_t segment = 0;
+	struct chunk *chunk;
 	int cancel;
 
+	if (!c)
+		return;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	for (i = 0; c && i < c->nr; i++) {
-		struct xalloc_range range = range_of(arena, i);
-		struct chunk *chunk = &c->chunks[i];
-		bool idle;
-
-		pthread_mutex_lock(&c->lock);
-		idle = chunk->state == READY && !chunk->nr_used;
-		if (idle) {
-			chunk->state = REMOVING;
-			chunk->in_hook = &in_hook;
-			c->nr_changing++;
-		}
-		pthread_mutex_unlock(&c->lock);
-		if (!idle)
+	pthread_mutex_lock(&c->lock);
+	while ((chunk = chunk_from(c, segment))) {
+		segment = chunk->first + chunk->nr;
+		if (chunk->state != READY || chunk->nr_used || chunk->nr_calls)
 			continue;
-		call_on_remove(arena, i);
-		xalloc_placement_fini(&chunk->placement);
-		/* Before anybody can be granted it again. */
-		set_state(c, chunk, NONE);
-		c->backend->free(arena, &range, 1);
-		pthread_mutex_lock(&c->lock);
+		c->nr_changing++;
+		withdraw_chunk(arena, chunk);
 		c->nr_changing--;
 		c->nr_changed++;
 		pthread_cond_broadcast(&c->changed);
-		pthread_mutex_unlock(&c->lock);
 	}
+	pthread_mutex_unlock(&c->lock);
 	pthread_setcancelstate(cancel, NULL);
 }
 
-/* Calls @on_remove for the first @nr chunks, as far as there are any. */
-static void remove_first(struct xalloc_arena *arena, uint32_t nr,
-			 void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+bool xl_chunks_in_hook(void)
 {
-	uint32_t i;
-
-	for (i = 0; on_remove && i < nr; i++)
-		if (arena->chunks->chunks[i].state == READY)
-			on_remove(ctx, address_of(arena, i), arena->chunk_bytes);
+	return calls;
 }
 
-void xl_chunks_leave(struct xalloc_arena *arena)
-{
-	struct xl_chunks *c = arena->chunks;
-	int cancel;
-
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	if (c)
-		remove_first(arena, c->nr, c->on_remove, c->ctx);
-	pthread_setcancelstate(cancel, NULL);
-}
-
-/* --- the hook */
+/* --- hooks */
 
 /* Puts chunks between an arena, in which nothing is granted, and its backend. */
 static int use_chunks(struct xalloc_arena *arena)
@@ -424,13 +654,14 @@ static int use_chunks(struct xalloc_arena *arena)
 	memset(c, 0, sizeof(*c));
 	if (!arena->chunk_bytes)
 		arena->chunk_bytes = (size_t)1 << (63 - __builtin_clzll(bytes));
+	xl_list_init(&c->list);
+	xl_list_init(&c->hooks);
 	c->backend = arena->backend;
-	c->nr = arena->bytes / arena->chunk_bytes;
-	c->chunks = xl_os_sparse(chunks_bytes(arena));
+	c->chunk_of = xl_os_sparse(chunk_of_bytes(arena));
 	c->dirty = xl_os_sparse(dirty_bytes(arena));
-	if (!c->chunks || !c->dirty) {
-		if (c->chunks)
-			xl_os_unmap(c->chunks, chunks_bytes(arena));
+	if (!c->chunk_of || !c->dirty) {
+		if (c->chunk_of)
+			xl_os_unmap((void *)c->chunk_of, chunk_of_bytes(arena));
 		if (c->dirty)
 			xl_os_unmap(c->dirty, dirty_bytes(arena));
 		xl_meta_put(XL_POOL_CHUNKS, c);
@@ -441,48 +672,169 @@ static int use_chunks(struct xalloc_arena *arena)
 	return 0;
 }
 
-/* Tells the new hook of the chunks there are, and then the old one that they go. */
-static int replace_hook(struct xalloc_arena *arena,
-			int (*on_add)(void *ctx, void *address, size_t bytes),
-			void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
-{
-	struct xl_chunks *c = arena->chunks;
-	uint32_t i;
-	int ret = 0;
-
-	for (i = 0; on_add && i < c->nr && !ret; i++)
-		if (c->chunks[i].state == READY)
-			ret = on_add(ctx, address_of(arena, i), arena->chunk_bytes);
-	if (ret < 0) {
-		remove_first(arena, i - 1, on_remove, ctx);
-		return ret;
-	}
-	remove_first(arena, c->nr, c->on_remove, c->ctx);
-	c->on_add = on_add;
-	c->on_remove = on_remove;
-	c->ctx = ctx;
-	return 0;
-}
-
-int xalloc_set_chunk_hook(struct xalloc_arena *arena,
-			  int (*on_add)(void *ctx, void *address, size_t bytes),
-			  void (*on_remove)(void *ctx, void *address, size_t bytes), void *ctx)
+/* use_chunks(), if need be, for a call of the program. Returns 0 or -errno. */
+static int have_chunks(struct xalloc_arena *arena)
 {
 	struct xl_process *p = xl_process_peek();
-	int ret = 0, cancel;
+	int ret = 0;
 
 	if (!p || !atomic_load(&arena->alive))
 		return -ESTALE;
 	if (arena->adopted)
 		return -EOPNOTSUPP;
+	if (calls)
+		return -EDEADLK;
 	pthread_mutex_lock(&p->lock);
 	if (!arena->chunks)
 		ret = use_chunks(arena);
 	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+/* With the lock: gives the hook a slot and its place in the list. Returns 0 or -ENOSPC. */
+static int enter(struct xl_chunks *c, struct xalloc_hook *hook)
+{
+	uint32_t slots = 0;
+	struct xl_list *pos;
+
+	for (pos = c->hooks.next; pos != &c->hooks; pos = pos->next)
+		slots |= 1U << xl_entry(pos, struct xalloc_hook, link)->slot;
+	if (!~slots)
+		return -ENOSPC;
+	hook->slot = __builtin_ctz(~slots);
+	xl_list_add_before(&c->hooks, &hook->link);
+	return 0;
+}
+
+/* With the lock. Withdraws all chunks from the hook, takes it out of the list and frees it. */
+static void withdraw_hook(struct xl_chunks *c, struct xalloc_hook *hook)
+{
+	struct chunk *chunk;
+
+	hook->leaves = true;
+	hook->changer = &calls;
+	for (;;) {
+		/* Other threads may be telling it of chunks that come or go. */
+		while (hook->nr_calls)
+			pthread_cond_wait(&c->changed, &c->lock);
+		chunk = last_known(c, hook);
+		if (!chunk)
+			break;
+		tell_removed(c, chunk, hook);
+	}
+	xl_list_del(&hook->link);
+	xl_os_unmap(hook->cookies, cookies_bytes(hook->arena));
+	hook->arena = NULL;
+	xl_meta_put(XL_POOL_HOOK, hook);
+}
+
+/* Tells the hook, which is new, of all chunks there are. Returns 0 or what the hook said. */
+static int replay(struct xl_chunks *c, struct xalloc_hook *hook)
+{
+	struct chunk *chunk;
+	int ret;
+
+	pthread_mutex_lock(&c->lock);
+	ret = enter(c, hook);
+	if (ret) {
+		xl_os_unmap(hook->cookies, cookies_bytes(hook->arena));
+		xl_meta_put(XL_POOL_HOOK, hook);
+	} else {
+		while (!ret && (chunk = first_unknown(c, hook)))
+			ret = tell_added(c, chunk, hook);
+		if (ret)
+			withdraw_hook(c, hook);
+		else
+			hook->changer = NULL;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+static int add_hook(struct xalloc_arena *arena, const struct xalloc_chunk_hook *config,
+		    struct xalloc_hook **hook)
+{
+	int ret, cancel;
+
+	if (!config || config->size != sizeof(*config))
+		return -EINVAL;
+	ret = have_chunks(arena);
 	if (ret)
 		return ret;
+	*hook = xl_meta_get(XL_POOL_HOOK, sizeof(**hook));
+	if (!*hook)
+		return -ENOMEM;
+	**hook = (struct xalloc_hook){
+		.arena = arena,
+		.config = *config,
+		.changer = &calls,
+		.cookies = xl_os_sparse(cookies_bytes(arena)),
+	};
+	if (!(*hook)->cookies) {
+		xl_meta_put(XL_POOL_HOOK, *hook);
+		return -ENOMEM;
+	}
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	ret = replace_hook(arena, on_add, on_remove, ctx);
+	ret = replay(arena->chunks, *hook);
 	pthread_setcancelstate(cancel, NULL);
 	return ret;
+}
+
+struct xalloc_hook *xalloc_chunk_hook_add(struct xalloc_arena *arena,
+					  const struct xalloc_chunk_hook *config)
+{
+	struct xalloc_hook *hook = NULL;
+	int ret = add_hook(arena, config, &hook);
+
+	if (!ret)
+		return hook;
+	errno = -ret;
+	return NULL;
+}
+
+int xalloc_chunk_hook_remove(struct xalloc_hook *hook)
+{
+	struct xalloc_arena *arena = hook->arena;
+	int cancel;
+
+	/* In a child of fork() a hook of the parent reads as zero. */
+	if (!arena || !atomic_load(&arena->alive))
+		return -ESTALE;
+	if (calls)
+		return -EDEADLK;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&arena->chunks->lock);
+	withdraw_hook(arena->chunks, hook);
+	pthread_mutex_unlock(&arena->chunks->lock);
+	pthread_setcancelstate(cancel, NULL);
+	return 0;
+}
+
+void *xalloc_chunk_cookie(const struct xalloc_hook *hook, const void *ptr)
+{
+	const struct xalloc_arena *arena = hook->arena;
+	size_t offset;
+
+	if (!arena)
+		return NULL;
+	offset = (uintptr_t)ptr - arena->base;
+	if (offset >= arena->bytes)
+		return NULL;
+	return (void *)atomic_load_explicit(&hook->cookies[offset / XL_SEGMENT],
+					    memory_order_acquire);
+}
+
+void xl_chunks_leave(struct xalloc_arena *arena)
+{
+	struct xl_chunks *c = arena->chunks;
+	int cancel;
+
+	if (!c)
+		return;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&c->lock);
+	while (!xl_list_empty(&c->hooks))
+		withdraw_hook(c, xl_entry(c->hooks.prev, struct xalloc_hook, link));
+	pthread_mutex_unlock(&c->lock);
+	pthread_setcancelstate(cancel, NULL);
 }

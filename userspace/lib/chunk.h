@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Chunks: arenas whose memory is told to a hook before it is used. chunk.c
+ * Chunks: arenas whose memory is told to hooks before it is used. chunk.c
  */
 #ifndef XL_CHUNK_H
 #define XL_CHUNK_H
@@ -25,7 +25,11 @@ pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c);
  * hook. What this thread is in a hook for stays.
  */
 void xl_chunks_recover(struct xalloc_arena *arena);
-/* Before the arena is destroyed: all of them are about to go. */
+/* Whether an offset is the border of two chunks. False in an arena without chunks. */
+bool xl_chunks_border(const struct xalloc_arena *arena, uint64_t offset);
+/* Whether this thread is in a hook, of any arena. */
+bool xl_chunks_in_hook(void);
+/* Before the arena is destroyed: withdraws all chunks from all hooks, and removes the hooks. */
 void xl_chunks_leave(struct xalloc_arena *arena);
 
 #endif /* XL_CHUNK_H */

@@ -169,6 +169,8 @@ enum xl_pool {
 	XL_POOL_LOCAL,
 	XL_POOL_TRACE,
 	XL_POOL_CHUNKS,
+	XL_POOL_CHUNK,
+	XL_POOL_HOOK,
 	XL_POOL_SHELF,
 	XL_POOL_NODE, /* of placement, as are segments */
 	XL_POOL_SEGMENT,

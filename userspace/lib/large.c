@@ -193,8 +193,7 @@ static struct xl_extent *free_neighbour(struct xalloc_heap *heap, size_t kpage, 
 	if (!run_of(heap, kpage))
 		return NULL;
 	/* No block lies in two chunks. */
-	if (heap->arena->chunks &&
-	    (xl_map.base + border * XL_KPAGE - heap->arena->base) % heap->arena->chunk_bytes == 0)
+	if (xl_chunks_border(heap->arena, xl_map.base + border * XL_KPAGE - heap->arena->base))
 		return NULL;
 	e = xl_map.extent_of[kpage];
 	return e && !e->used ? e : NULL;

@@ -19,10 +19,11 @@ struct device {
 	pthread_mutex_t lock;
 	struct iovec known[NR_CHUNKS];
 	int nr, nr_asked, nr_added, nr_removed;
-	int error;                 /* what on_add says from now on */
+	int error;                  /* what add() says from now on, */
+	int nr_accepted;            /* but for so many chunks */
 	unsigned int delay_ms;
-	struct xalloc_heap *nested; /* on_add allocates there */
-	struct xalloc_heap *last;   /* on_remove, in vain */
+	struct xalloc_heap *nested; /* add() allocates there */
+	struct xalloc_heap *last;   /* drop(), in vain */
 	bool stops;                 /* the next hook says so and waits */
 	sem_t stopped, go;
 };
@@ -45,10 +46,17 @@ static void stop(struct device *device)
 	sem_wait(&device->go);
 }
 
-static int add(void *ctx, void *address, size_t bytes)
+/* What a device gives a chunk; no address. */
+static void *cookie_of(const void *address)
+{
+	return (void *)((uintptr_t)address + 1);
+}
+
+static int add(void *ctx, void *address, size_t bytes, void **cookie)
 {
 	struct device *device = ctx;
 	size_t at;
+	int i;
 
 	if (device->nested) {
 		struct xalloc_heap *heap = device->nested;
@@ -59,7 +67,7 @@ static int add(void *ctx, void *address, size_t bytes)
 	}
 	stop(device);
 	sleep_ms(device->delay_ms);
-	if (device->error) {
+	if (device->error && device->nr_added >= device->nr_accepted) {
 		device->nr_asked++;
 		return device->error;
 	}
@@ -67,17 +75,25 @@ static int add(void *ctx, void *address, size_t bytes)
 	for (at = 0; at < bytes; at += SEGMENT)
 		*((volatile char *)address + at) = 0;
 	pthread_mutex_lock(&device->lock);
+	for (i = 0; i < device->nr; i++)
+		if (device->known[i].iov_base == address)
+			abort();
+	if (device->nr == NR_CHUNKS)
+		abort();
 	device->known[device->nr++] = (struct iovec){ address, bytes };
 	device->nr_added++;
 	pthread_mutex_unlock(&device->lock);
+	*cookie = cookie_of(address);
 	return 0;
 }
 
-static void drop(void *ctx, void *address, size_t bytes)
+static void drop(void *ctx, void *address, size_t bytes, void *cookie)
 {
 	struct device *device = ctx;
 	int i;
 
+	if (cookie != cookie_of(address))
+		abort();
 	if (device->last && xalloc_heap_malloc(device->last, 100))
 		abort();
 	stop(device);
@@ -89,6 +105,20 @@ static void drop(void *ctx, void *address, size_t bytes)
 	device->known[i] = device->known[--device->nr];
 	device->nr_removed++;
 	pthread_mutex_unlock(&device->lock);
+}
+
+/* Has the device told of the chunks of @arena. NULL with errno set. */
+static struct xalloc_hook *hook(struct xalloc_arena *arena, struct device *device)
+{
+	struct xalloc_chunk_hook config = {
+		.size = sizeof(config),
+		.added = add,
+		.removed = drop,
+		.ctx = device,
+	};
+
+	errno = 0;
+	return xalloc_chunk_hook_add(arena, &config);
 }
 
 /* Whether one chunk that the device knows holds all of the block. */
@@ -127,7 +157,7 @@ TEST_F(lib_hook, each_block_lies_in_one_chunk_that_is_known)
 	char *blocks[200] = { 0 };
 
 	TH_LOG("SEED=%u", seed);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
 	ASSERT_EQ(0, xalloc_arena_range(arena, &range));
 	ASSERT_EQ(0, device.nr);
 	for (i = 0; i < 5000; i++) {
@@ -179,7 +209,7 @@ TEST_F(lib_hook, an_error_of_the_hook_is_that_of_the_allocation)
 	struct device device = { .error = -EIO };
 	void *ptr;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
 	errno = 0;
 	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 100));
 	ASSERT_EQ(EIO, errno);
@@ -212,8 +242,8 @@ TEST_F(lib_hook, any_error_of_the_hook_is_passed_on)
 	setenv("XALLOC_LIMIT", "2M", 1);
 	arena = arena_with(4 * MIB, 0, 2 * MIB);
 	heap = xalloc_heap_create(arena);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
-	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &device));
 	for (i = 0; i < ARRAY_SIZE(errors); i++) {
 		device.error = -errors[i];
 		device.nr_asked = 0;
@@ -240,7 +270,7 @@ TEST_F(lib_hook, calloc_zeroes_what_was_used_in_a_chunk_before)
 	struct device device = { 0 };
 	int i;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
 	for (i = 0; i < 3; i++) {
 		char *small = xalloc_heap_calloc(heap, 1, 1000);
 		char *large = xalloc_heap_calloc(heap, 1, 5 * MIB);
@@ -258,34 +288,186 @@ TEST_F(lib_hook, calloc_zeroes_what_was_used_in_a_chunk_before)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
-TEST_F(lib_hook, chunks_are_replayed_to_the_next_hook)
+TEST_F(lib_hook, chunks_are_replayed_to_a_later_hook)
 {
 	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
 	struct xalloc_heap *heap = xalloc_heap_create(arena);
-	struct device first = { 0 }, second = { 0 }, failing = { .error = -EIO };
+	struct device first = { 0 }, second = { 0 }, failing = { .nr_accepted = 1, .error = -EIO };
+	struct xalloc_hook *one, *two;
 	char *ptr;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_NE(NULL, one = hook(arena, &first));
 	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
 	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
 	ASSERT_EQ(2, first.nr);
-	ASSERT_EQ(-EIO, xalloc_set_chunk_hook(arena, add, drop, &failing));
-	ASSERT_EQ(0, failing.nr_removed);
+	/* It accepts the first chunk and refuses the second. */
+	ASSERT_EQ(NULL, hook(arena, &failing));
+	ASSERT_EQ(EIO, errno);
+	ASSERT_EQ(1, failing.nr_added);
+	ASSERT_EQ(1, failing.nr_removed);
 	ASSERT_EQ(2, first.nr);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &second));
+	ASSERT_NE(NULL, two = hook(arena, &second));
+	ASSERT_EQ(2, first.nr);
+	ASSERT_EQ(2, second.nr);
+	ASSERT_EQ(0, xalloc_chunk_hook_remove(one));
 	ASSERT_EQ(0, first.nr);
+	ASSERT_EQ(2, first.nr_removed);
 	ASSERT_EQ(2, second.nr);
 	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, MIB));
 	ASSERT_EQ(3, second.nr);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, NULL, NULL, NULL));
+	ASSERT_EQ(2, first.nr_added);
+	ASSERT_EQ(0, xalloc_chunk_hook_remove(two));
 	ASSERT_EQ(0, second.nr);
+	/* Without a hook the arena goes on in chunks. */
 	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 2 * MIB));
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_NE(NULL, one = hook(arena, &first));
 	ASSERT_EQ(4, first.nr);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	ASSERT_EQ(0, first.nr);
-	ASSERT_EQ(-ESTALE, xalloc_set_chunk_hook(arena, add, drop, &first));
+	ASSERT_EQ(NULL, hook(arena, &first));
+	ASSERT_EQ(ESTALE, errno);
 	ASSERT_EQ(-ESTALE, xalloc_arena_trim(arena));
+}
+
+/* The calls of three hooks, as they come: the digit of the hook, behind a minus if removed. */
+static char order[64];
+
+static int add_in_order(void *ctx, void *address, size_t bytes, void **cookie)
+{
+	const char *digit = ctx;
+
+	(void)address;
+	(void)bytes;
+	strcat(order, digit);
+	*cookie = ctx;
+	return *digit == '3' ? -ENOSPC : 0;
+}
+
+static void drop_in_order(void *ctx, void *address, size_t bytes, void *cookie)
+{
+	(void)address;
+	(void)bytes;
+	strcat(strcat(order, "-"), ctx == cookie ? ctx : "?");
+}
+
+TEST_F(lib_hook, hooks_are_told_in_order_and_withdrawn_from_the_last_one_on)
+{
+	struct xalloc_chunk_hook config = {
+		.size = sizeof(config),
+		.added = add_in_order,
+		.removed = drop_in_order,
+	};
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	char digits[] = "1\0002\0003", *one = digits, *two = digits + 2, *three = digits + 4;
+	struct xalloc_hook *hooks[3];
+	char *ptr;
+
+	order[0] = 0;
+	config.ctx = one;
+	ASSERT_NE(NULL, hooks[0] = xalloc_chunk_hook_add(arena, &config));
+	config.ctx = two;
+	ASSERT_NE(NULL, hooks[1] = xalloc_chunk_hook_add(arena, &config));
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 100));
+	ASSERT_STREQ("12", order);
+	ASSERT_EQ((void *)one, xalloc_chunk_cookie(hooks[0], ptr));
+	ASSERT_EQ((void *)two, xalloc_chunk_cookie(hooks[1], ptr + 99));
+	xalloc_free(ptr);
+	ASSERT_EQ(0, xalloc_arena_trim(arena));
+	ASSERT_STREQ("12-2-1", order);
+	ASSERT_EQ(NULL, xalloc_chunk_cookie(hooks[0], ptr));
+	ASSERT_EQ(NULL, xalloc_chunk_cookie(hooks[0], order));
+
+	/* The third refuses what the other two have been told of. */
+	order[0] = 0;
+	config.ctx = three;
+	ASSERT_NE(NULL, hooks[2] = xalloc_chunk_hook_add(arena, &config));
+	errno = 0;
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 100));
+	ASSERT_EQ(ENOSPC, errno);
+	ASSERT_STREQ("123-2-1", order);
+	ASSERT_EQ(0, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_chunk_hook_remove(hooks[2]));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 100));
+	order[0] = 0;
+	/* And it refuses the replay. */
+	errno = 0;
+	ASSERT_EQ(NULL, xalloc_chunk_hook_add(arena, &config));
+	ASSERT_EQ(ENOSPC, errno);
+	ASSERT_STREQ("3", order);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_STREQ("3-2-1", order);
+}
+
+TEST_F(lib_hook, an_arena_has_32_hooks)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
+	struct xalloc_chunk_hook config = { .size = sizeof(config) - 1 };
+	struct device device = { 0 }, later = { 0 };
+	struct xalloc_hook *hooks[32];
+	int i;
+
+	errno = 0;
+	ASSERT_EQ(NULL, xalloc_chunk_hook_add(arena, &config));
+	ASSERT_EQ(EINVAL, errno);
+	errno = 0;
+	ASSERT_EQ(NULL, xalloc_chunk_hook_add(arena, NULL));
+	ASSERT_EQ(EINVAL, errno);
+	config.size++;
+	for (i = 0; i < 31; i++)
+		ASSERT_NE(NULL, hooks[i] = xalloc_chunk_hook_add(arena, &config));
+	ASSERT_NE(NULL, hooks[31] = hook(arena, &device));
+	ASSERT_EQ(NULL, hook(arena, &device));
+	ASSERT_EQ(ENOSPC, errno);
+	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(arena), 1));
+	ASSERT_EQ(1, device.nr);
+	ASSERT_EQ(0, xalloc_chunk_hook_remove(hooks[7]));
+	ASSERT_NE(NULL, hook(arena, &later));
+	ASSERT_EQ(1, later.nr);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, device.nr);
+}
+
+/* What a hook does that it may not, and what it was told. */
+struct forbidden {
+	struct xalloc_arena *arena;
+	struct xalloc_hook *other;
+	struct device device;
+	int errors[3];
+};
+
+static int do_forbidden(void *ctx, void *address, size_t bytes, void **cookie)
+{
+	struct forbidden *f = ctx;
+
+	(void)address;
+	(void)bytes;
+	(void)cookie;
+	f->errors[0] = hook(f->arena, &f->device) ? 0 : errno;
+	f->errors[1] = xalloc_chunk_hook_remove(f->other);
+	f->errors[2] = xalloc_arena_destroy(f->arena);
+	return 0;
+}
+
+TEST_F(lib_hook, a_hook_may_not_change_hooks)
+{
+	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
+	struct xalloc_arena *other = arena_with(16 * MIB, 0, 2 * MIB);
+	struct forbidden f = { .arena = other };
+	struct xalloc_chunk_hook config = {
+		.size = sizeof(config),
+		.added = do_forbidden,
+		.ctx = &f,
+	};
+
+	ASSERT_NE(NULL, f.other = hook(other, &f.device));
+	ASSERT_NE(NULL, xalloc_chunk_hook_add(arena, &config));
+	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(arena), 1));
+	ASSERT_EQ(EDEADLK, f.errors[0]);
+	ASSERT_EQ(-EDEADLK, f.errors[1]);
+	ASSERT_EQ(-EDEADLK, f.errors[2]);
+	ASSERT_EQ(0, xalloc_arena_destroy(other));
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
 TEST_F(lib_hook, a_hook_comes_before_the_first_block)
@@ -296,7 +478,8 @@ TEST_F(lib_hook, a_hook_comes_before_the_first_block)
 	size_t i;
 
 	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(arena), 1));
-	ASSERT_EQ(-EBUSY, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_EQ(NULL, hook(arena, &device));
+	ASSERT_EQ(EBUSY, errno);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		errno = 0;
@@ -314,7 +497,7 @@ TEST_F(lib_hook, the_default_heap_can_have_one)
 	void *ptr;
 	int i;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &device));
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &device));
 	for (i = 0; i < 1000; i++) {
 		ptr = xalloc_malloc(i * 20);
 		ASSERT_NE(NULL, ptr);
@@ -331,8 +514,8 @@ TEST_F(lib_hook, a_hook_may_allocate)
 	struct device device = { .nested = heap }, second = { 0 };
 	char *ptr;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
-	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &second));
 	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 100));
 	ASSERT_EQ(2, device.nr);
 	ASSERT_EQ(2, stats_of(arena).nr_blocks);
@@ -375,8 +558,8 @@ TEST_F(lib_hook, threads_wait_for_the_chunk_that_another_adds)
 	void *nr_bad;
 	int i;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
-	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &second));
 	pthread_barrier_init(&together.barrier, NULL, 4);
 	for (i = 0; i < 4; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, allocate, &together));
@@ -421,7 +604,7 @@ TEST_F(lib_hook, a_thread_is_not_cancelled_where_it_waits_for_a_chunk)
 	void *result;
 
 	stop_next(&device);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, allocate_one, &first));
 	sem_wait(&device.stopped);
 	ASSERT_EQ(0, pthread_create(&threads[1], NULL, allocate_one, &second));
@@ -450,7 +633,7 @@ TEST_F(lib_hook, an_allocation_waits_for_the_chunk_that_is_given_back)
 	struct device device = { .last = one.heap };
 	pthread_t trims, allocates;
 
-	ASSERT_EQ(0, xalloc_set_chunk_hook(arena, add, drop, &device));
+	ASSERT_NE(NULL, hook(arena, &device));
 	xalloc_free(xalloc_heap_malloc(one.heap, 100));
 	stop_next(&device);
 	ASSERT_EQ(0, pthread_create(&trims, NULL, trim, arena));
@@ -503,8 +686,8 @@ TEST_F(lib_hook, threads_add_and_give_back_the_only_chunk)
 	setenv("XALLOC_LIMIT", "2M", 1);
 	together.arena = arena_with(4 * MIB, 2 * MIB, 0);
 	together.heap = xalloc_heap_create(together.arena);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(together.arena, add, drop, &device));
-	ASSERT_EQ(0, xalloc_set_chunk_hook(xalloc_arena_default(), add, drop, &second));
+	ASSERT_NE(NULL, hook(together.arena, &device));
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &second));
 	pthread_barrier_init(&together.barrier, NULL, ARRAY_SIZE(threads));
 	for (i = 0; i < ARRAY_SIZE(threads); i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, take_turns, &together));
@@ -514,6 +697,102 @@ TEST_F(lib_hook, threads_add_and_give_back_the_only_chunk)
 	}
 	ASSERT_EQ(0, xalloc_arena_destroy(together.arena));
 	ASSERT_EQ(device.nr_added, device.nr_removed);
+}
+
+/* Threads allocate and free in one arena, with two hooks, while a third comes and goes. */
+struct crowd {
+	struct xalloc_arena *arena;
+	struct xalloc_heap *heap;
+	struct xalloc_hook *hooks[2];
+	pthread_barrier_t barrier;
+	unsigned int nr_blocks; /* for each thread */
+	atomic_uint nr_seeds;
+	atomic_uint nr_ready;   /* threads that are done */
+};
+
+#define CROWD_CHUNK (2 * MIB)
+
+/* The cookie says which chunk it is of: the right one? */
+static bool cookie_is_right(struct xalloc_arena *arena, struct xalloc_hook *hook,
+			    const char *ptr)
+{
+	struct iovec range;
+	uintptr_t offset;
+
+	if (xalloc_arena_range(arena, &range))
+		return false;
+	offset = ptr - (char *)range.iov_base;
+	return xalloc_chunk_cookie(hook, ptr) ==
+	       cookie_of((char *)range.iov_base + offset / CROWD_CHUNK * CROWD_CHUNK);
+}
+
+static void *mill_about(void *arg)
+{
+	struct crowd *crowd = arg;
+	uint32_t seed = 77 + atomic_fetch_add(&crowd->nr_seeds, 1);
+	char *blocks[64] = { 0 };
+	unsigned int i;
+	long nr_bad = 0;
+
+	pthread_barrier_wait(&crowd->barrier);
+	for (i = 0; i < crowd->nr_blocks; i++) {
+		uint32_t k = random_next(&seed) % 64;
+		size_t size = random_next(&seed) % (1U << random_next(&seed) % 18) + 1;
+
+		xalloc_free(blocks[k]);
+		blocks[k] = xalloc_heap_malloc(crowd->heap, size);
+		if (!blocks[k] || !cookie_is_right(crowd->arena, crowd->hooks[0], blocks[k]) ||
+		    !cookie_is_right(crowd->arena, crowd->hooks[1], blocks[k] + size - 1))
+			nr_bad++;
+		if (i % 512 == 0)
+			xalloc_arena_trim(crowd->arena);
+	}
+	for (i = 0; i < 64; i++)
+		xalloc_free(blocks[i]);
+	atomic_fetch_add(&crowd->nr_ready, 1);
+	return (void *)nr_bad;
+}
+
+TEST_F_TIMEOUT(lib_hook, each_hook_is_told_once_while_threads_allocate, TEST_TIMEOUT_LONG)
+{
+	struct device first = { 0 }, second = { 0 }, third = { 0 };
+	struct crowd crowd = { .nr_blocks = is_long_run() ? 250000 : is_fast() ? 25000 : 2500 };
+	struct xalloc_hook *passing;
+	pthread_t threads[4];
+	void *nr_bad;
+	size_t i;
+
+	crowd.arena = arena_with(NR_CHUNKS * CROWD_CHUNK, 0, CROWD_CHUNK);
+	crowd.heap = xalloc_heap_create(crowd.arena);
+	ASSERT_NE(NULL, crowd.hooks[0] = hook(crowd.arena, &first));
+	ASSERT_NE(NULL, crowd.hooks[1] = hook(crowd.arena, &second));
+	pthread_barrier_init(&crowd.barrier, NULL, ARRAY_SIZE(threads) + 1);
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, mill_about, &crowd));
+	pthread_barrier_wait(&crowd.barrier);
+	while (atomic_load(&crowd.nr_ready) < ARRAY_SIZE(threads)) {
+		void *ptr = xalloc_heap_malloc(crowd.heap, 100);
+
+		ASSERT_NE(NULL, ptr);
+		ASSERT_NE(NULL, passing = hook(crowd.arena, &third));
+		ASSERT_TRUE(cookie_is_right(crowd.arena, passing, ptr));
+		ASSERT_EQ(0, xalloc_chunk_hook_remove(passing));
+		ASSERT_EQ(0, third.nr);
+		xalloc_free(ptr);
+	}
+	for (i = 0; i < ARRAY_SIZE(threads); i++) {
+		pthread_join(threads[i], &nr_bad);
+		EXPECT_EQ(NULL, nr_bad);
+	}
+	EXPECT_EQ(first.nr_added, second.nr_added);
+	EXPECT_EQ(first.nr, second.nr);
+	EXPECT_LT(0, third.nr_added);
+	TH_LOG("%d chunks told, %d to the hook that came and went", first.nr_added, third.nr_added);
+	ASSERT_EQ(0, xalloc_arena_destroy(crowd.arena));
+	EXPECT_EQ(0, first.nr);
+	EXPECT_EQ(first.nr_added, first.nr_removed);
+	EXPECT_EQ(second.nr_added, second.nr_removed);
+	EXPECT_EQ(third.nr_added, third.nr_removed);
 }
 
 struct cancelled {
@@ -532,7 +811,7 @@ static void *call_hooks_cancelled(void *arg)
 	xalloc_free(xalloc_heap_malloc(cancelled->heap, 100));
 	xalloc_arena_trim(cancelled->arena);
 	xalloc_free(xalloc_heap_malloc(cancelled->heap, 100));
-	xalloc_set_chunk_hook(cancelled->arena, add, drop, &cancelled->second);
+	xalloc_chunk_hook_remove(hook(cancelled->arena, &cancelled->second));
 	xalloc_arena_destroy(cancelled->arena);
 	cancelled->went_on = true;
 	pthread_testcancel();
@@ -546,7 +825,7 @@ TEST_F(lib_hook, a_thread_is_not_cancelled_in_a_hook)
 	void *result;
 
 	cancelled.heap = xalloc_heap_create(cancelled.arena);
-	ASSERT_EQ(0, xalloc_set_chunk_hook(cancelled.arena, add, drop, &cancelled.first));
+	ASSERT_NE(NULL, hook(cancelled.arena, &cancelled.first));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, call_hooks_cancelled, &cancelled));
 	ASSERT_EQ(0, pthread_join(thread, &result));
 	ASSERT_EQ(PTHREAD_CANCELED, result);

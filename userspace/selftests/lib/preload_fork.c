@@ -280,18 +280,19 @@ static void in_hook(void)
 	}
 }
 
-static int on_add(void *ctx, void *address, size_t bytes)
+static int added(void *ctx, void *address, size_t bytes, void **cookie)
 {
 	(void)ctx;
 	(void)address;
 	(void)bytes;
+	(void)cookie;
 	in_hook();
 	return 0;
 }
 
-static void on_remove(void *ctx, void *address, size_t bytes)
+static void removed(void *ctx, void *address, size_t bytes, void *cookie)
 {
-	on_add(ctx, address, bytes);
+	added(ctx, address, bytes, &cookie);
 }
 
 static void *allocate_hooked(void *arg)
@@ -346,6 +347,11 @@ static int fork_beside_hook(void)
 		.limit_bytes = (is_local() ? 2 : 4) * CHUNK_BYTES,
 		.chunk_bytes = CHUNK_BYTES,
 	};
+	struct xalloc_chunk_hook hook = {
+		.size = sizeof(hook),
+		.added = added,
+		.removed = removed,
+	};
 	/* What one chunk of the parent leaves: on the device the limit is for both. */
 	unsigned int nr = is_local() ? 2 : 3;
 	pthread_t thread;
@@ -356,7 +362,7 @@ static int fork_beside_hook(void)
 	hooked = xalloc_arena_create(&config);
 	CHECK(hooked);
 	hooked_heap = xalloc_heap_create(hooked);
-	CHECK(hooked_heap && !xalloc_set_chunk_hook(hooked, on_add, on_remove, NULL));
+	CHECK(hooked_heap && xalloc_chunk_hook_add(hooked, &hook));
 
 	hook_stops = true;
 	CHECK(!pthread_create(&thread, NULL, allocate_hooked, NULL) && !sem_wait(&stopped));
