@@ -319,7 +319,7 @@ enum xalloc_pages {
  *	background when it falls below this; rounded up to 2 MiB
  * @reserve_high_bytes: up to this; at most @arena_bytes
  * @chunk_bytes: for xalloc_chunk_hook_add(): a power of two, at least 2 MiB, at most
- *	@arena_bytes and @limit_bytes. Zero: the largest up to @limit_bytes and 1 GiB
+ *	@arena_bytes and @limit_bytes. Zero: chunks begin with 32 MiB and grow up to 1 GiB
  *
  * Zero in any member but @size means its default. Later versions append members.
  */
@@ -490,11 +490,16 @@ struct xalloc_chunk_hook {
  * @hook: what to call; it is copied
  *
  * For devices and calls with which memory must be registered, such as RDMA and io_uring's fixed
- * buffers. From the first hook on the arena's memory is committed, charged and given back in chunks
- * of &xalloc_arena_config.chunk_bytes, aligned to that in the arena, and no block lies in two.
- * Chunks stay when their last block is freed, until xalloc_arena_trim() or xalloc_arena_destroy()
- * is called. What is left of the limit below a chunk is not used. A block, with an alignment above
- * 64 KiB added to it, is at most as large as a chunk: EFBIG.
+ * buffers. From the first hook on the arena's memory is committed, charged and given back in
+ * chunks, and no block lies in two. Chunks stay when their last block is freed, until
+ * xalloc_arena_trim() or xalloc_arena_destroy() is called.
+ *
+ * With &xalloc_arena_config.chunk_bytes all chunks have that length and are aligned to it in the
+ * arena; what is left of the limit below a chunk is not used. Without it, and in the default arena,
+ * chunks are multiples of 2 MiB: at most 32 MiB at first, then as much as the arena has in chunks,
+ * up to 1 GiB, and more if a block needs it. When so much is refused, smaller chunks are tried, so
+ * all of the limit is used. A block, with an alignment above 64 KiB added to it, is at most as
+ * large as the largest chunk can be, that is @chunk_bytes, or 1 GiB and the limit: EFBIG.
  *
  * An arena has up to 32 hooks. Each of them is told of each chunk once, in the order in which the
  * hooks were added. If one refuses, the hooks that were told before are told of the removal, the

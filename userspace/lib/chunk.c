@@ -27,6 +27,9 @@
 /* One bit of chunk.told for each hook of an arena. */
 #define NR_HOOKS_MAX 32
 
+/* The first chunk of an arena that leaves the length of its chunks to the library, at most. */
+#define FIRST_BYTES ((size_t)32 << 20)
+
 enum state {
 	ADDING,
 	READY,
@@ -70,14 +73,17 @@ struct call {
  */
 static __thread struct call *calls __attribute__((tls_model("initial-exec")));
 
-/* nr_changed when this thread's last grant found no room. */
+/* What this thread's last grant that found no room saw and wanted: nr_changed, and slices. */
 static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
+static __thread uint32_t nr_wanted __attribute__((tls_model("initial-exec")));
 
 /* @lock: see internal.h. */
 struct xl_chunks {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
 	const struct xl_backend *backend; /* the arena's own */
+	size_t bytes_max;                 /* of a chunk */
+	size_t bytes;                     /* of all chunks */
 	struct xl_list list;              /* chunks, by address */
 	struct xl_list hooks;             /* in the order in which they were added */
 	uint64_t nr_granted;              /* slices */
@@ -188,12 +194,13 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	(void)tag;
 	if (grant->at)
 		return -EOPNOTSUPP;
-	if (nr_slices > arena->chunk_bytes / XL_SLICE)
+	if (nr_slices > c->bytes_max / XL_SLICE)
 		return -EFBIG;
 	xl_meta_ready(nr_slices);
 	pthread_mutex_lock(&c->lock);
 	ret = grant_in(c, nr_slices, grant);
 	nr_seen = c->nr_changed;
+	nr_wanted = nr_slices;
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
@@ -411,6 +418,7 @@ static void insert(struct xl_chunks *c, struct chunk *chunk)
 	uint32_t i;
 
 	xl_list_add_before(next ? &next->link : &c->list, &chunk->link);
+	c->bytes += chunk->nr * XL_SEGMENT;
 	for (i = chunk->first; i < chunk->first + chunk->nr; i++) {
 		atomic_store_explicit(&c->chunk_of[i], chunk, memory_order_relaxed);
 		c->dirty[i] = 0;
@@ -422,6 +430,7 @@ static void take_out(struct xl_chunks *c, struct chunk *chunk)
 	uint32_t i;
 
 	xl_list_del(&chunk->link);
+	c->bytes -= chunk->nr * XL_SEGMENT;
 	for (i = chunk->first; i < chunk->first + chunk->nr; i++)
 		atomic_store_explicit(&c->chunk_of[i], NULL, memory_order_relaxed);
 }
@@ -493,7 +502,7 @@ static int add(struct xalloc_arena *arena, size_t bytes, bool *by_hook)
 	range = (struct xalloc_range){ grant.offset, bytes };
 	if (xl_zone_use(arena, range.offset, range.bytes))
 		ret = -ENOMEM;
-	else if (range.offset % arena->chunk_bytes)
+	else if (range.offset % (arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT))
 		/* Only where somebody else has pages in the arena. */
 		ret = -ENOSPC;
 	else
@@ -504,10 +513,39 @@ static int add(struct xalloc_arena *arena, size_t bytes, bool *by_hook)
 	return ret;
 }
 
+/* With the lock: as much as all chunks have, so that the arena doubles; within bounds. */
+static size_t next_bytes(const struct xl_chunks *c)
+{
+	size_t bytes = FIRST_BYTES;
+
+	if (c->bytes > bytes)
+		bytes = (size_t)1 << (63 - __builtin_clzll(c->bytes));
+	return bytes < c->bytes_max ? bytes : c->bytes_max;
+}
+
+/*
+ * Adds a chunk of @bytes. If that is refused, tries half of it and so on, down to @least. So what is
+ * left of a limit is used, too.
+ */
+static int add_largest(struct xalloc_arena *arena, size_t bytes, size_t least, bool *by_hook)
+{
+	int ret;
+
+	for (;;) {
+		if (bytes < least)
+			bytes = least;
+		ret = add(arena, bytes, by_hook);
+		if (!ret || *by_hook || bytes == least)
+			return ret;
+		bytes = xl_round_up(bytes / 2, XL_SEGMENT);
+	}
+}
+
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
 	uint64_t seen = nr_seen;
+	size_t bytes, least;
 	int ret = 0, cancel;
 	bool is_late;
 
@@ -518,9 +556,11 @@ int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 	/* Another thread has added one meanwhile. */
 	is_late = c->nr_changed != seen;
 	c->nr_changing++;
+	bytes = arena->chunk_bytes ? arena->chunk_bytes : next_bytes(c);
+	least = arena->chunk_bytes ? bytes : xl_round_up(nr_wanted * XL_SLICE, XL_SEGMENT);
 	pthread_mutex_unlock(&c->lock);
 	if (!is_late)
-		ret = add(arena, arena->chunk_bytes, by_hook);
+		ret = add_largest(arena, bytes, least, by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_changing--;
 	c->nr_changed += !is_late && (!ret || *by_hook);
@@ -640,7 +680,6 @@ static int use_chunks(struct xalloc_arena *arena)
 {
 	struct xalloc_arena_stat stat;
 	struct xl_chunks *c;
-	size_t bytes = arena->limit_bytes < XL_GIB ? arena->limit_bytes : XL_GIB;
 	int ret;
 
 	ret = arena->backend->stat(arena, &stat);
@@ -652,8 +691,9 @@ static int use_chunks(struct xalloc_arena *arena)
 	if (!c)
 		return -ENOMEM;
 	memset(c, 0, sizeof(*c));
-	if (!arena->chunk_bytes)
-		arena->chunk_bytes = (size_t)1 << (63 - __builtin_clzll(bytes));
+	c->bytes_max = arena->limit_bytes < XL_GIB ? arena->limit_bytes : XL_GIB;
+	if (arena->chunk_bytes)
+		c->bytes_max = arena->chunk_bytes;
 	xl_list_init(&c->list);
 	xl_list_init(&c->hooks);
 	c->backend = arena->backend;

@@ -453,7 +453,7 @@ struct xalloc_arena {
 	const struct xalloc_status *_Atomic status; /* of the device; NULL: there is none */
 	atomic_ulong generation;  /* at which what heaps keep of it was given back */
 	struct xl_chunks *chunks; /* or NULL */
-	size_t chunk_bytes;       /* zero without @chunks: not said yet */
+	size_t chunk_bytes;       /* zero: chunks grow */
 	uint64_t id;
 	uintptr_t base; /* in the zone; a multiple of XL_SEGMENT */
 	size_t bytes;

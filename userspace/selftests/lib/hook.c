@@ -507,6 +507,64 @@ TEST_F(lib_hook, the_default_heap_can_have_one)
 	ASSERT_EQ(32 * MIB, device.known[0].iov_len);
 }
 
+TEST_F(lib_hook, a_first_block_of_the_default_heap_commits_32_mib)
+{
+	struct device device = { 0 };
+
+	setenv("XALLOC_LIMIT", "2G", 1);
+	ASSERT_NE(NULL, hook(xalloc_arena_default(), &device));
+	ASSERT_NE(NULL, xalloc_malloc(100));
+	ASSERT_EQ(1, device.nr);
+	ASSERT_EQ(32 * MIB, stats_of(xalloc_arena_default()).committed_bytes);
+}
+
+/* 32 MiB, 32, 64, and what is left of the limit. */
+TEST_F(lib_hook, chunks_grow_and_use_all_of_the_limit)
+{
+	static const size_t lengths[] = { 32 * MIB, 32 * MIB, 64 * MIB, 8 * MIB };
+	struct xalloc_arena *arena = arena_with(512 * MIB, 136 * MIB, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { 0 };
+	int nr = 0;
+
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 100));
+	ASSERT_EQ(1, device.nr);
+	ASSERT_EQ(32 * MIB, stats_of(arena).committed_bytes);
+	while (nr < 200 && xalloc_heap_malloc(heap, MIB)) {
+		nr++;
+		ASSERT_EQ(lengths[device.nr - 1], device.known[device.nr - 1].iov_len);
+	}
+	ASSERT_EQ(ENOMEM, errno);
+	ASSERT_EQ(EDQUOT, stats_of(arena).refused);
+	ASSERT_LE(128, nr);
+	ASSERT_EQ(4, device.nr);
+	ASSERT_EQ(136 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, device.nr);
+}
+
+TEST_F(lib_hook, a_chunk_is_as_large_as_the_block_that_needs_it)
+{
+	struct xalloc_arena *arena = arena_with(512 * MIB, 80 * MIB, 0);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { 0 };
+	char *ptr;
+
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 41 * MIB));
+	ASSERT_TRUE(knows(&device, ptr, 41 * MIB));
+	ASSERT_EQ(42 * MIB, stats_of(arena).committed_bytes);
+	/* There is room for 38 MiB. */
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 39 * MIB));
+	ASSERT_EQ(EDQUOT, stats_of(arena).refused);
+	ASSERT_NE(NULL, ptr = xalloc_heap_malloc(heap, 37 * MIB));
+	ASSERT_TRUE(knows(&device, ptr, 37 * MIB));
+	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 81 * MIB));
+	ASSERT_EQ(EFBIG, stats_of(arena).refused);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
 TEST_F(lib_hook, a_hook_may_allocate)
 {
 	struct xalloc_arena *arena = arena_with(16 * MIB, 0, 2 * MIB);
