@@ -449,9 +449,8 @@ int xalloc_arena_fd(const struct xalloc_arena *arena);
  * All blocks of the arena lie in this range, which does not change while the arena lives. Of the
  * default arena only those parts can be touched in which blocks are. The range has the form in
  * which io_uring takes buffers. Registering the range, or a part of it, once, makes every block in
- * it known to the device; each 2 MiB of what is registered must hold a block at that time (there
- * is no memory behind the others, and a device's driver says EFAULT), and must keep one until it
- * is deregistered. One block as large as the arena, or many that fill it, do that.
+ * it known to the device; there must be memory behind all of it, or a device's driver says EFAULT,
+ * and the memory must stay until it is deregistered. xalloc_arena_commit() sees to both.
  *
  * Return: 0, or -errno.
  */
@@ -467,6 +466,28 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
  * Return: 0, or -errno.
  */
 int xalloc_arena_trim(struct xalloc_arena *arena);
+
+/**
+ * xalloc_arena_commit() - commit a range of an arena
+ * @arena: an arena of this process alone. Before its first hook, or its first range, nothing was
+ *	allocated from it
+ * @offset: of the range in the arena, in bytes
+ * @bytes: its length. Both ends are rounded outwards to 2 MiB, or, if that is not zero, to
+ *	&xalloc_arena_config.chunk_bytes
+ *
+ * For programs that register a whole arena, or a part of it, once: there is memory behind each
+ * address of the range when the call returns, and it stays until the arena is destroyed, also when
+ * no block is in it. It is charged like blocks. From now on the arena is used in chunks, as with
+ * xalloc_chunk_hook_add(), and its hooks are told of the chunks: a range without memory is one
+ * chunk, or several of the largest length. Blocks lie in these chunks as in others.
+ *
+ * Return: 0, or -errno: -EINVAL for no bytes, -ERANGE for a range that is not in the arena; what a
+ * hook returned, or an errno of &xalloc_arena_stat.refused when there is no memory, and then the
+ * chunks that were committed before stay; -EBUSY when something was allocated in the arena before
+ * it was used in chunks; -EEXIST when another process has memory in the range; -EDEADLK in a hook;
+ * -EOPNOTSUPP for adopted memory; -ENOMEM; -ESTALE for an arena that is gone.
+ */
+int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t bytes);
 
 /**
  * struct xalloc_chunk_hook - what to call for each chunk of an arena
@@ -511,7 +532,7 @@ struct xalloc_chunk_hook {
  * those of two chunks may run at the same time, and an allocation that would be refused waits for
  * the hooks of other threads. A thread that is cancelled meanwhile goes on to the next cancellation
  * point after the call. A hook may allocate, free and trim, in this arena too. It may not add or
- * remove hooks or destroy an arena: EDEADLK. At exit nothing is called.
+ * remove hooks, commit ranges or destroy an arena: EDEADLK. At exit nothing is called.
  *
  * Return: the hook, or NULL with errno set: what @hook->added returned, after @hook->removed for
  * the chunks it had accepted; EBUSY when something was allocated in the arena before its first

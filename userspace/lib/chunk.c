@@ -44,6 +44,7 @@ struct chunk {
 	uint32_t told;      /* bit n: the hook of slot n knows it */
 	unsigned int nr_calls; /* of hooks, about this chunk, in progress */
 	bool zero;             /* but for what is dirty */
+	bool stays;            /* until the arena is destroyed */
 	uint32_t nr_used;      /* slices */
 	struct xalloc_placement placement;
 };
@@ -81,6 +82,7 @@ static __thread uint32_t nr_wanted __attribute__((tls_model("initial-exec")));
 struct xl_chunks {
 	void *next_free; /* xl_meta_put() */
 	pthread_mutex_t lock;
+	pthread_mutex_t grant_lock;       /* before all others; not during a call of a hook */
 	const struct xl_backend *backend; /* the arena's own */
 	size_t bytes_max;                 /* of a chunk */
 	size_t bytes;                     /* of all chunks */
@@ -458,25 +460,82 @@ static void withdraw_chunk(struct xalloc_arena *arena, struct chunk *chunk)
 	pthread_mutex_lock(&c->lock);
 }
 
-/* Tells the hooks of a chunk that was granted at @offset. @by_hook: see xl_chunk_add(). */
-static int introduce(struct xalloc_arena *arena, uint64_t offset, size_t bytes, bool zero,
-		     bool *by_hook)
+/* Has a chunk granted, where @grant says if that is said, and its tables mapped. */
+static int grant_chunk(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes)
+{
+	size_t alignment = arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT;
+	struct xl_chunks *c = arena->chunks;
+	struct xalloc_range range;
+	int ret;
+
+	ret = c->backend->grant(arena, bytes / XL_SLICE, bytes, grant);
+	if (ret < 0)
+		return ret;
+	range = (struct xalloc_range){ grant->offset, bytes };
+	if (xl_zone_use(arena, range.offset, range.bytes))
+		ret = -ENOMEM;
+	else if (range.offset % alignment)
+		/* Only where somebody else has pages in the arena. */
+		ret = -ENOSPC;
+	else
+		return 0;
+	c->backend->free(arena, &range, 1);
+	return ret;
+}
+
+/*
+ * Fills in a chunk of @bytes. If that is refused, tries half of it and so on, down to @least. So
+ * what is left of a limit is used, too. One thread at a time does so: else two of them might be
+ * refused what one of them could have.
+ */
+static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes, size_t least,
+		  struct chunk *chunk)
+{
+	struct xl_chunks *c = arena->chunks;
+	int ret;
+
+	pthread_mutex_lock(&c->grant_lock);
+	for (;;) {
+		ret = grant_chunk(arena, grant, bytes);
+		if (!ret || bytes <= least)
+			break;
+		bytes = xl_round_up(bytes / 2, XL_SEGMENT);
+		if (bytes < least)
+			bytes = least;
+	}
+	if (!ret) {
+		chunk->first = grant->offset / XL_SEGMENT;
+		chunk->nr = bytes / XL_SEGMENT;
+		chunk->zero = grant->zero;
+		xalloc_placement_init(&chunk->placement, chunk->nr);
+		pthread_mutex_lock(&c->lock);
+		insert(c, chunk);
+		pthread_mutex_unlock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->grant_lock);
+	return ret;
+}
+
+/* Obtains a chunk and tells the hooks of it. @stays: see struct chunk; @by_hook: xl_chunk_add(). */
+static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, size_t least,
+	       bool stays, bool *by_hook)
 {
 	struct chunk *chunk = xl_meta_get(XL_POOL_CHUNK, sizeof(*chunk));
 	struct xl_chunks *c = arena->chunks;
 	struct xalloc_hook *hook;
-	int ret = 0;
+	int ret;
 
 	if (!chunk)
 		return -ENOMEM;
 	memset(chunk, 0, sizeof(*chunk));
-	chunk->first = offset / XL_SEGMENT;
-	chunk->nr = bytes / XL_SEGMENT;
-	chunk->zero = zero;
 	chunk->owner = &calls;
-	xalloc_placement_init(&chunk->placement, chunk->nr);
+	chunk->stays = stays;
+	ret = obtain(arena, &grant, bytes, least, chunk);
+	if (ret) {
+		xl_meta_put(XL_POOL_CHUNK, chunk);
+		return ret;
+	}
 	pthread_mutex_lock(&c->lock);
-	insert(c, chunk);
 	while (!ret && (hook = first_untold(c, chunk)))
 		ret = tell_added(c, chunk, hook);
 	if (ret) {
@@ -489,30 +548,6 @@ static int introduce(struct xalloc_arena *arena, uint64_t offset, size_t bytes, 
 	return ret;
 }
 
-static int add(struct xalloc_arena *arena, size_t bytes, bool *by_hook)
-{
-	struct xl_chunks *c = arena->chunks;
-	struct xl_grant grant = { .at = false };
-	struct xalloc_range range;
-	int ret;
-
-	ret = c->backend->grant(arena, bytes / XL_SLICE, bytes, &grant);
-	if (ret < 0)
-		return ret;
-	range = (struct xalloc_range){ grant.offset, bytes };
-	if (xl_zone_use(arena, range.offset, range.bytes))
-		ret = -ENOMEM;
-	else if (range.offset % (arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT))
-		/* Only where somebody else has pages in the arena. */
-		ret = -ENOSPC;
-	else
-		ret = introduce(arena, range.offset, bytes, grant.zero, by_hook);
-	/* What a hook has refused is freed already. */
-	if (ret && !*by_hook)
-		c->backend->free(arena, &range, 1);
-	return ret;
-}
-
 /* With the lock: as much as all chunks have, so that the arena doubles; within bounds. */
 static size_t next_bytes(const struct xl_chunks *c)
 {
@@ -521,24 +556,6 @@ static size_t next_bytes(const struct xl_chunks *c)
 	if (c->bytes > bytes)
 		bytes = (size_t)1 << (63 - __builtin_clzll(c->bytes));
 	return bytes < c->bytes_max ? bytes : c->bytes_max;
-}
-
-/*
- * Adds a chunk of @bytes. If that is refused, tries half of it and so on, down to @least. So what is
- * left of a limit is used, too.
- */
-static int add_largest(struct xalloc_arena *arena, size_t bytes, size_t least, bool *by_hook)
-{
-	int ret;
-
-	for (;;) {
-		if (bytes < least)
-			bytes = least;
-		ret = add(arena, bytes, by_hook);
-		if (!ret || *by_hook || bytes == least)
-			return ret;
-		bytes = xl_round_up(bytes / 2, XL_SEGMENT);
-	}
 }
 
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
@@ -558,9 +575,11 @@ int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 	c->nr_changing++;
 	bytes = arena->chunk_bytes ? arena->chunk_bytes : next_bytes(c);
 	least = arena->chunk_bytes ? bytes : xl_round_up(nr_wanted * XL_SLICE, XL_SEGMENT);
+	if (bytes < least)
+		bytes = least;
 	pthread_mutex_unlock(&c->lock);
 	if (!is_late)
-		ret = add_largest(arena, bytes, least, by_hook);
+		ret = add(arena, (struct xl_grant){ .at = false }, bytes, least, false, by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_changing--;
 	c->nr_changed += !is_late && (!ret || *by_hook);
@@ -622,6 +641,7 @@ void xl_chunks_recover(struct xalloc_arena *arena)
 		return;
 	/* Others may have been leaving it. */
 	c->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+	c->grant_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 	c->nr_changing = 0;
 	recover_calls(c);
 	for (pos = c->list.next; pos != &c->list; pos = next) {
@@ -656,7 +676,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 	pthread_mutex_lock(&c->lock);
 	while ((chunk = chunk_from(c, segment))) {
 		segment = chunk->first + chunk->nr;
-		if (chunk->state != READY || chunk->nr_used || chunk->nr_calls)
+		if (chunk->state != READY || chunk->nr_used || chunk->nr_calls || chunk->stays)
 			continue;
 		c->nr_changing++;
 		withdraw_chunk(arena, chunk);
@@ -728,6 +748,81 @@ static int have_chunks(struct xalloc_arena *arena)
 	if (!arena->chunks)
 		ret = use_chunks(arena);
 	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+/*
+ * Adds a chunk at @offset that stays, with the lock, which it lets go. Returns 0 also when another
+ * thread may have added one there meanwhile.
+ */
+static int commit_chunk(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
+{
+	struct xl_grant grant = { .at = true, .offset = offset };
+	struct xl_chunks *c = arena->chunks;
+	uint64_t seen = c->nr_changed;
+	bool by_hook = false, others;
+	int ret;
+
+	c->nr_changing++;
+	pthread_mutex_unlock(&c->lock);
+	ret = add(arena, grant, bytes, bytes, true, &by_hook);
+	pthread_mutex_lock(&c->lock);
+	c->nr_changing--;
+	others = c->nr_changing || c->nr_changed != seen;
+	c->nr_changed += !ret || by_hook;
+	pthread_cond_broadcast(&c->changed);
+	if (ret != -EEXIST || by_hook || !others)
+		return ret;
+	while (c->nr_changing && c->nr_changed == seen)
+		pthread_cond_wait(&c->changed, &c->lock);
+	return 0;
+}
+
+/* With the lock, which it lets go: adds what is missing of chunks between two offsets. */
+static int commit_range(struct xalloc_arena *arena, uint64_t from, uint64_t end)
+{
+	struct xl_chunks *c = arena->chunks;
+	int ret = 0;
+
+	while (from < end && !ret) {
+		struct chunk *chunk = chunk_at(c, from), *next;
+		uint64_t to = from + c->bytes_max;
+
+		if (chunk && chunk->state == READY) {
+			chunk->stays = true;
+			from = (uint64_t)(chunk->first + chunk->nr) * XL_SEGMENT;
+		} else if (chunk) {
+			pthread_cond_wait(&c->changed, &c->lock);
+		} else {
+			next = chunk_from(c, from / XL_SEGMENT);
+			if (next && to > next->first * XL_SEGMENT)
+				to = next->first * XL_SEGMENT;
+			ret = commit_chunk(arena, from, (to < end ? to : end) - from);
+		}
+	}
+	return ret;
+}
+
+int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
+{
+	int ret = have_chunks(arena), cancel;
+	uint64_t end, unit;
+
+	if (ret)
+		return ret;
+	if (!bytes)
+		return -EINVAL;
+	if (__builtin_add_overflow(offset, bytes, &end) || end > arena->bytes)
+		return -ERANGE;
+	unit = arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT;
+	end = xl_round_up(end, unit);
+	if (end > arena->bytes)
+		end = arena->bytes;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&arena->chunks->lock);
+	ret = commit_range(arena, offset / unit * unit, end);
+	pthread_mutex_unlock(&arena->chunks->lock);
+	pthread_setcancelstate(cancel, NULL);
 	return ret;
 }
 

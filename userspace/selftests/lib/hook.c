@@ -433,7 +433,7 @@ struct forbidden {
 	struct xalloc_arena *arena;
 	struct xalloc_hook *other;
 	struct device device;
-	int errors[3];
+	int errors[4];
 };
 
 static int do_forbidden(void *ctx, void *address, size_t bytes, void **cookie)
@@ -446,6 +446,7 @@ static int do_forbidden(void *ctx, void *address, size_t bytes, void **cookie)
 	f->errors[0] = hook(f->arena, &f->device) ? 0 : errno;
 	f->errors[1] = xalloc_chunk_hook_remove(f->other);
 	f->errors[2] = xalloc_arena_destroy(f->arena);
+	f->errors[3] = xalloc_arena_commit(f->arena, 0, 1);
 	return 0;
 }
 
@@ -466,6 +467,7 @@ TEST_F(lib_hook, a_hook_may_not_change_hooks)
 	ASSERT_EQ(EDEADLK, f.errors[0]);
 	ASSERT_EQ(-EDEADLK, f.errors[1]);
 	ASSERT_EQ(-EDEADLK, f.errors[2]);
+	ASSERT_EQ(-EDEADLK, f.errors[3]);
 	ASSERT_EQ(0, xalloc_arena_destroy(other));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
@@ -563,6 +565,73 @@ TEST_F(lib_hook, a_chunk_is_as_large_as_the_block_that_needs_it)
 	ASSERT_EQ(NULL, xalloc_heap_malloc(heap, 81 * MIB));
 	ASSERT_EQ(EFBIG, stats_of(arena).refused);
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_F(lib_hook, a_whole_arena_is_committed_and_stays)
+{
+	struct xalloc_arena *arena = arena_with(32 * MIB, 0, 2 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+	struct device device = { 0 };
+	struct iovec range;
+	char *ptr;
+	size_t at;
+
+	/* A register call of the whole range comes before or behind the hook. */
+	ASSERT_EQ(0, xalloc_arena_commit(arena, 0, 16 * MIB));
+	ASSERT_EQ(16 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_EQ(8, device.nr);
+	ASSERT_EQ(0, xalloc_arena_commit(arena, 0, 32 * MIB));
+	ASSERT_EQ(16, device.nr);
+	ASSERT_EQ(0, xalloc_arena_range(arena, &range));
+	for (at = 0; at < range.iov_len; at += SLICE)
+		((volatile char *)range.iov_base)[at] = 1;
+	ASSERT_NE(NULL, ptr = xalloc_heap_calloc(heap, 1, MIB));
+	xalloc_free(ptr);
+	ASSERT_EQ(0, xalloc_arena_trim(arena));
+	ASSERT_EQ(16, device.nr_added);
+	ASSERT_EQ(0, device.nr_removed);
+	ASSERT_EQ(32 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+	ASSERT_EQ(0, device.nr);
+}
+
+TEST_F(lib_hook, only_what_is_missing_of_a_range_is_committed)
+{
+	struct xalloc_arena *arena = arena_with(64 * MIB, 40 * MIB, 0);
+	struct xalloc_arena *used = arena_with(8 * MIB, 0, 0);
+	struct device device = { 0 };
+	struct iovec range;
+	char *base;
+
+	ASSERT_EQ(-EINVAL, xalloc_arena_commit(arena, 0, 0));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, 64 * MIB, 1));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, 1, 64 * MIB));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, UINT64_MAX, 2));
+	ASSERT_NE(NULL, hook(arena, &device));
+	ASSERT_EQ(0, xalloc_arena_range(arena, &range));
+	base = range.iov_base;
+	/* Rounded to 10 to 14 MiB. */
+	ASSERT_EQ(0, xalloc_arena_commit(arena, 11 * MIB, 2 * MIB));
+	ASSERT_EQ(1, device.nr);
+	ASSERT_TRUE(knows(&device, base + 10 * MIB, 4 * MIB));
+	ASSERT_EQ(0, xalloc_arena_commit(arena, 0, 32 * MIB));
+	ASSERT_EQ(3, device.nr);
+	ASSERT_TRUE(knows(&device, base, 10 * MIB));
+	ASSERT_TRUE(knows(&device, base + 14 * MIB, 18 * MIB));
+	ASSERT_EQ(32 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_arena_commit(arena, 0, 32 * MIB));
+	ASSERT_EQ(3, device.nr_added);
+	ASSERT_EQ(-EDQUOT, xalloc_arena_commit(arena, 0, 64 * MIB));
+	device.error = -EIO;
+	ASSERT_EQ(-EIO, xalloc_arena_commit(arena, 0, 34 * MIB));
+	ASSERT_EQ(32 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+
+	ASSERT_NE(NULL, xalloc_heap_malloc(xalloc_heap_create(used), 1));
+	ASSERT_EQ(-EBUSY, xalloc_arena_commit(used, 0, 1));
+	ASSERT_EQ(0, xalloc_arena_destroy(used));
+	ASSERT_EQ(-ESTALE, xalloc_arena_commit(used, 0, 1));
 }
 
 TEST_F(lib_hook, a_hook_may_allocate)
