@@ -780,6 +780,73 @@ TEST_F(lib_hook, an_allocation_waits_for_the_chunk_that_is_given_back)
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
+/* A thread that trims, and one that removes a hook. */
+struct leaving {
+	struct xalloc_arena *arena;
+	struct xalloc_hook *hook;
+	atomic_int tid;
+};
+
+static void *trim_leaving(void *arg)
+{
+	struct leaving *leaving = arg;
+
+	atomic_store(&leaving->tid, gettid());
+	xalloc_arena_trim(leaving->arena);
+	return NULL;
+}
+
+static void *remove_leaving(void *arg)
+{
+	struct leaving *leaving = arg;
+
+	xalloc_chunk_hook_remove(leaving->hook);
+	return NULL;
+}
+
+static int nr_removed_of(struct device *device)
+{
+	int nr;
+
+	pthread_mutex_lock(&device->lock);
+	nr = device->nr_removed;
+	pthread_mutex_unlock(&device->lock);
+	return nr;
+}
+
+/* Both tell a hook that the same chunk goes. */
+TEST_F(lib_hook, memory_stays_until_the_last_hook_has_returned)
+{
+	struct leaving leaving = { .arena = arena_with(16 * MIB, 0, 2 * MIB) };
+	struct xalloc_heap *heap = xalloc_heap_create(leaving.arena);
+	struct device first = { 0 }, second = { 0 };
+	pthread_t trims, removes;
+
+	ASSERT_NE(NULL, leaving.hook = hook(leaving.arena, &first));
+	ASSERT_NE(NULL, hook(leaving.arena, &second));
+	xalloc_free(xalloc_heap_malloc(heap, 100));
+	ASSERT_EQ(1, first.nr);
+	stop_next(&first);
+	stop_next(&second);
+	ASSERT_EQ(0, pthread_create(&trims, NULL, trim_leaving, &leaving));
+	sem_wait(&second.stopped);
+	ASSERT_EQ(0, pthread_create(&removes, NULL, remove_leaving, &leaving));
+	sem_wait(&first.stopped);
+	/* The first hook has not returned yet. */
+	sem_post(&second.go);
+	while (!nr_removed_of(&second))
+		sleep_ms(1);
+	wait_until_asleep(&leaving.tid);
+	ASSERT_EQ(2 * MIB, stats_of(leaving.arena).committed_bytes);
+	sem_post(&first.go);
+	ASSERT_EQ(0, pthread_join(trims, NULL));
+	ASSERT_EQ(0, pthread_join(removes, NULL));
+	ASSERT_EQ(0, stats_of(leaving.arena).committed_bytes);
+	ASSERT_EQ(1, first.nr_removed);
+	ASSERT_EQ(1, second.nr_removed);
+	ASSERT_EQ(0, xalloc_arena_destroy(leaving.arena));
+}
+
 static void *take_turns(void *arg)
 {
 	struct together *together = arg;
