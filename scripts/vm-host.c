@@ -54,8 +54,9 @@ static int status = -1;
 static char failure[1024];
 
 /*
- * For how long this program has run. It asks each second or more often. If it could not ask for
- * longer, the whole machine was paused or busy, and the guest had no time to answer either.
+ * Returns for how many seconds this program has run. The program calls this about once a second. A
+ * gap counts as two seconds at most: in a longer one the whole machine was paused or busy, and the
+ * guest could not answer either.
  */
 static long seconds(void)
 {

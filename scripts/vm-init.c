@@ -668,8 +668,8 @@ static uint32_t await_command(const struct passwd *pw)
 }
 
 /*
- * With every process dead nothing may hold the module; what is freed late (a file's
- * last reference, RCU) gets a minute, which only a guest that fails takes.
+ * With every process dead nothing may hold the module. What is freed late (a file's last reference,
+ * RCU) is waited for, for a minute at most. Only a guest that fails waits that long.
  */
 static void unload_xalloc(void)
 {

@@ -450,7 +450,7 @@ int xalloc_arena_fd(const struct xalloc_arena *arena);
  * default arena only those parts can be touched in which blocks are. The range has the form in
  * which io_uring takes buffers. Registering the range, or a part of it, once, makes every block in
  * it known to the device; there must be memory behind all of it, or a device's driver says EFAULT,
- * and the memory must stay until it is deregistered. xalloc_arena_commit() sees to both.
+ * and the memory must stay until it is deregistered. xalloc_arena_commit() ensures both.
  *
  * Return: 0, or -errno.
  */
@@ -461,7 +461,8 @@ int xalloc_arena_range(const struct xalloc_arena *arena, struct iovec *range);
  * @arena: the arena
  *
  * Memory without a block that heaps keep, what this thread keeps for itself or threads pass on,
- * and chunks without a block. The library does so itself when memory is refused.
+ * and chunks without a block, but not those of xalloc_arena_commit(). The library does so itself
+ * when memory is refused.
  *
  * Return: 0, or -errno.
  */
@@ -469,23 +470,24 @@ int xalloc_arena_trim(struct xalloc_arena *arena);
 
 /**
  * xalloc_arena_commit() - commit a range of an arena
- * @arena: an arena of this process alone. Before its first hook, or its first range, nothing was
- *	allocated from it
- * @offset: of the range in the arena, in bytes
- * @bytes: its length. Both ends are rounded outwards to 2 MiB, or, if that is not zero, to
- *	&xalloc_arena_config.chunk_bytes
+ * @arena: an arena of this process alone. Nothing was allocated from it before its first hook or
+ *	its first committed range
+ * @offset: where the range begins in the arena, in bytes
+ * @bytes: the length of the range. Both ends are rounded outwards, to
+ *	&xalloc_arena_config.chunk_bytes, or to 2 MiB if that is zero
  *
- * For programs that register a whole arena, or a part of it, once: there is memory behind each
- * address of the range when the call returns, and it stays until the arena is destroyed, also when
- * no block is in it. It is charged like blocks. From now on the arena is used in chunks, as with
- * xalloc_chunk_hook_add(), and its hooks are told of the chunks: a range without memory is one
- * chunk, or several of the largest length. Blocks lie in these chunks as in others.
+ * For programs that register a whole arena, or a part of it, once. When the call returns, there is
+ * memory behind each address of the range. The memory is charged like blocks, and stays until the
+ * arena is destroyed, even if no block is in it. From now on the arena is used in chunks, as with
+ * xalloc_chunk_hook_add(). Each part of the range that had no memory becomes a chunk, or several
+ * chunks of the largest length, and the hooks are told of them. Blocks lie in these chunks as in
+ * others.
  *
- * Return: 0, or -errno: -EINVAL for no bytes, -ERANGE for a range that is not in the arena; what a
- * hook returned, or an errno of &xalloc_arena_stat.refused when there is no memory, and then the
- * chunks that were committed before stay; -EBUSY when something was allocated in the arena before
- * it was used in chunks; -EEXIST when another process has memory in the range; -EDEADLK in a hook;
- * -EOPNOTSUPP for adopted memory; -ENOMEM; -ESTALE for an arena that is gone.
+ * Return: 0, or -errno: -EINVAL if @bytes is zero, -ERANGE for a range that is not in the arena;
+ * what a hook returned, or an errno of &xalloc_arena_stat.refused when there is no memory, and
+ * then the chunks that were committed before stay; -EBUSY when something was allocated in the
+ * arena before it was used in chunks; -EEXIST when another process has memory in the range;
+ * -EDEADLK in a hook; -EOPNOTSUPP for adopted memory; -ENOMEM; -ESTALE for an arena that is gone.
  */
 int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t bytes);
 
@@ -493,10 +495,12 @@ int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t byte
  * struct xalloc_chunk_hook - what to call for each chunk of an arena
  * @size: sizeof(struct xalloc_chunk_hook)
  * @added: called with @ctx, the chunk's address and its length, before a block is in the chunk. It
- *	may set *@cookie, which is NULL before, to whatever stands for the chunk. Returns 0, or
- *	-errno to refuse the chunk. Or NULL
- * @removed: called with the same and the cookie before the memory goes back. Or NULL
- * @ctx: for both
+ *	may set *@cookie, which is NULL at first, to a value that xalloc_chunk_cookie() then
+ *	returns. Returns 0, or -errno to refuse the chunk. May be NULL
+ * @removed: called with @ctx, the chunk's address, its length and its cookie, when the hook must
+ *	forget the chunk: before its memory goes back, when the hook is removed, or when a later
+ *	hook refuses the chunk. May be NULL
+ * @ctx: passed to both functions
  */
 struct xalloc_chunk_hook {
 	size_t size;
@@ -511,16 +515,18 @@ struct xalloc_chunk_hook {
  * @hook: what to call; it is copied
  *
  * For devices and calls with which memory must be registered, such as RDMA and io_uring's fixed
- * buffers. From the first hook on the arena's memory is committed, charged and given back in
- * chunks, and no block lies in two. Chunks stay when their last block is freed, until
- * xalloc_arena_trim() or xalloc_arena_destroy() is called.
+ * buffers. After its first hook was added, an arena commits, charges and gives back memory in
+ * chunks, also after that hook is removed. No block lies in two chunks. Chunks stay when their last
+ * block is freed, until xalloc_arena_trim() or xalloc_arena_destroy() is called.
  *
  * With &xalloc_arena_config.chunk_bytes all chunks have that length and are aligned to it in the
- * arena; what is left of the limit below a chunk is not used. Without it, and in the default arena,
- * chunks are multiples of 2 MiB: at most 32 MiB at first, then as much as the arena has in chunks,
- * up to 1 GiB, and more if a block needs it. When so much is refused, smaller chunks are tried, so
- * all of the limit is used. A block, with an alignment above 64 KiB added to it, is at most as
- * large as the largest chunk can be, that is @chunk_bytes, or 1 GiB and the limit: EFBIG.
+ * arena; a rest of the limit that is smaller than a chunk is not used. Without it, and in the
+ * default arena, chunks are multiples of 2 MiB: 32 MiB at first, then the sum of all chunks,
+ * rounded down to a power of two, up to 1 GiB. A chunk is longer if a block needs it, and shorter
+ * when that much is refused, so that all of the limit is used. The size of a block, plus its
+ * alignment if that is above 64 KiB, may not exceed the largest chunk: chunk_bytes, or without it
+ * the smaller of 1 GiB and the limit. Otherwise errno is ENOMEM, and &xalloc_arena_stat.refused is
+ * EFBIG.
  *
  * An arena has up to 32 hooks. Each of them is told of each chunk once, in the order in which the
  * hooks were added. If one refuses, the hooks that were told before are told of the removal, the
@@ -528,11 +534,12 @@ struct xalloc_chunk_hook {
  * the last hook first. A hook that is added later is told of all chunks that are there before this
  * call returns. Other threads may use the arena meanwhile.
  *
- * Hooks are called by the thread that allocates, trims, destroys, adds or removes, without a lock:
- * those of two chunks may run at the same time, and an allocation that would be refused waits for
- * the hooks of other threads. A thread that is cancelled meanwhile goes on to the next cancellation
- * point after the call. A hook may allocate, free and trim, in this arena too. It may not add or
- * remove hooks, commit ranges or destroy an arena: EDEADLK. At exit nothing is called.
+ * The thread that allocates, commits or trims, adds or removes a hook, or destroys the arena calls
+ * the hooks. The library holds no lock meanwhile, so hooks may run at the same time in several
+ * threads, also for one chunk. An allocation that would be refused waits for the hooks of other
+ * threads. A thread that is cancelled meanwhile goes on to the next cancellation point after the
+ * call. A hook may allocate, free and trim, in this arena too. It may not add or remove hooks,
+ * commit ranges or destroy an arena: EDEADLK. At exit nothing is called.
  *
  * Return: the hook, or NULL with errno set: what @hook->added returned, after @hook->removed for
  * the chunks it had accepted; EBUSY when something was allocated in the arena before its first
@@ -549,9 +556,9 @@ struct xalloc_hook *xalloc_chunk_hook_add(struct xalloc_arena *arena,
  *
  * Tells the hook of the removal of each chunk that it knows. The chunks stay, and so do their
  * blocks. When the call returns, the hook is not called any more by any thread, and @hook is gone.
- * xalloc_arena_destroy() removes the hooks of the arena itself.
+ * xalloc_arena_destroy() removes all hooks of the arena.
  *
- * Return: 0, or -errno: -EDEADLK in a hook, -ESTALE in a child of fork().
+ * Return: 0, or -errno: -EDEADLK in a hook, -ESTALE in a child of fork() or when the arena is gone.
  */
 int xalloc_chunk_hook_remove(struct xalloc_hook *hook);
 
@@ -589,7 +596,8 @@ void *xalloc_chunk_cookie(const struct xalloc_hook *hook, const void *ptr);
  * @refused: errno of the last such refusal, 0 if there was none: EDQUOT the arena's limit,
  *	ENOBUFS RLIMIT_MEMLOCK, EUSERS the module's limit for the creator, ENOSR the module's
  *	limit for all arenas, ENOSPC no free run of that length in the offset space,
- *	ENOMEM the machine has no memory for it, EFBIG larger than the arena; or the hook's
+ *	ENOMEM the machine has no memory for it, EFBIG larger than the arena, or than its
+ *	largest chunk; or the hook's
  * @small_bytes: the part of @committed_bytes in pieces, by &xalloc_arena_config.pages or because
  *	the kernel had no huge page at hand
  */

@@ -18,9 +18,9 @@
  * Where a block is refused, the std::new_handler is called until there is memory. Without a
  * handler, and for other errors, std::bad_alloc is thrown. Where an arena, a heap or a call on one
  * is refused, std::system_error is thrown with the errno that <libxalloc.h> names. With
- * -fno-exceptions the program aborts instead, after one line on stderr. A program that wants to go
- * on makes the call of <libxalloc.h> itself. If the result is not NULL, an arena or a heap can own
- * it.
+ * -fno-exceptions the program aborts instead, after one line on stderr. A program that must go on
+ * after a refusal calls <libxalloc.h> directly, and passes a result that is not NULL to the
+ * constructor of an arena or a heap.
  *
  * With -fno-rtti a memory_resource is equal to itself only. All files of a program that include
  * this header must agree about both options.
@@ -197,8 +197,8 @@ template <class T, class U> bool operator!=(const allocator<T> &, const allocato
 }
 
 /*
- * An arena, which is destroyed with the object. It must live longer than its heaps. An arena that
- * was moved from can be destroyed and assigned to; all else is EINVAL.
+ * An arena, which is destroyed with the object. It must live longer than its heaps. After a move
+ * get() returns nullptr, and trim() and each constructor that needs the arena fail with EINVAL.
  */
 class arena
 {
@@ -251,8 +251,9 @@ class arena
 
 /*
  * A heap over an arena, which is destroyed with the object. That frees all its blocks, so the heap
- * must live longer than the buffers and containers in it. A heap that was moved from can be
- * destroyed and assigned to; all else is EINVAL. Buffers and containers stay in a heap that moves.
+ * must live longer than the buffers and containers in it. After a move get() returns nullptr, and
+ * allocate() and each constructor that needs the heap fail with EINVAL. Buffers and containers stay
+ * in a heap that moves.
  */
 class heap
 {

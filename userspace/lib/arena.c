@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "checks.h"
 #include "chunk.h"
+#include "hook.h"
 #include "os.h"
 #include "zone.h"
 
@@ -416,8 +417,8 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 
 	if (!p)
 		return -ESTALE;
-	/* It waits until no other hook is called. */
-	if (xl_chunks_in_hook())
+	/* Destroying waits until every hook has returned. */
+	if (xl_in_hook())
 		return -EDEADLK;
 	pthread_mutex_lock(&p->lock);
 	if (!is_alive(arena))
@@ -429,7 +430,7 @@ int xalloc_arena_destroy(struct xalloc_arena *arena)
 	pthread_mutex_unlock(&p->lock);
 	if (ret)
 		return ret;
-	xl_chunks_leave(arena);
+	xl_hooks_leave(arena);
 	pthread_mutex_lock(&p->lock);
 	if (arena->persists) {
 		for (pos = arena->heaps.next; pos != &arena->heaps; pos = pos->next)

@@ -320,13 +320,13 @@ bool xl_cache_look(struct xl_process *p)
 		return false;
 	used = atomic_load_explicit(&arena->used_bytes, memory_order_relaxed);
 	if (used >= nr * XL_SEGMENT / 2) {
-		/* The sum of the limits is at least what the cache holds. */
+		/* The cache holds no more than the sum of its limits. */
 		if (used >= nr * XL_SEGMENT / 2 + c->idle_bytes[0] + c->idle_bytes[1])
 			c->sparse_bytes = SIZE_MAX;
 		return false;
 	}
 	if (c->sparse_bytes != SIZE_MAX) {
-		/* With what other caches hold. */
+		/* What other caches hold counts as live. */
 		live = used - held_bytes(c);
 		if (live / 4 > c->sparse_bytes + XL_SEGMENT / 2)
 			c->sparse_bytes = live;

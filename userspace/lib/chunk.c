@@ -3,102 +3,34 @@
  * Chunks: arenas whose memory is told to hooks before it is used.
  *
  * With a hook, the arena's own backend grants whole chunks alone. The backend here takes its place
- * and places pages in the chunks as the kernel would. A grant that finds no room says XL_ADD_CHUNK.
- * The caller then adds a chunk and tries again.
+ * and places pages in the chunks as the kernel would. A grant that finds no room returns
+ * -XL_ADD_CHUNK. The caller then adds a chunk and tries again.
  *
- * A chunk goes ADDING -> READY -> REMOVING. Pages are placed in READY chunks only. Hooks are called
- * without a lock. Each call is for one chunk and one hook: the bit of the hook in chunk->told says
- * whether the hook knows the chunk, and it changes under the lock before the call. So no chunk is
- * told twice, whatever other threads do meanwhile. These rules keep the memory there:
- *
- *	A chunk is freed when chunk->told and chunk->nr_calls are zero.
- *	A hook is freed when no chunk has its bit and hook->nr_calls is zero.
- *	A chunk becomes READY when each hook that is not leaving knows it.
+ * A chunk goes ADDING -> READY -> REMOVING. Pages are placed in READY chunks only. hook.c says when
+ * a chunk may become READY, and when it may be freed.
  */
 #include <errno.h>
 #include <string.h>
 
-#include "placement.h"
 #include "backend.h"
 #include "chunk.h"
+#include "hook.h"
 #include "os.h"
 #include "zone.h"
 
-/* One bit of chunk.told for each hook of an arena. */
-#define NR_HOOKS_MAX 32
-
-/* The first chunk of an arena that leaves the length of its chunks to the library, at most. */
+/*
+ * The length of the first chunk without chunk_bytes. The limit can make it smaller, and a large
+ * block can make it larger.
+ */
 #define FIRST_BYTES ((size_t)32 << 20)
 
-enum state {
-	ADDING,
-	READY,
-	REMOVING,
-};
-
-struct chunk {
-	struct xl_list link; /* xl_chunks.list; its first word is xl_meta_put()'s */
-	enum state state;
-	const void *owner;  /* of a chunk that is not READY: the thread that adds or removes it */
-	uint32_t first, nr; /* segments */
-	uint32_t told;      /* bit n: the hook of slot n knows it */
-	unsigned int nr_calls; /* of hooks, about this chunk, in progress */
-	bool zero;             /* but for what is dirty */
-	bool stays;            /* until the arena is destroyed */
-	uint32_t nr_used;      /* slices */
-	struct xalloc_placement placement;
-};
-
-struct xalloc_hook {
-	struct xl_list link; /* xl_chunks.hooks; its first word is xl_meta_put()'s */
-	struct xalloc_arena *arena;
-	struct xalloc_chunk_hook config;
-	unsigned int slot;
-	unsigned int nr_calls;     /* in progress */
-	bool leaves;               /* it is told of no chunk any more */
-	const void *changer;       /* the thread that adds or removes it, or NULL */
-	atomic_uintptr_t *cookies; /* of a segment */
-};
-
-/* A call of a hook in progress. The thread that makes it has it on its stack. */
-struct call {
-	struct call *outer; /* the hook of which has allocated or freed */
-	struct xl_chunks *chunks;
-	struct chunk *chunk;
-	struct xalloc_hook *hook;
-};
-
-/*
- * The innermost call of this thread, or NULL. A thread in a hook waits for no other thread, which
- * may wait for it. The address of this variable names the thread.
- */
-static __thread struct call *calls __attribute__((tls_model("initial-exec")));
-
-/* What this thread's last grant that found no room saw and wanted: nr_changed, and slices. */
+/* At this thread's last grant: xl_chunks.nr_changed, and how many slices the grant asked for. */
 static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
 static __thread uint32_t nr_wanted __attribute__((tls_model("initial-exec")));
 
-/* @lock: see internal.h. */
-struct xl_chunks {
-	void *next_free; /* xl_meta_put() */
-	pthread_mutex_t lock;
-	pthread_mutex_t grant_lock;       /* before all others; not during a call of a hook */
-	const struct xl_backend *backend; /* the arena's own */
-	size_t bytes_max;                 /* of a chunk */
-	size_t bytes;                     /* of all chunks */
-	struct xl_list list;              /* chunks, by address */
-	struct xl_list hooks;             /* in the order in which they were added */
-	uint64_t nr_granted;              /* slices */
-	unsigned int nr_changing;         /* threads in xl_chunk_add(), and chunks that go */
-	uint64_t nr_changed;              /* chunks that came or went */
-	pthread_cond_t changed;           /* or a call of a hook has ended */
-	struct chunk *_Atomic *chunk_of;  /* of a segment; or NULL */
-	uint32_t *dirty; /* of a segment: bit n: slice n was granted since the chunk was added */
-};
-
 static size_t chunk_of_bytes(const struct xalloc_arena *arena)
 {
-	return arena->bytes / XL_SEGMENT * sizeof(struct chunk *);
+	return arena->bytes / XL_SEGMENT * sizeof(struct xl_chunk *);
 }
 
 static size_t dirty_bytes(const struct xalloc_arena *arena)
@@ -106,28 +38,23 @@ static size_t dirty_bytes(const struct xalloc_arena *arena)
 	return arena->bytes / XL_SEGMENT * sizeof(uint32_t);
 }
 
-static size_t cookies_bytes(const struct xalloc_arena *arena)
-{
-	return arena->bytes / XL_SEGMENT * sizeof(uintptr_t);
-}
-
-static struct xalloc_range range_of(const struct chunk *chunk)
+static struct xalloc_range range_of(const struct xl_chunk *chunk)
 {
 	return (struct xalloc_range){ chunk->first * XL_SEGMENT, chunk->nr * XL_SEGMENT };
 }
 
-static struct chunk *chunk_at(const struct xl_chunks *c, uint64_t offset)
+static struct xl_chunk *chunk_at(const struct xl_chunks *c, uint64_t offset)
 {
 	return atomic_load_explicit(&c->chunk_of[offset / XL_SEGMENT], memory_order_relaxed);
 }
 
 /* With the lock. The next chunk that begins in @segment or behind it, or NULL. */
-static struct chunk *chunk_from(const struct xl_chunks *c, uint32_t segment)
+static struct xl_chunk *chunk_from(const struct xl_chunks *c, uint32_t segment)
 {
 	struct xl_list *pos;
 
 	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+		struct xl_chunk *chunk = xl_entry(pos, struct xl_chunk, link);
 
 		if (chunk->first >= segment)
 			return chunk;
@@ -166,9 +93,9 @@ static int grant_in(struct xl_chunks *c, uint32_t nr_slices, struct xl_grant *gr
 	int ret;
 
 	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+		struct xl_chunk *chunk = xl_entry(pos, struct xl_chunk, link);
 
-		if (chunk->state != READY)
+		if (chunk->state != XL_READY)
 			continue;
 		ret = xalloc_placement_take(&chunk->placement, &request, &slice);
 		if (ret == -ENOMEM)
@@ -209,7 +136,7 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 
 static int free_one(struct xl_chunks *c, const struct xalloc_range *page)
 {
-	struct chunk *chunk = chunk_at(c, page->offset);
+	struct xl_chunk *chunk = chunk_at(c, page->offset);
 	uint32_t nr_slices = page->bytes / XL_SLICE;
 	int ret;
 
@@ -267,7 +194,7 @@ static void chunk_destroy(struct xalloc_arena *arena)
 	struct xl_list *pos;
 
 	while ((pos = c->list.next) != &c->list) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+		struct xl_chunk *chunk = xl_entry(pos, struct xl_chunk, link);
 
 		xl_list_del(pos);
 		xalloc_placement_fini(&chunk->placement);
@@ -288,135 +215,12 @@ static const struct xl_backend chunk_backend = {
 	.export = chunk_export,
 };
 
-/* --- calls of hooks; all with the lock, which they let go during the call */
-
-static void begin_call(struct call *call)
-{
-	call->outer = calls;
-	calls = call;
-	call->chunk->nr_calls++;
-	call->hook->nr_calls++;
-	pthread_mutex_unlock(&call->chunks->lock);
-}
-
-static void end_call(struct call *call)
-{
-	pthread_mutex_lock(&call->chunks->lock);
-	call->hook->nr_calls--;
-	call->chunk->nr_calls--;
-	calls = call->outer;
-	pthread_cond_broadcast(&call->chunks->changed);
-}
-
-static void set_cookie(struct xalloc_hook *hook, const struct chunk *chunk, void *cookie)
-{
-	uint32_t i;
-
-	for (i = chunk->first; i < chunk->first + chunk->nr; i++)
-		atomic_store_explicit(&hook->cookies[i], (uintptr_t)cookie, memory_order_release);
-}
-
-static void *address_of(const struct xalloc_hook *hook, const struct chunk *chunk)
-{
-	return (void *)(hook->arena->base + chunk->first * XL_SEGMENT);
-}
-
-static int tell_added(struct xl_chunks *c, struct chunk *chunk, struct xalloc_hook *hook)
-{
-	struct call call = { .chunks = c, .chunk = chunk, .hook = hook };
-	void *cookie = NULL;
-	int ret = 0;
-
-	chunk->told |= 1U << hook->slot;
-	begin_call(&call);
-	if (hook->config.added)
-		ret = hook->config.added(hook->config.ctx, address_of(hook, chunk),
-					 chunk->nr * XL_SEGMENT, &cookie);
-	if (ret >= 0)
-		set_cookie(hook, chunk, cookie);
-	end_call(&call);
-	if (ret < 0)
-		chunk->told &= ~(1U << hook->slot);
-	return ret < 0 ? ret : 0;
-}
-
-static void tell_removed(struct xl_chunks *c, struct chunk *chunk, struct xalloc_hook *hook)
-{
-	struct call call = { .chunks = c, .chunk = chunk, .hook = hook };
-	uintptr_t cookie;
-
-	chunk->told &= ~(1U << hook->slot);
-	begin_call(&call);
-	cookie = atomic_load_explicit(&hook->cookies[chunk->first], memory_order_relaxed);
-	if (hook->config.removed)
-		hook->config.removed(hook->config.ctx, address_of(hook, chunk),
-				     chunk->nr * XL_SEGMENT, (void *)cookie);
-	set_cookie(hook, chunk, NULL);
-	end_call(&call);
-}
-
-/* The first hook that is to be told of @chunk, or NULL. */
-static struct xalloc_hook *first_untold(struct xl_chunks *c, const struct chunk *chunk)
-{
-	struct xl_list *pos;
-
-	for (pos = c->hooks.next; pos != &c->hooks; pos = pos->next) {
-		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
-
-		if (!hook->leaves && !(chunk->told & 1U << hook->slot))
-			return hook;
-	}
-	return NULL;
-}
-
-/* The last hook that knows @chunk, or NULL. */
-static struct xalloc_hook *last_told(struct xl_chunks *c, const struct chunk *chunk)
-{
-	struct xl_list *pos;
-
-	for (pos = c->hooks.prev; pos != &c->hooks; pos = pos->prev) {
-		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
-
-		if (chunk->told & 1U << hook->slot)
-			return hook;
-	}
-	return NULL;
-}
-
-/* A READY chunk that @hook is to be told of, or NULL. */
-static struct chunk *first_unknown(struct xl_chunks *c, const struct xalloc_hook *hook)
-{
-	struct xl_list *pos;
-
-	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
-
-		if (chunk->state == READY && !(chunk->told & 1U << hook->slot))
-			return chunk;
-	}
-	return NULL;
-}
-
-/* The last chunk that @hook knows, or NULL. */
-static struct chunk *last_known(struct xl_chunks *c, const struct xalloc_hook *hook)
-{
-	struct xl_list *pos;
-
-	for (pos = c->list.prev; pos != &c->list; pos = pos->prev) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
-
-		if (chunk->told & 1U << hook->slot)
-			return chunk;
-	}
-	return NULL;
-}
-
 /* --- chunks come and go */
 
-/* With the lock: in the list and in the table, or out of them. */
-static void insert(struct xl_chunks *c, struct chunk *chunk)
+/* With the lock: puts a chunk into the list and the table. */
+static void insert(struct xl_chunks *c, struct xl_chunk *chunk)
 {
-	struct chunk *next = chunk_from(c, chunk->first);
+	struct xl_chunk *next = chunk_from(c, chunk->first);
 	uint32_t i;
 
 	xl_list_add_before(next ? &next->link : &c->list, &chunk->link);
@@ -427,7 +231,8 @@ static void insert(struct xl_chunks *c, struct chunk *chunk)
 	}
 }
 
-static void take_out(struct xl_chunks *c, struct chunk *chunk)
+/* With the lock: takes it out of both. */
+static void take_out(struct xl_chunks *c, struct xl_chunk *chunk)
 {
 	uint32_t i;
 
@@ -437,17 +242,20 @@ static void take_out(struct xl_chunks *c, struct chunk *chunk)
 		atomic_store_explicit(&c->chunk_of[i], NULL, memory_order_relaxed);
 }
 
-/* With the lock, which it lets go. Withdraws a chunk without pages from all hooks, and frees it. */
-static void withdraw_chunk(struct xalloc_arena *arena, struct chunk *chunk)
+/*
+ * Withdraws a chunk without pages from all hooks, and frees it. The lock is held before and after,
+ * and released meanwhile.
+ */
+static void withdraw_chunk(struct xalloc_arena *arena, struct xl_chunk *chunk)
 {
 	struct xalloc_range range = range_of(chunk);
 	struct xl_chunks *c = arena->chunks;
 	struct xalloc_hook *hook;
 
-	chunk->state = REMOVING;
-	chunk->owner = &calls;
-	while ((hook = last_told(c, chunk)))
-		tell_removed(c, chunk, hook);
+	chunk->state = XL_REMOVING;
+	chunk->owner = xl_hook_self();
+	while ((hook = xl_hook_told(c, chunk)))
+		xl_hook_tell_removed(c, chunk, hook);
 	/* Another thread may be removing a hook, and telling it of this chunk. */
 	while (chunk->nr_calls)
 		pthread_cond_wait(&c->changed, &c->lock);
@@ -460,7 +268,7 @@ static void withdraw_chunk(struct xalloc_arena *arena, struct chunk *chunk)
 	pthread_mutex_lock(&c->lock);
 }
 
-/* Has a chunk granted, where @grant says if that is said, and its tables mapped. */
+/* Has the arena's own backend grant a chunk, at an offset if @grant->at, and maps its tables. */
 static int grant_chunk(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes)
 {
 	size_t alignment = arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT;
@@ -484,12 +292,12 @@ static int grant_chunk(struct xalloc_arena *arena, struct xl_grant *grant, size_
 }
 
 /*
- * Fills in a chunk of @bytes. If that is refused, tries half of it and so on, down to @least. So
- * what is left of a limit is used, too. One thread at a time does so: else two of them might be
- * refused what one of them could have.
+ * Obtains memory for a chunk of @bytes. If it is refused, tries half, and so on, down to @least,
+ * so that the rest of a limit is used. One thread at a time does this; otherwise two threads could
+ * both be refused memory that is enough for one.
  */
 static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes, size_t least,
-		  struct chunk *chunk)
+		  struct xl_chunk *chunk)
 {
 	struct xl_chunks *c = arena->chunks;
 	int ret;
@@ -516,11 +324,11 @@ static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t byt
 	return ret;
 }
 
-/* Obtains a chunk and tells the hooks of it. @stays: see struct chunk; @by_hook: xl_chunk_add(). */
+/* Obtains a chunk and tells the hooks of it. @stays: see xl_chunk; @by_hook: xl_chunk_add(). */
 static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, size_t least,
 	       bool stays, bool *by_hook)
 {
-	struct chunk *chunk = xl_meta_get(XL_POOL_CHUNK, sizeof(*chunk));
+	struct xl_chunk *chunk = xl_meta_get(XL_POOL_CHUNK, sizeof(*chunk));
 	struct xl_chunks *c = arena->chunks;
 	struct xalloc_hook *hook;
 	int ret;
@@ -528,7 +336,7 @@ static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, 
 	if (!chunk)
 		return -ENOMEM;
 	memset(chunk, 0, sizeof(*chunk));
-	chunk->owner = &calls;
+	chunk->owner = xl_hook_self();
 	chunk->stays = stays;
 	ret = obtain(arena, &grant, bytes, least, chunk);
 	if (ret) {
@@ -536,19 +344,19 @@ static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, 
 		return ret;
 	}
 	pthread_mutex_lock(&c->lock);
-	while (!ret && (hook = first_untold(c, chunk)))
-		ret = tell_added(c, chunk, hook);
+	while (!ret && (hook = xl_hook_untold(c, chunk)))
+		ret = xl_hook_tell_added(c, chunk, hook);
 	if (ret) {
 		*by_hook = true;
 		withdraw_chunk(arena, chunk);
 	} else {
-		chunk->state = READY;
+		chunk->state = XL_READY;
 	}
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
 
-/* With the lock: as much as all chunks have, so that the arena doubles; within bounds. */
+/* With the lock: the sum of all chunks, rounded down to a power of two: so the arena doubles. */
 static size_t next_bytes(const struct xl_chunks *c)
 {
 	size_t bytes = FIRST_BYTES;
@@ -570,7 +378,7 @@ int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	*by_hook = false;
 	pthread_mutex_lock(&c->lock);
-	/* Another thread has added one meanwhile. */
+	/* Another thread has added or removed a chunk meanwhile. */
 	is_late = c->nr_changed != seen;
 	c->nr_changing++;
 	bytes = arena->chunk_bytes ? arena->chunk_bytes : next_bytes(c);
@@ -585,7 +393,7 @@ int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 	c->nr_changed += !is_late && (!ret || *by_hook);
 	pthread_cond_broadcast(&c->changed);
 	if (ret < 0 && !*by_hook) {
-		bool waits = c->nr_changing && !calls;
+		bool waits = c->nr_changing && !xl_in_hook();
 
 		/* Perhaps another thread has, or had, the memory: there is enough then. */
 		while (waits && c->nr_changing && c->nr_changed == seen)
@@ -603,35 +411,6 @@ pthread_mutex_t *xl_chunks_lock(struct xl_chunks *c)
 	return &c->lock;
 }
 
-/* Forgets the calls that other threads were in, and the hooks that they were adding or removing. */
-static void recover_calls(struct xl_chunks *c)
-{
-	struct xl_list *pos, *next;
-	uint32_t slots = 0;
-	struct call *call;
-
-	for (pos = c->hooks.next; pos != &c->hooks; pos = next) {
-		struct xalloc_hook *hook = xl_entry(pos, struct xalloc_hook, link);
-
-		next = pos->next;
-		hook->nr_calls = 0;
-		if (hook->changer && hook->changer != &calls)
-			xl_list_del(pos);
-		else
-			slots |= 1U << hook->slot;
-	}
-	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
-		xl_entry(pos, struct chunk, link)->nr_calls = 0;
-		xl_entry(pos, struct chunk, link)->told &= slots;
-	}
-	for (call = calls; call; call = call->outer) {
-		if (call->chunks != c)
-			continue;
-		call->chunk->nr_calls++;
-		call->hook->nr_calls++;
-	}
-}
-
 void xl_chunks_recover(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
@@ -643,15 +422,15 @@ void xl_chunks_recover(struct xalloc_arena *arena)
 	c->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
 	c->grant_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 	c->nr_changing = 0;
-	recover_calls(c);
+	xl_hooks_recover(c);
 	for (pos = c->list.next; pos != &c->list; pos = next) {
-		struct chunk *chunk = xl_entry(pos, struct chunk, link);
+		struct xl_chunk *chunk = xl_entry(pos, struct xl_chunk, link);
 		struct xalloc_range range = range_of(chunk);
 
 		next = pos->next;
-		if (chunk->state == READY)
+		if (chunk->state == XL_READY)
 			continue;
-		if (chunk->owner == &calls) {
+		if (chunk->owner == xl_hook_self()) {
 			c->nr_changing++;
 			continue;
 		}
@@ -667,7 +446,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
 	uint32_t segment = 0;
-	struct chunk *chunk;
+	struct xl_chunk *chunk;
 	int cancel;
 
 	if (!c)
@@ -676,7 +455,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 	pthread_mutex_lock(&c->lock);
 	while ((chunk = chunk_from(c, segment))) {
 		segment = chunk->first + chunk->nr;
-		if (chunk->state != READY || chunk->nr_used || chunk->nr_calls || chunk->stays)
+		if (chunk->state != XL_READY || chunk->nr_used || chunk->nr_calls || chunk->stays)
 			continue;
 		c->nr_changing++;
 		withdraw_chunk(arena, chunk);
@@ -686,11 +465,6 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 	}
 	pthread_mutex_unlock(&c->lock);
 	pthread_setcancelstate(cancel, NULL);
-}
-
-bool xl_chunks_in_hook(void)
-{
-	return calls;
 }
 
 /* --- hooks */
@@ -732,7 +506,7 @@ static int use_chunks(struct xalloc_arena *arena)
 	return 0;
 }
 
-/* use_chunks(), if need be, for a call of the program. Returns 0 or -errno. */
+/* Makes the arena use chunks, if it does not yet. Returns 0 or -errno. */
 static int have_chunks(struct xalloc_arena *arena)
 {
 	struct xl_process *p = xl_process_peek();
@@ -742,7 +516,7 @@ static int have_chunks(struct xalloc_arena *arena)
 		return -ESTALE;
 	if (arena->adopted)
 		return -EOPNOTSUPP;
-	if (calls)
+	if (xl_in_hook())
 		return -EDEADLK;
 	pthread_mutex_lock(&p->lock);
 	if (!arena->chunks)
@@ -752,8 +526,8 @@ static int have_chunks(struct xalloc_arena *arena)
 }
 
 /*
- * Adds a chunk at @offset that stays, with the lock, which it lets go. Returns 0 also when another
- * thread may have added one there meanwhile.
+ * Adds a chunk at @offset that stays. Also returns 0 when another thread may have added one there.
+ * The lock is held before and after, and released meanwhile.
  */
 static int commit_chunk(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 {
@@ -778,17 +552,17 @@ static int commit_chunk(struct xalloc_arena *arena, uint64_t offset, size_t byte
 	return 0;
 }
 
-/* With the lock, which it lets go: adds what is missing of chunks between two offsets. */
+/* Adds the chunks that are missing between two offsets. The lock is released meanwhile. */
 static int commit_range(struct xalloc_arena *arena, uint64_t from, uint64_t end)
 {
 	struct xl_chunks *c = arena->chunks;
 	int ret = 0;
 
 	while (from < end && !ret) {
-		struct chunk *chunk = chunk_at(c, from), *next;
+		struct xl_chunk *chunk = chunk_at(c, from), *next;
 		uint64_t to = from + c->bytes_max;
 
-		if (chunk && chunk->state == READY) {
+		if (chunk && chunk->state == XL_READY) {
 			chunk->stays = true;
 			from = (uint64_t)(chunk->first + chunk->nr) * XL_SEGMENT;
 		} else if (chunk) {
@@ -826,150 +600,17 @@ int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t byte
 	return ret;
 }
 
-/* With the lock: gives the hook a slot and its place in the list. Returns 0 or -ENOSPC. */
-static int enter(struct xl_chunks *c, struct xalloc_hook *hook)
-{
-	uint32_t slots = 0;
-	struct xl_list *pos;
-
-	for (pos = c->hooks.next; pos != &c->hooks; pos = pos->next)
-		slots |= 1U << xl_entry(pos, struct xalloc_hook, link)->slot;
-	if (!~slots)
-		return -ENOSPC;
-	hook->slot = __builtin_ctz(~slots);
-	xl_list_add_before(&c->hooks, &hook->link);
-	return 0;
-}
-
-/* With the lock. Withdraws all chunks from the hook, takes it out of the list and frees it. */
-static void withdraw_hook(struct xl_chunks *c, struct xalloc_hook *hook)
-{
-	struct chunk *chunk;
-
-	hook->leaves = true;
-	hook->changer = &calls;
-	for (;;) {
-		/* Other threads may be telling it of chunks that come or go. */
-		while (hook->nr_calls)
-			pthread_cond_wait(&c->changed, &c->lock);
-		chunk = last_known(c, hook);
-		if (!chunk)
-			break;
-		tell_removed(c, chunk, hook);
-	}
-	xl_list_del(&hook->link);
-	xl_os_unmap(hook->cookies, cookies_bytes(hook->arena));
-	hook->arena = NULL;
-	xl_meta_put(XL_POOL_HOOK, hook);
-}
-
-/* Tells the hook, which is new, of all chunks there are. Returns 0 or what the hook said. */
-static int replay(struct xl_chunks *c, struct xalloc_hook *hook)
-{
-	struct chunk *chunk;
-	int ret;
-
-	pthread_mutex_lock(&c->lock);
-	ret = enter(c, hook);
-	if (ret) {
-		xl_os_unmap(hook->cookies, cookies_bytes(hook->arena));
-		xl_meta_put(XL_POOL_HOOK, hook);
-	} else {
-		while (!ret && (chunk = first_unknown(c, hook)))
-			ret = tell_added(c, chunk, hook);
-		if (ret)
-			withdraw_hook(c, hook);
-		else
-			hook->changer = NULL;
-	}
-	pthread_mutex_unlock(&c->lock);
-	return ret;
-}
-
-static int add_hook(struct xalloc_arena *arena, const struct xalloc_chunk_hook *config,
-		    struct xalloc_hook **hook)
-{
-	int ret, cancel;
-
-	if (!config || config->size != sizeof(*config))
-		return -EINVAL;
-	ret = have_chunks(arena);
-	if (ret)
-		return ret;
-	*hook = xl_meta_get(XL_POOL_HOOK, sizeof(**hook));
-	if (!*hook)
-		return -ENOMEM;
-	**hook = (struct xalloc_hook){
-		.arena = arena,
-		.config = *config,
-		.changer = &calls,
-		.cookies = xl_os_sparse(cookies_bytes(arena)),
-	};
-	if (!(*hook)->cookies) {
-		xl_meta_put(XL_POOL_HOOK, *hook);
-		return -ENOMEM;
-	}
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	ret = replay(arena->chunks, *hook);
-	pthread_setcancelstate(cancel, NULL);
-	return ret;
-}
-
 struct xalloc_hook *xalloc_chunk_hook_add(struct xalloc_arena *arena,
 					  const struct xalloc_chunk_hook *config)
 {
+	bool is_known = config && config->size == sizeof(*config);
+	int ret = is_known ? have_chunks(arena) : -EINVAL;
 	struct xalloc_hook *hook = NULL;
-	int ret = add_hook(arena, config, &hook);
 
+	if (!ret)
+		ret = xl_hook_add(arena, config, &hook);
 	if (!ret)
 		return hook;
 	errno = -ret;
 	return NULL;
-}
-
-int xalloc_chunk_hook_remove(struct xalloc_hook *hook)
-{
-	struct xalloc_arena *arena = hook->arena;
-	int cancel;
-
-	/* In a child of fork() a hook of the parent reads as zero. */
-	if (!arena || !atomic_load(&arena->alive))
-		return -ESTALE;
-	if (calls)
-		return -EDEADLK;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	pthread_mutex_lock(&arena->chunks->lock);
-	withdraw_hook(arena->chunks, hook);
-	pthread_mutex_unlock(&arena->chunks->lock);
-	pthread_setcancelstate(cancel, NULL);
-	return 0;
-}
-
-void *xalloc_chunk_cookie(const struct xalloc_hook *hook, const void *ptr)
-{
-	const struct xalloc_arena *arena = hook->arena;
-	size_t offset;
-
-	if (!arena)
-		return NULL;
-	offset = (uintptr_t)ptr - arena->base;
-	if (offset >= arena->bytes)
-		return NULL;
-	return (void *)atomic_load_explicit(&hook->cookies[offset / XL_SEGMENT],
-					    memory_order_acquire);
-}
-
-void xl_chunks_leave(struct xalloc_arena *arena)
-{
-	struct xl_chunks *c = arena->chunks;
-	int cancel;
-
-	if (!c)
-		return;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	pthread_mutex_lock(&c->lock);
-	while (!xl_list_empty(&c->hooks))
-		withdraw_hook(c, xl_entry(c->hooks.prev, struct xalloc_hook, link));
-	pthread_mutex_unlock(&c->lock);
-	pthread_setcancelstate(cancel, NULL);
 }

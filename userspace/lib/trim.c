@@ -85,7 +85,7 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool b
 	if (!atomic_fetch_add_explicit(&arena->nr_refused, 1, memory_order_relaxed) && XL_PRELOAD)
 		say = xl_say;
 	if (by_hook) {
-		say("xalloc: %zu bytes in arena %llu refused by its chunk hook: error %d\n", bytes,
+		say("xalloc: %zu bytes in arena %llu refused by a chunk hook: error %d\n", bytes,
 		    (unsigned long long)arena->id, error);
 		return error;
 	}
@@ -109,7 +109,7 @@ int xl_arena_refused(struct xalloc_arena *arena, size_t bytes, int error, bool b
 		why = "no free run of that length in the arena";
 		break;
 	case EFBIG:
-		why = "larger than the arena";
+		why = "larger than the arena, or than its largest chunk";
 		break;
 	case ENOMEM:
 		why = "the machine has no memory for it";

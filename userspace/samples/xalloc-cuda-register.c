@@ -56,7 +56,7 @@ int main(void)
 	if (!heap)
 		die("xalloc_heap_create: %s", strerror(errno));
 	copy_through(heap);
-	printf("%u chunks of %zu bytes were registered once\n", nr_registered, CHUNK_BYTES);
+	printf("%u chunks of %zu bytes are registered\n", nr_registered, CHUNK_BYTES);
 	/* Unregisters the chunks first. */
 	xalloc_arena_destroy(arena);
 	if (nr_registered)
