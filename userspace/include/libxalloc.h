@@ -483,7 +483,8 @@ int xalloc_arena_trim(struct xalloc_arena *arena);
  * chunks of the largest length, and the hooks are told of them. Blocks lie in these chunks as in
  * others.
  *
- * Return: 0, or -errno: -EINVAL if @bytes is zero, -ERANGE for a range that is not in the arena;
+ * Return: 0, or -errno: -EINVAL if @bytes is zero, -ERANGE for a range that is not in
+ * the arena, or in the rest of the arena that is smaller than a chunk;
  * what a hook returned, or an errno of &xalloc_arena_stat.refused when there is no memory, and
  * then the chunks that were committed before stay; -EBUSY when something was allocated in the
  * arena before it was used in chunks; -EEXIST when another process has memory in the range;
@@ -536,10 +537,14 @@ struct xalloc_chunk_hook {
  *
  * The thread that allocates, commits or trims, adds or removes a hook, or destroys the arena calls
  * the hooks. The library holds no lock meanwhile, so hooks may run at the same time in several
- * threads, also for one chunk. An allocation that would be refused waits for the hooks of other
- * threads. A thread that is cancelled meanwhile goes on to the next cancellation point after the
- * call. A hook may allocate, free and trim, in this arena too. It may not add or remove hooks,
- * commit ranges or destroy an arena: EDEADLK. At exit nothing is called.
+ * threads, also for one chunk. An allocation that finds no room waits for a chunk that another
+ * thread is adding, and an allocation that would be refused waits for the hooks of other threads. A
+ * thread that is cancelled meanwhile goes on to the next cancellation point after the call. A hook
+ * may allocate, free and trim, in this arena too; but what it allocates in the arena may need a
+ * chunk of its own, for which it is called again. It may not add or remove hooks, commit ranges or
+ * destroy an arena: EDEADLK. A hook returns: it does not leave by longjmp(), an exception or
+ * pthread_exit(), and a child of fork() in a hook calls exec or _exit(). What @added writes into a
+ * chunk is in later blocks, also in those of calloc(). At exit nothing is called.
  *
  * Return: the hook, or NULL with errno set: what @hook->added returned, after @hook->removed for
  * the chunks it had accepted; EBUSY when something was allocated in the arena before its first
@@ -567,7 +572,8 @@ int xalloc_chunk_hook_remove(struct xalloc_hook *hook);
  * @hook: what xalloc_chunk_hook_add() returned
  * @ptr: any address in a block of the arena
  *
- * One look into a table, without a lock: any thread may call it at any time, also in a hook.
+ * One look into a table, without a lock: any thread may call it, also in a hook, until
+ * xalloc_chunk_hook_remove() is called.
  *
  * Return: the cookie that @added gave, or NULL if the hook knows no chunk there.
  */

@@ -24,9 +24,14 @@
  */
 #define FIRST_BYTES ((size_t)32 << 20)
 
-/* At this thread's last grant: xl_chunks.nr_changed, and how many slices the grant asked for. */
-static __thread uint64_t nr_seen __attribute__((tls_model("initial-exec")));
-static __thread uint32_t nr_wanted __attribute__((tls_model("initial-exec")));
+/* What a grant that finds no room needs: that nr_changed is another than @seen, or a chunk. */
+struct need {
+	uint64_t seen;
+	uint32_t nr_slices;
+};
+
+/* Of this thread's last grant. */
+static __thread struct need last_need __attribute__((tls_model("initial-exec")));
 
 static size_t chunk_of_bytes(const struct xalloc_arena *arena)
 {
@@ -128,17 +133,23 @@ static int chunk_grant(struct xalloc_arena *arena, uint32_t nr_slices, uint64_t 
 	xl_meta_ready(nr_slices);
 	pthread_mutex_lock(&c->lock);
 	ret = grant_in(c, nr_slices, grant);
-	nr_seen = c->nr_changed;
-	nr_wanted = nr_slices;
+	last_need = (struct need){ .seen = c->nr_changed, .nr_slices = nr_slices };
 	pthread_mutex_unlock(&c->lock);
 	return ret;
 }
 
-static int free_one(struct xl_chunks *c, const struct xalloc_range *page)
+static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
 {
+	struct xl_chunks *c = arena->chunks;
 	struct xl_chunk *chunk = chunk_at(c, page->offset);
 	uint32_t nr_slices = page->bytes / XL_SLICE;
 	int ret;
+
+	/* It was granted at the moment when the arena got its first hook. */
+	if (!chunk) {
+		ret = c->backend->free(arena, page, 1);
+		return ret < 0 ? ret : 0;
+	}
 
 	ret = xalloc_placement_give(&chunk->placement,
 				    page->offset / XL_SLICE -
@@ -158,7 +169,7 @@ static int chunk_free(struct xalloc_arena *arena, const struct xalloc_range *pag
 
 	pthread_mutex_lock(&arena->chunks->lock);
 	while (done < nr && !ret) {
-		ret = free_one(arena->chunks, &pages[done]);
+		ret = free_one(arena, &pages[done]);
 		done += !ret;
 	}
 	pthread_mutex_unlock(&arena->chunks->lock);
@@ -188,6 +199,14 @@ static int chunk_map(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 	return arena->chunks->backend->map(arena, offset, bytes);
 }
 
+static void chunk_trim(struct xalloc_arena *arena)
+{
+	const struct xl_backend *backend = arena->chunks->backend;
+
+	if (backend->trim)
+		backend->trim(arena);
+}
+
 static void chunk_destroy(struct xalloc_arena *arena)
 {
 	struct xl_chunks *c = arena->chunks;
@@ -212,6 +231,7 @@ static const struct xl_backend chunk_backend = {
 	.grant = chunk_grant,
 	.free = chunk_free,
 	.stat = chunk_stat,
+	.trim = chunk_trim,
 	.export = chunk_export,
 };
 
@@ -291,19 +311,51 @@ static int grant_chunk(struct xalloc_arena *arena, struct xl_grant *grant, size_
 	return ret;
 }
 
+/* With the lock: whether another thread is adding a chunk in which there will be room. */
+static bool is_coming(const struct xl_chunks *c, uint32_t nr_slices)
+{
+	struct xl_list *pos;
+
+	for (pos = c->list.next; pos != &c->list; pos = pos->next) {
+		const struct xl_chunk *chunk = xl_entry(pos, struct xl_chunk, link);
+
+		if (chunk->state == XL_ADDING &&
+		    chunk->nr * XL_SEGMENT_SLICES - chunk->nr_claimed >= nr_slices)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether a grant that has found no room is to be tried again, or to wait for another thread's
+ * chunk, rather than to add a chunk.
+ */
+static bool is_late(struct xl_chunks *c, const struct need *need)
+{
+	bool late;
+
+	pthread_mutex_lock(&c->lock);
+	late = c->nr_changed != need->seen || (!xl_in_hook() && is_coming(c, need->nr_slices));
+	pthread_mutex_unlock(&c->lock);
+	return late;
+}
+
 /*
  * Obtains memory for a chunk of @bytes. If it is refused, tries half, and so on, down to @least,
  * so that the rest of a limit is used. One thread at a time does this; otherwise two threads could
- * both be refused memory that is enough for one.
+ * both be refused memory that is enough for one, or each add a chunk where one is enough. Returns
+ * -XL_ADD_CHUNK if there is another chunk for @need, which may be NULL.
  */
 static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes, size_t least,
-		  struct xl_chunk *chunk)
+		  const struct need *need, struct xl_chunk *chunk)
 {
 	struct xl_chunks *c = arena->chunks;
-	int ret;
+	int ret = 0;
 
 	pthread_mutex_lock(&c->grant_lock);
-	for (;;) {
+	if (need && is_late(c, need))
+		ret = -XL_ADD_CHUNK;
+	while (ret != -XL_ADD_CHUNK) {
 		ret = grant_chunk(arena, grant, bytes);
 		if (!ret || bytes <= least)
 			break;
@@ -324,9 +376,12 @@ static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t byt
 	return ret;
 }
 
-/* Obtains a chunk and tells the hooks of it. @stays: see xl_chunk; @by_hook: xl_chunk_add(). */
+/*
+ * Obtains a chunk and tells the hooks of it. Without @need the chunk stays. @by_hook: see
+ * xl_chunk_add().
+ */
 static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, size_t least,
-	       bool stays, bool *by_hook)
+	       const struct need *need, bool *by_hook)
 {
 	struct xl_chunk *chunk = xl_meta_get(XL_POOL_CHUNK, sizeof(*chunk));
 	struct xl_chunks *c = arena->chunks;
@@ -337,8 +392,9 @@ static int add(struct xalloc_arena *arena, struct xl_grant grant, size_t bytes, 
 		return -ENOMEM;
 	memset(chunk, 0, sizeof(*chunk));
 	chunk->owner = xl_hook_self();
-	chunk->stays = stays;
-	ret = obtain(arena, &grant, bytes, least, chunk);
+	chunk->stays = !need;
+	chunk->nr_claimed = need ? need->nr_slices : 0;
+	ret = obtain(arena, &grant, bytes, least, need, chunk);
 	if (ret) {
 		xl_meta_put(XL_POOL_CHUNK, chunk);
 		return ret;
@@ -369,36 +425,36 @@ static size_t next_bytes(const struct xl_chunks *c)
 int xl_chunk_add(struct xalloc_arena *arena, bool *by_hook)
 {
 	struct xl_chunks *c = arena->chunks;
-	uint64_t seen = nr_seen;
+	struct need need = last_need;
 	size_t bytes, least;
-	int ret = 0, cancel;
-	bool is_late;
+	int ret, cancel;
 
 	/* The chunk would be ADDING for ever, or c->lock kept. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	*by_hook = false;
 	pthread_mutex_lock(&c->lock);
-	/* Another thread has added or removed a chunk meanwhile. */
-	is_late = c->nr_changed != seen;
 	c->nr_changing++;
 	bytes = arena->chunk_bytes ? arena->chunk_bytes : next_bytes(c);
-	least = arena->chunk_bytes ? bytes : xl_round_up(nr_wanted * XL_SLICE, XL_SEGMENT);
+	least = arena->chunk_bytes ? bytes : xl_round_up(need.nr_slices * XL_SLICE, XL_SEGMENT);
 	if (bytes < least)
 		bytes = least;
 	pthread_mutex_unlock(&c->lock);
-	if (!is_late)
-		ret = add(arena, (struct xl_grant){ .at = false }, bytes, least, false, by_hook);
+	ret = add(arena, (struct xl_grant){ .at = false }, bytes, least, &need, by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_changing--;
-	c->nr_changed += !is_late && (!ret || *by_hook);
+	c->nr_changed += !ret || *by_hook;
 	pthread_cond_broadcast(&c->changed);
-	if (ret < 0 && !*by_hook) {
+	if (ret == -XL_ADD_CHUNK) {
+		while (c->nr_changed == need.seen && is_coming(c, need.nr_slices))
+			pthread_cond_wait(&c->changed, &c->lock);
+		ret = 0;
+	} else if (ret < 0 && !*by_hook) {
 		bool waits = c->nr_changing && !xl_in_hook();
 
 		/* Perhaps another thread has, or had, the memory: there is enough then. */
-		while (waits && c->nr_changing && c->nr_changed == seen)
+		while (waits && c->nr_changing && c->nr_changed == need.seen)
 			pthread_cond_wait(&c->changed, &c->lock);
-		if (waits || c->nr_changed != seen)
+		if (waits || c->nr_changed != need.seen)
 			ret = 0;
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -539,7 +595,7 @@ static int commit_chunk(struct xalloc_arena *arena, uint64_t offset, size_t byte
 
 	c->nr_changing++;
 	pthread_mutex_unlock(&c->lock);
-	ret = add(arena, grant, bytes, bytes, true, &by_hook);
+	ret = add(arena, grant, bytes, bytes, NULL, &by_hook);
 	pthread_mutex_lock(&c->lock);
 	c->nr_changing--;
 	others = c->nr_changing || c->nr_changed != seen;
@@ -579,19 +635,17 @@ static int commit_range(struct xalloc_arena *arena, uint64_t from, uint64_t end)
 
 int xalloc_arena_commit(struct xalloc_arena *arena, uint64_t offset, size_t bytes)
 {
-	int ret = have_chunks(arena), cancel;
-	uint64_t end, unit;
+	uint64_t unit = arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT, end;
+	int ret, cancel;
 
-	if (ret)
-		return ret;
 	if (!bytes)
 		return -EINVAL;
-	if (__builtin_add_overflow(offset, bytes, &end) || end > arena->bytes)
+	if (__builtin_add_overflow(offset, bytes, &end) || end > arena->bytes / unit * unit)
 		return -ERANGE;
-	unit = arena->chunk_bytes ? arena->chunk_bytes : XL_SEGMENT;
 	end = xl_round_up(end, unit);
-	if (end > arena->bytes)
-		end = arena->bytes;
+	ret = have_chunks(arena);
+	if (ret)
+		return ret;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&arena->chunks->lock);
 	ret = commit_range(arena, offset / unit * unit, end);

@@ -24,6 +24,7 @@ struct xl_chunk {
 	bool zero;             /* all of it reads as zero, except what xl_chunks.dirty marks */
 	bool stays;            /* until the arena is destroyed */
 	uint32_t nr_used;      /* slices */
+	uint32_t nr_claimed;   /* slices that the thread that adds the chunk needs */
 	struct xalloc_placement placement;
 };
 

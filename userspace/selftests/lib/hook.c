@@ -675,10 +675,9 @@ static void *allocate(void *arg)
 	return (void *)nr_bad;
 }
 
-/* There is memory for one chunk, which the first thread is telling the hook of. */
-TEST_F(lib_hook, threads_wait_for_the_chunk_that_another_adds)
+/* Threads that find no room while one of them is telling the hook of a chunk. */
+static void expect_one_chunk(struct __test_metadata *_metadata, struct xalloc_arena *arena)
 {
-	struct xalloc_arena *arena = arena_with(16 * MIB, 8 * MIB, 0);
 	struct device device = { .delay_ms = 50 }, second = { .delay_ms = 50 };
 	struct together together = { .heap = xalloc_heap_create(arena), .device = &device };
 	pthread_t threads[4];
@@ -696,6 +695,32 @@ TEST_F(lib_hook, threads_wait_for_the_chunk_that_another_adds)
 	}
 	ASSERT_EQ(1, device.nr_added);
 	ASSERT_EQ(1, second.nr_added);
+	ASSERT_EQ(0, xalloc_arena_destroy(arena));
+}
+
+TEST_F(lib_hook, threads_wait_for_the_only_chunk_that_another_adds)
+{
+	expect_one_chunk(_metadata, arena_with(16 * MIB, 8 * MIB, 0));
+}
+
+TEST_F(lib_hook, threads_wait_for_a_chunk_instead_of_adding_one_each)
+{
+	expect_one_chunk(_metadata, arena_with(256 * MIB, 256 * MIB, 0));
+}
+
+TEST_F(lib_hook, a_commit_that_is_refused_changes_nothing)
+{
+	struct xalloc_arena *arena = arena_with(6 * MIB, 6 * MIB, 4 * MIB);
+	struct xalloc_heap *heap = xalloc_heap_create(arena);
+
+	ASSERT_EQ(-EINVAL, xalloc_arena_commit(arena, 0, 0));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, 0, 6 * MIB));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, 4 * MIB, 1));
+	ASSERT_EQ(-ERANGE, xalloc_arena_commit(arena, UINT64_MAX, 2));
+	ASSERT_NE(NULL, xalloc_heap_malloc(heap, 100));
+	/* The arena is not used in chunks, so this is no chunk of 4 MiB. */
+	ASSERT_GE(2 * MIB, stats_of(arena).committed_bytes);
+	ASSERT_EQ(-EBUSY, xalloc_arena_commit(arena, 0, 4 * MIB));
 	ASSERT_EQ(0, xalloc_arena_destroy(arena));
 }
 
