@@ -7,7 +7,7 @@ KERNEL ?=
 export KERNEL LONG FILE HERE FORCE CHANGED
 
 .PHONY: all module lib selftests run check kunit kselftest check-lib fuzz bench bench-heap bench-placement \
-	check-debug check-gates lint deps load unload install uninstall install-module uninstall-module \
+	check-debug check-gates samples-check lint deps load unload install uninstall install-module uninstall-module \
 	deb clean help
 
 # Where the headers of the running kernel are missing, the module is left out, because headers of another kernel
@@ -57,6 +57,9 @@ bench-placement:
 
 check-gates:
 	@scripts/check-gates
+
+samples-check:
+	@scripts/tests/samples $(KERNEL)
 
 bench-heap:
 	@scripts/bench-heap
@@ -114,6 +117,7 @@ help:
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
 	@echo '  kselftest       - selftests on the stock kernels in QEMU; KERNEL as above'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
+	@echo '  samples-check   - samples of io_uring in a guest, each byte compared; KERNEL as above'
 	@echo '  bench           - libxalloc beside mimalloc 2 and 3, jemalloc, tcmalloc, glibc, on this machine'
 	@echo '  fuzz            - placement and libxalloc under libFuzzer, 8,000 inputs each; LONG=1: 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
