@@ -117,7 +117,7 @@ help:
 	@echo '  kunit           - KUnit suites in UML; KERNEL=6.12 for one kernel, of those in scripts/kernel.d/list'
 	@echo '  kselftest       - selftests on the stock kernels in QEMU; KERNEL as above'
 	@echo '  check-lib       - libxalloc here, on its local backend; plain, with ASan and UBSan, with TSan'
-	@echo '  samples-check   - samples of io_uring in a guest, each byte compared; KERNEL as above'
+	@echo '  samples-check   - samples of io_uring and RDMA in a guest, data compared; KERNEL as above'
 	@echo '  bench           - libxalloc beside mimalloc 2 and 3, jemalloc, tcmalloc, glibc, on this machine'
 	@echo '  fuzz            - placement and libxalloc under libFuzzer, 8,000 inputs each; LONG=1: 10 minutes'
 	@echo '  bench-placement - instructions of grant and free in small and in large arenas'
