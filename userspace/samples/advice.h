@@ -10,16 +10,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+static inline void complain(const char *format, va_list args)
+{
+	fprintf(stderr, "%s: ", program_invocation_short_name);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
 __attribute__((noreturn, format(printf, 1, 2))) static inline void die(const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
-	fprintf(stderr, "%s: ", program_invocation_short_name);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	complain(format, args);
 	va_end(args);
 	exit(1);
+}
+
+/* Ends the program where this machine cannot do what it shows. A test that ends so is skipped. */
+__attribute__((noreturn, format(printf, 1, 2))) static inline void skip(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	complain(format, args);
+	va_end(args);
+	exit(4);
 }
 
 /* RLIMIT_MEMLOCK is too low for an arena of @bytes that is registered with io_uring. */

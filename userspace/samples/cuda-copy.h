@@ -5,13 +5,11 @@
 
 #include <cuda_runtime_api.h>
 
-#include "advice.h"
+#include "data.h"
 
 #define ARENA_BYTES ((size_t)64 << 20)
 #define NR_BLOCKS 1000
 #define NR_ROUNDS 3
-/* The exit status of a test that is skipped. */
-#define EXIT_SKIP 4
 
 static inline void check_cuda(cudaError_t error, const char *call)
 {
@@ -27,16 +25,8 @@ static inline void need_device(void)
 	int nr = 0;
 	cudaError_t error = cudaGetDeviceCount(&nr);
 
-	if (error || !nr) {
-		fprintf(stderr, "%s: no device: %s\n", program_invocation_short_name,
-			error ? cudaGetErrorString(error) : "CUDA counts none");
-		exit(EXIT_SKIP);
-	}
-}
-
-static inline unsigned char byte_of(unsigned int block, size_t at)
-{
-	return (unsigned char)(block * 31 + at % 251);
+	if (error || !nr)
+		skip("no device: %s", error ? cudaGetErrorString(error) : "CUDA counts none");
 }
 
 /*
@@ -53,7 +43,7 @@ static inline void copy_through(struct xalloc_heap *heap)
 	unsigned long long nr_copies = 0, nr_bytes = 0;
 	unsigned int round, i, random = 1;
 	cudaStream_t stream;
-	size_t at, offset;
+	size_t offset;
 	char *device;
 
 	CUDA(cudaGetDeviceProperties, &device_prop, 0);
@@ -63,8 +53,7 @@ static inline void copy_through(struct xalloc_heap *heap)
 		offset = 0;
 		for (i = 0; i < NR_BLOCKS; i++) {
 			if (!blocks[i]) {
-				random = random * 1664525 + 1013904223;
-				sizes[i] = 1 + (random >> 8) % (1U << (random >> 8) % 22);
+				sizes[i] = next_size(&random);
 				blocks[i] = xalloc_heap_malloc(heap, sizes[i]);
 			}
 			/* The heap is full. */
@@ -73,8 +62,7 @@ static inline void copy_through(struct xalloc_heap *heap)
 			CUDA(cudaPointerGetAttributes, &attributes, blocks[i]);
 			if (attributes.type != cudaMemoryTypeHost)
 				die("CUDA does not know block %u as pinned memory", i);
-			for (at = 0; at < sizes[i]; at++)
-				blocks[i][at] = byte_of(i, at);
+			fill_block(blocks[i], i, sizes[i]);
 			CUDA(cudaMemcpyAsync, device + offset, blocks[i], sizes[i],
 			     cudaMemcpyHostToDevice, stream);
 			offset += sizes[i];
@@ -92,10 +80,7 @@ static inline void copy_through(struct xalloc_heap *heap)
 		}
 		CUDA(cudaStreamSynchronize, stream);
 		for (i = 0; i < NR_BLOCKS && blocks[i]; i++)
-			for (at = 0; at < sizes[i]; at++)
-				if (blocks[i][at] != byte_of(i, at))
-					die("block %u is wrong at byte %zu of %zu", i, at,
-					    sizes[i]);
+			compare_block(blocks[i], i, 0, sizes[i]);
 		for (i = round % 2; i < NR_BLOCKS; i += 2) {
 			xalloc_free(blocks[i]);
 			blocks[i] = NULL;

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <xalloc-verbs.h>
 
-#include "advice.h"
+#include "data.h"
 
 #define TOTAL_BYTES ((size_t)64 << 20)
 #define MAX_BLOCKS 2048
@@ -24,8 +24,6 @@
 #define ARENA_BYTES (8 * CHUNK_BYTES)
 #define ACCESS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 #define MAX_GIDS 16
-/* The exit status of a test that is skipped. */
-#define EXIT_SKIP 4
 
 /* What each side tells the other to connect. */
 struct address {
@@ -162,8 +160,7 @@ static void get_blocks(struct side *side)
 	check(xalloc_verbs_attach(&side->verbs, side->pd, ACCESS, side->arena),
 	      "xalloc_verbs_attach");
 	for (left = TOTAL_BYTES; left; left -= size) {
-		random = random * 1664525 + 1013904223;
-		size = 1 + (random >> 8) % (1U << (random >> 8) % 22);
+		size = next_size(&random);
 		if (size > left)
 			size = left;
 		if (side->nr_blocks == MAX_BLOCKS)
@@ -182,7 +179,7 @@ static void fill(struct side *side, unsigned int seed)
 
 	for (i = 0; i < side->nr_blocks; i++)
 		for (at = 0; at < side->sizes[i]; at++)
-			side->blocks[i][at] = (unsigned char)(seed * (i * 31 + at % 251));
+			side->blocks[i][at] = seed * byte_of(i, at);
 }
 
 /* FNV-1a of all blocks. */
@@ -336,10 +333,8 @@ int main(void)
 	int sockets[2], status;
 	pid_t server;
 
-	if (!has_device()) {
-		fprintf(stderr, "%s: no RDMA device\n", program_invocation_short_name);
-		return EXIT_SKIP;
-	}
+	if (!has_device())
+		skip("no RDMA device");
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
 		die("socketpair: %s", strerror(errno));
 	server = fork();

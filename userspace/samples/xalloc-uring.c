@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <xalloc-uring.h>
 
-#include "advice.h"
+#include "data.h"
 
 #define NR_BLOCKS 40
 /* For several chunks of the arena. */
@@ -24,25 +24,9 @@
 #define SECTOR ((size_t)4096)
 #define NR_BUFS 16
 #define BUF_BYTES ((size_t)16 << 10)
-/* The exit status of a test that is skipped. */
-#define EXIT_SKIP 4
 
 static unsigned char *blocks[NR_BLOCKS];
 static size_t sizes[NR_BLOCKS];
-
-static unsigned char byte_of(unsigned int block, size_t at)
-{
-	return (unsigned char)(block * 31 + at % 251);
-}
-
-static void compare(const unsigned char *data, unsigned int block, size_t from, size_t bytes)
-{
-	size_t i;
-
-	for (i = 0; i < bytes; i++)
-		if (data[i] != byte_of(block, from + i))
-			die("block %u is wrong at byte %zu of %zu", block, from + i, sizes[block]);
-}
 
 static void check(int error, const char *what)
 {
@@ -55,11 +39,8 @@ static void need_block(const void *block, struct xalloc_arena *arena)
 {
 	if (block)
 		return;
-	if (errno == EOPNOTSUPP) {
-		fprintf(stderr, "%s: %s\n", program_invocation_short_name,
-			register_advice(-errno, ARENA_BYTES));
-		exit(EXIT_SKIP);
-	}
+	if (errno == EOPNOTSUPP)
+		skip("%s", register_advice(-errno, ARENA_BYTES));
 	die("no block: %s", block_advice(arena, ARENA_BYTES));
 }
 
@@ -67,10 +48,8 @@ static void make_ring(struct io_uring *ring, struct xalloc_uring *fixed, struct 
 {
 	int ret = io_uring_queue_init(NR_BLOCKS, ring, 0);
 
-	if (ret == -ENOSYS || ret == -EPERM) {
-		fprintf(stderr, "%s: %s\n", program_invocation_short_name, ring_advice(ret));
-		exit(EXIT_SKIP);
-	}
+	if (ret == -ENOSYS || ret == -EPERM)
+		skip("%s", ring_advice(ret));
 	check(ret, "io_uring_queue_init");
 	check(xalloc_uring_attach(fixed, ring, arena), "xalloc_uring_attach");
 }
@@ -170,7 +149,7 @@ static void send_block(const struct xalloc_uring *fixed, struct xalloc_uring_buf
 			if (cqe->res != -ENOBUFS)
 				check(cqe->res, "receive");
 			if (data) {
-				compare(data, block, received, cqe->res);
+				compare_block(data, block, received, cqe->res);
 				received += cqe->res;
 				xalloc_uring_bufs_put(bufs, data);
 			}
@@ -230,8 +209,7 @@ int main(int argc, char **argv)
 		die("no arena: %s", arena_advice(errno));
 	make_ring(&ring, &fixed, arena);
 	for (i = 0; i < NR_BLOCKS; i++) {
-		random = random * 1664525 + 1013904223;
-		sizes[i] = SECTOR * (1 + (random >> 8) % 256);
+		sizes[i] = SECTOR * (1 + next_random(&random) % 256);
 		blocks[i] = xalloc_heap_aligned_alloc(heap, SECTOR, sizes[i]);
 		need_block(blocks[i], arena);
 		memset(blocks[i], 0, sizes[i]);
@@ -241,14 +219,13 @@ int main(int argc, char **argv)
 	make_ring(&second_ring, &second_fixed, arena);
 
 	for (i = 0; i < NR_BLOCKS; i++)
-		for (size_t at = 0; at < sizes[i]; at++)
-			blocks[i][at] = byte_of(i, at);
+		fill_block(blocks[i], i, sizes[i]);
 	move_blocks(&fixed, fd, true);
 	for (i = 0; i < NR_BLOCKS; i++)
 		memset(blocks[i], 0, sizes[i]);
 	move_blocks(&second_fixed, fd, false);
 	for (i = 0; i < NR_BLOCKS; i++)
-		compare(blocks[i], i, 0, sizes[i]);
+		compare_block(blocks[i], i, 0, sizes[i]);
 
 	connect_loopback(sockets);
 	check(xalloc_uring_bufs_create(&bufs, &ring, heap, 1, NR_BUFS, BUF_BYTES),
