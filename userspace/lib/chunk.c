@@ -78,10 +78,10 @@ bool xl_chunks_border(const struct xalloc_arena *arena, uint64_t offset)
 /* Returns whether they were zero. */
 static bool mark_dirty(struct xl_chunks *c, uint32_t slice, uint32_t nr_slices)
 {
-	uint32_t segment = slice / XALLOC_SLICES_PER_SEGMENT, mask;
+	uint32_t segment = slice / XL_SEGMENT_SLICES, mask;
 	bool zero = true;
 
-	for (; segment * XALLOC_SLICES_PER_SEGMENT < slice + nr_slices; segment++) {
+	for (; segment * XL_SEGMENT_SLICES < slice + nr_slices; segment++) {
 		mask = xalloc_placement_mask(segment, slice, nr_slices);
 		zero = zero && !(c->dirty[segment] & mask);
 		c->dirty[segment] |= mask;
@@ -107,7 +107,7 @@ static int grant_in(struct xl_chunks *c, uint32_t nr_slices, struct xl_grant *gr
 			return ret;
 		if (ret)
 			continue;
-		slice += chunk->first * XALLOC_SLICES_PER_SEGMENT;
+		slice += chunk->first * XL_SEGMENT_SLICES;
 		chunk->nr_used += nr_slices;
 		c->nr_granted += nr_slices;
 		*grant = (struct xl_grant){
@@ -152,8 +152,7 @@ static int free_one(struct xalloc_arena *arena, const struct xalloc_range *page)
 	}
 
 	ret = xalloc_placement_give(&chunk->placement,
-				    page->offset / XL_SLICE -
-					    chunk->first * XALLOC_SLICES_PER_SEGMENT,
+				    page->offset / XL_SLICE - chunk->first * XL_SEGMENT_SLICES,
 				    nr_slices);
 	if (ret)
 		return ret;
@@ -341,28 +340,38 @@ static bool is_late(struct xl_chunks *c, const struct need *need)
 }
 
 /*
- * Obtains memory for a chunk of @bytes. If it is refused, tries half, and so on, down to @least,
- * so that the rest of a limit is used. One thread at a time does this; otherwise two threads could
- * both be refused memory that is enough for one, or each add a chunk where one is enough. Returns
- * -XL_ADD_CHUNK if there is another chunk for @need, which may be NULL.
+ * As grant_chunk(). If *@bytes are refused, tries half, and so on, down to @least, so that the rest
+ * of a limit is used.
+ */
+static int grant_largest(struct xalloc_arena *arena, struct xl_grant *grant, size_t *bytes,
+			 size_t least)
+{
+	int ret = grant_chunk(arena, grant, *bytes);
+
+	while (ret && *bytes > least) {
+		*bytes = xl_round_up(*bytes / 2, XL_SEGMENT);
+		if (*bytes < least)
+			*bytes = least;
+		ret = grant_chunk(arena, grant, *bytes);
+	}
+	return ret;
+}
+
+/*
+ * Obtains memory for a chunk of @bytes, or at least of @least. One thread at a time does this;
+ * otherwise two threads could both be refused memory that is enough for one, or each add a chunk
+ * where one is enough. Returns -XL_ADD_CHUNK if there is another chunk for @need, which may be
+ * NULL.
  */
 static int obtain(struct xalloc_arena *arena, struct xl_grant *grant, size_t bytes, size_t least,
 		  const struct need *need, struct xl_chunk *chunk)
 {
 	struct xl_chunks *c = arena->chunks;
-	int ret = 0;
+	int ret = -XL_ADD_CHUNK;
 
 	pthread_mutex_lock(&c->grant_lock);
-	if (need && is_late(c, need))
-		ret = -XL_ADD_CHUNK;
-	while (ret != -XL_ADD_CHUNK) {
-		ret = grant_chunk(arena, grant, bytes);
-		if (!ret || bytes <= least)
-			break;
-		bytes = xl_round_up(bytes / 2, XL_SEGMENT);
-		if (bytes < least)
-			bytes = least;
-	}
+	if (!need || !is_late(c, need))
+		ret = grant_largest(arena, grant, &bytes, least);
 	if (!ret) {
 		chunk->first = grant->offset / XL_SEGMENT;
 		chunk->nr = bytes / XL_SEGMENT;
@@ -523,7 +532,7 @@ void xl_chunks_trim(struct xalloc_arena *arena)
 	pthread_setcancelstate(cancel, NULL);
 }
 
-/* --- hooks */
+/* --- calls of the program */
 
 /* Puts chunks between an arena, in which nothing is granted, and its backend. */
 static int use_chunks(struct xalloc_arena *arena)

@@ -18,7 +18,7 @@
 
 /* A call of a hook in progress. The thread that makes it has it on its stack. */
 struct call {
-	struct call *outer; /* the hook of which has allocated or freed */
+	struct call *outer; /* the call whose hook has led to this one, or NULL */
 	struct xl_chunks *chunks;
 	struct xl_chunk *chunk;
 	struct xalloc_hook *hook;

@@ -17,8 +17,7 @@
  *	1. xl_process.lock	start-up, the lists of arenas and of their heaps, where
  *				arenas lie, the default heap
  *	   xl_process.flight	read: pages that are of no heap; a fork writes
- *	   xl_chunks.grant_lock	who obtains a chunk; no other lock is held before. System calls
- *				are made with it
+ *	   xl_chunks.grant_lock	held by the thread that obtains a chunk, during system calls too
  *	2. xl_bin.lock		pages of one class of a heap, and the blocks in their free maps;
  *				in the bin of large pages the large blocks, too
  *	3. xl_zone_lock()	which parts of the zone are mapped

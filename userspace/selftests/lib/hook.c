@@ -19,8 +19,8 @@ struct device {
 	pthread_mutex_t lock;
 	struct iovec known[NR_CHUNKS];
 	int nr, nr_asked, nr_added, nr_removed;
-	int error;                  /* what add() says from now on, */
-	int nr_accepted;            /* but for so many chunks */
+	int nr_accepted;            /* chunks that add() accepts before it returns an error */
+	int error;                  /* this error, or 0: add() accepts all chunks */
 	unsigned int delay_ms;
 	struct xalloc_heap *nested; /* add() allocates there */
 	struct xalloc_heap *last;   /* drop(), in vain */
